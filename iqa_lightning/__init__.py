@@ -1,0 +1,1 @@
+"""Continual learning of blind image quality assessment."""
