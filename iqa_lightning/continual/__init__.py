@@ -1,0 +1,1 @@
+"""The walk over the task stream: when things happen."""

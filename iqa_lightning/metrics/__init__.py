@@ -1,0 +1,1 @@
+"""Correlations of predictions with human ratings, and continual-learning measures made of them."""
