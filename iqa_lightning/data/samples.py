@@ -1,0 +1,126 @@
+"""The table of one data set: one row per rated image."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+COLUMNS = ("image", "mos", "mos_std", "reference", "distortion")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The rated images of one data set, in the native unit of its study.
+
+    `table` has the columns
+
+    - `image` (str): unique name, relative to the root of the data set;
+    - `mos` (float64): mean opinion score, native range, **higher is better** always;
+    - `mos_std` (float64): standard deviation of the raw ratings, same unit, NaN where it is not known;
+    - `reference` (str): images that share it show the same content and stay in one part of a split;
+    - `distortion` (str): kind of distortion, empty where it is not known.
+    """
+
+    name: str
+    table: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+def check_table(name: str, source: str, table: pd.DataFrame) -> pd.DataFrame:
+    """A validated copy of a parsed table with its optional columns filled in.
+
+    Rows are counted from 1 in messages, the header of a file not included.
+
+    Args:
+        name: the data set, for messages.
+        source: the file or folder the table was read from, for messages.
+        table: at least the columns `image` and `mos`; `mos_std`, `reference` and `distortion` are optional.
+
+    Raises:
+        ValueError: a column is missing, there are no rows, an image has no name or occurs twice, a score is not a
+            finite number, a standard deviation is negative, or all scores are equal.
+    """
+    where = f"data set {name!r}, {source}"
+    missing = [column for column in ("image", "mos") if column not in table]
+    if missing:
+        raise ValueError(f"{where}: no column {missing[0]!r}; the columns are {', '.join(map(str, table))}")
+    if table.empty:
+        raise ValueError(f"{where}: no rows; at least six rated images are needed")
+    image = _text(table["image"])
+    _check_images(where, image)
+    mos = _numbers(where, image, table["mos"], "mos")
+    if np.isnan(mos).any():
+        row = int(np.flatnonzero(np.isnan(mos))[0])
+        raise ValueError(f"{_row(where, image, row)}: mos is missing; give the row a score or remove it")
+    if (mos == mos[0]).all():
+        raise ValueError(f"{where}: all {len(mos)} mos are {mos[0]:g}; a rank correlation needs scores that differ")
+    reference = _text(table["reference"]) if "reference" in table else pd.Series([""] * len(table))
+    return pd.DataFrame(
+        {
+            "image": image,
+            "mos": mos,
+            "mos_std": _deviations(where, image, table),
+            "reference": reference.where(reference != "", image),
+            "distortion": _text(table["distortion"]) if "distortion" in table else pd.Series([""] * len(table)),
+        }
+    )
+
+
+def check_range(name: str, source: str, table: pd.DataFrame, limits: tuple[float, float]) -> None:
+    """Refuse a score outside of the range that the data set declares.
+
+    Raises:
+        ValueError: naming the first row whose score lies outside of `limits` (inclusive).
+    """
+    low, high = limits
+    outside = np.flatnonzero(~table["mos"].between(low, high).to_numpy())
+    if outside.size:
+        row = int(outside[0])
+        raise ValueError(
+            f"{_row(f'data set {name!r}, {source}', table['image'], row)}: mos {table['mos'].iloc[row]:g} is outside "
+            f"the range {low:g} to {high:g} of this data set; correct the score or the declared range"
+        )
+
+
+def _text(column: pd.Series) -> pd.Series:
+    return column.reset_index(drop=True).fillna("").astype(str).str.strip()
+
+
+def _row(where: str, image: pd.Series, row: int) -> str:
+    return f"{where}, row {row + 1} ({image.iloc[row]!r})"
+
+
+def _check_images(where: str, image: pd.Series) -> None:
+    empty = np.flatnonzero((image == "").to_numpy())
+    if empty.size:
+        raise ValueError(f"{where}, row {empty[0] + 1}: the image has no name; name it or remove the row")
+    repeated = np.flatnonzero(image.duplicated().to_numpy())
+    if repeated.size:
+        row = int(repeated[0])
+        first = int(np.flatnonzero((image == image.iloc[row]).to_numpy())[0])
+        raise ValueError(f"{_row(where, image, row)}: the image is already in row {first + 1}; keep one of the rows")
+
+
+def _numbers(where: str, image: pd.Series, column: pd.Series, label: str) -> np.ndarray:
+    """The column as float64; an empty cell is NaN, anything else that is not a finite number is refused."""
+    blank = (_text(column) == "").to_numpy()
+    values = pd.to_numeric(column.reset_index(drop=True), errors="coerce").to_numpy(dtype=np.float64)
+    wrong = np.flatnonzero(~blank & ~np.isfinite(values))
+    if wrong.size:
+        row = int(wrong[0])
+        given = column.iloc[row]
+        raise ValueError(f"{_row(where, image, row)}: {label} is {given!r}, not a finite number; correct or remove it")
+    return values
+
+
+def _deviations(where: str, image: pd.Series, table: pd.DataFrame) -> np.ndarray:
+    if "mos_std" not in table:
+        return np.full(len(table), np.nan)
+    deviation = _numbers(where, image, table["mos_std"], "mos_std")
+    negative = np.flatnonzero(deviation < 0)
+    if negative.size:
+        row = int(negative[0])
+        raise ValueError(f"{_row(where, image, row)}: mos_std is {deviation[row]:g}; a standard deviation is 0 or more")
+    return deviation

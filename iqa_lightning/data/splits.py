@@ -1,0 +1,122 @@
+"""The ten random partitions of a data set into train, val and test, disjoint by reference."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iqa_lightning.data.samples import Samples
+
+SPLITS = 10
+RATIOS = (0.7, 0.1, 0.2)
+# Two images are the least for which a rank correlation (test, val) and a pair (train) exist.
+SMALLEST_PART = 2
+TOLERANCE = 0.02
+ATTEMPTS = 100
+
+
+class Split(NamedTuple):
+    """Sorted row numbers of the three parts of one split."""
+
+    train: NDArray[np.int64]
+    val: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def generate_split(
+    name: str, reference: Sequence[str], split: int, ratios: tuple[float, float, float] = RATIOS
+) -> Split:
+    """Split number `split` (1 to 10) of a table whose row i shows the content `reference[i]`.
+
+    The references are put into a random order and cut where the number of images comes nearest to the ratios, every
+    part having two images or more. An order whose parts all come within 2 % of the images to the ratios is taken, else
+    the best of a hundred orders. Where every image is its own reference this gives round(0.7 n), round(0.1 n) and the
+    rest. The ten splits differ from one another where the table has that many.
+
+    The random numbers depend on `split` and on the set of references with their sizes alone: not on the machine, the
+    order of the rows or the name, so data sets made from the same contents are split alike.
+
+    Raises:
+        ValueError: `split` is not in 1..10, or there is no way to give every part two images.
+    """
+    if not 1 <= split <= SPLITS:
+        raise ValueError(f"data set {name!r}: split is {split}; there are the splits 1 to {SPLITS}")
+    groups, member, sizes = np.unique(np.asarray(reference, dtype=np.str_), return_inverse=True, return_counts=True)
+    generator = np.random.default_rng(_seed(groups, sizes))
+    taken: set[bytes] = set()
+    for _ in range(split):
+        part_of_group = _draw(name, sizes, ratios, generator, taken)
+        taken.add(part_of_group.tobytes())
+    part = part_of_group[member]
+    return Split(*(np.flatnonzero(part == number).astype(np.int64) for number in range(3)))
+
+
+def split_hash(samples: Samples, split: Split) -> str:
+    """Sixteen hexadecimal digits over the image names, their scores and the part each image is in."""
+    part = np.full(len(samples), "-", dtype=object)
+    for label, rows in zip(Split._fields, split, strict=True):
+        part[rows] = label
+    lines = zip(samples.table["image"], samples.table["mos"], part, strict=True)
+    text = "\n".join(sorted(f"{image}\t{float(mos)!r}\t{label}" for image, mos, label in lines))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _seed(groups: NDArray[np.str_], sizes: NDArray[np.intp]) -> int:
+    text = "\n".join(f"{group}\t{size}" for group, size in zip(groups, sizes, strict=True))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _draw(
+    name: str,
+    sizes: NDArray[np.intp],
+    ratios: tuple[float, float, float],
+    generator: np.random.Generator,
+    taken: set[bytes],
+) -> NDArray[np.int8]:
+    """The part (0 train, 1 val, 2 test) of every group."""
+    best: NDArray[np.int8] | None = None
+    smallest = (2, np.inf)
+    for _ in range(ATTEMPTS):
+        part = _cut(generator.permutation(len(sizes)), sizes, ratios)
+        if part is None:
+            continue
+        shares = np.bincount(part, weights=sizes, minlength=3) / sizes.sum()
+        # A repeated partition is worse than any new one, however well balanced.
+        badness = (int(part.tobytes() in taken), max(float(np.abs(shares - ratios).max()) - TOLERANCE, 0.0))
+        if badness < smallest:
+            best, smallest = part, badness
+        if smallest == (0, 0.0):
+            break
+    if best is None:
+        raise ValueError(
+            f"data set {name!r}: {sizes.sum()} images of {len(sizes)} references cannot be split into train, val and "
+            f"test with {SMALLEST_PART} images or more each and no reference in two parts; add images of other contents"
+        )
+    return best
+
+
+def _cut(
+    order: NDArray[np.int64], sizes: NDArray[np.intp], ratios: tuple[float, float, float]
+) -> NDArray[np.int8] | None:
+    """The parts of the groups in this order: val first, then test, the rest train; None where a part is too small."""
+    total = int(sizes.sum())
+    ends = np.cumsum(sizes[order])
+    val = _nearest(ends, ratios[1] * total, SMALLEST_PART, total)
+    if val is None:
+        return None
+    test = _nearest(ends, (ratios[1] + ratios[2]) * total, int(ends[val]) + SMALLEST_PART, total - SMALLEST_PART)
+    if test is None:
+        return None
+    part = np.zeros(len(sizes), dtype=np.int8)
+    part[order[: val + 1]] = 1
+    part[order[val + 1 : test + 1]] = 2
+    return part
+
+
+def _nearest(ends: NDArray[np.int64], wanted: float, low: int, high: int) -> int | None:
+    """Position of the end nearest to `wanted` among those between `low` and `high`."""
+    distance = np.where((ends >= low) & (ends <= high), np.abs(ends - wanted), np.inf)
+    position = int(np.argmin(distance))
+    return position if np.isfinite(distance[position]) else None

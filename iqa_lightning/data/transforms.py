@@ -1,0 +1,99 @@
+"""How an image is shown to a model: the adaptive resize, the training crop, the evaluation view."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+
+@dataclass(frozen=True)
+class View:
+    """How the images of a stream are shown.
+
+    The continual papers use `resize=768, crop=384, evaluation="full"`; UNIQUE trains with 512.
+
+    Args:
+        resize: pixels of the shorter side after the adaptive resize; 0 leaves every image as it is.
+        crop: side of the square training crop in pixels. A smaller image is enlarged until it fits.
+        flip: mirror the training crop left to right with probability 1/2.
+        evaluation: `full` shows the whole image, `center` its central square of side `crop`.
+    """
+
+    resize: int
+    crop: int
+    flip: bool = True
+    evaluation: str = "full"
+
+    def __post_init__(self) -> None:
+        if self.resize < 0:
+            raise ValueError(f"view.resize is {self.resize}; give the shorter side in pixels, or 0 for no resize")
+        if self.crop < 1:
+            raise ValueError(f"view.crop is {self.crop}; give the side of the training crop in pixels")
+        if self.evaluation not in ("full", "center"):
+            raise ValueError(f"view.evaluation is {self.evaluation!r}; it is 'full' or 'center'")
+
+
+def resized_size(height: int, width: int, resize: int) -> tuple[int, int]:
+    """Height and width after the adaptive resize.
+
+    An image one of whose sides is below `resize` stays as it is; any other gets that shorter side, aspect ratio kept.
+    """
+    short, long = sorted((height, width))
+    if resize == 0 or short <= resize:
+        return height, width
+    other = int(resize * long / short)
+    return (resize, other) if height <= width else (other, resize)
+
+
+def adaptive_resize(image: Image.Image, resize: int) -> Image.Image:
+    """The image after the adaptive resize (bilinear, antialiased)."""
+    height, width = resized_size(image.height, image.width, resize)
+    if (height, width) == (image.height, image.width):
+        return image
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def random_view(
+    image: UInt8[Tensor, "3 height width"], view: View, top: float, left: float, flip: float
+) -> UInt8[Tensor, "3 crop crop"]:
+    """The training crop that three numbers in [0, 1) choose, as a copy; a pure function of its arguments.
+
+    `top` and `left` choose among all offsets that fit, each equally likely for a uniform number; the crop is mirrored
+    where `flip` is below 1/2.
+    """
+    image = _enlarge(image, view.crop)
+    y = _offset(image.shape[-2] - view.crop, top)
+    x = _offset(image.shape[-1] - view.crop, left)
+    crop = image[:, y : y + view.crop, x : x + view.crop]
+    return crop.flip(-1) if view.flip and flip < 0.5 else crop.clone(memory_format=torch.contiguous_format)
+
+
+def evaluation_view(image: UInt8[Tensor, "3 height width"], view: View) -> UInt8[Tensor, "3 rows columns"]:
+    """What validation and test show: the whole image or its central crop, as a copy."""
+    if view.evaluation == "full":
+        return image.clone(memory_format=torch.contiguous_format)
+    image = _enlarge(image, view.crop)
+    y, x = ((side - view.crop) // 2 for side in image.shape[-2:])
+    return image[:, y : y + view.crop, x : x + view.crop].clone(memory_format=torch.contiguous_format)
+
+
+def evaluation_size(height: int, width: int, view: View) -> tuple[int, int]:
+    """Height and width of the evaluation view of an image that has been through the adaptive resize."""
+    return (height, width) if view.evaluation == "full" else (view.crop, view.crop)
+
+
+def _enlarge(image: UInt8[Tensor, "3 height width"], side: int) -> UInt8[Tensor, "3 rows columns"]:
+    height, width = image.shape[-2:]
+    short = min(height, width)
+    if short >= side:
+        return image
+    size = [max(side, round(side * height / short)), max(side, round(side * width / short))]
+    return interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+
+
+def _offset(free: int, u: float) -> int:
+    # A float just below 1 times a large number may round up to the number itself.
+    return min(int(u * (free + 1)), free)
