@@ -1,0 +1,268 @@
+"""The files of a run folder; the only place that reads or writes them.
+
+`predictions/after_<t>_<task>.parquet` is the ground truth of a run: one file per task in the order of the stream, and
+`after_0_start.parquet` before any training. A task is called by its data set, a joint task by its data sets joined with
+`+`. All else (`srcc_<readout>.csv`, `stability_<readout>.csv`, `cells.csv`, `srcc.png`, `readouts` in `summary.json`)
+follows from the predictions and may be deleted. The same content gives the same bytes. Every file is written under a
+temporary name and renamed, so that a crash leaves the old file or the new one and never half of one.
+"""
+
+import csv
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+IDENTITY = {"dataset": pa.string(), "split": pa.string(), "image": pa.string(), "mos": pa.float64()}
+READOUTS = ("single", "latest", "oracle", "gated")
+START = "start"
+RESERVED = (START, "after")  # they label the rows of a matrix
+FILE = re.compile(r"after_(0|[1-9][0-9]*)_([A-Za-z0-9_+-]+)\.parquet")
+DATASET = re.compile(r"[A-Za-z0-9_-]+")
+SUMMARY = ("method", "order", "split", "split_hash", "seed", "git", "finished", "synthetic", "readouts", "cost")
+
+
+class RunFolder:
+    """The records of one run at `path`, which need not exist before something is written.
+
+    Args:
+        path: The run folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def write_predictions(self, t: int, task: str, frame: pd.DataFrame) -> Path:
+        """Store the predictions made after task `t` (0: before any training, `task` is then `start`).
+
+        Args:
+            t: Number of the task, from 1.
+            task: Its name; data sets learnt jointly are joined with `+`.
+            frame: One row per image, in stream order: `dataset`, `split` (`val` or `test`), `image`, `mos` (higher is
+                better), a column per readout, and where there are heads `score/<task>` and `gate/<task>`. NaN where
+                there is no prediction. Scores are stored as float32.
+
+        Returns:
+            The file.
+
+        Raises:
+            ValueError: A column is missing, unknown or of the wrong kind, or a row is there twice.
+        """
+        path = self.path / "predictions" / f"after_{t}_{task}.parquet"
+        if not FILE.fullmatch(path.name) or (t == 0) != (task == START):
+            raise ValueError(
+                f"'{task}' cannot name task {t}: 0 is '{START}', others take letters, digits, '_', '-', '+'"
+            )
+        write_bytes(path, _parquet(checked(frame, path.name)))
+        return path
+
+    def predictions(self) -> dict[str, pd.DataFrame]:
+        """All stored predictions by task, `start` first, in the order of the stream.
+
+        Raises:
+            ValueError: There are none, one is missing or unreadable, or two of them disagree about the images.
+        """
+        files = self._files()
+        frames = {task: read_predictions(path) for task, path in files.items()}
+        first = frames[START]
+        for task, frame in frames.items():
+            _compare(files[START].name, first, files[task].name, frame)
+        return frames
+
+    def write_matrix(self, name: str, matrix: pd.DataFrame) -> None:
+        """Store a matrix as `<name>.csv`: index `after`, one column per data set; NaN becomes an empty cell."""
+        write_bytes(self.path / f"{name}.csv", matrix.to_csv(index_label="after", lineterminator="\n").encode())
+
+    def read_matrix(self, name: str) -> pd.DataFrame:
+        """The matrix stored as `<name>.csv`, bit for bit what was written.
+
+        Raises:
+            ValueError: There is none.
+        """
+        path = self.path / f"{name}.csv"
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: `python -m iqa_lightning.evaluate run={self.path}` makes it again")
+        header, *rows = csv.reader(path.read_text().splitlines())
+        cells = [[float(cell or "nan") for cell in row[1:]] for row in rows]
+        return pd.DataFrame(cells, index=pd.Index([row[0] for row in rows], name="after"), columns=header[1:])
+
+    def write_cells(self, cells: pd.DataFrame) -> None:
+        """Store the table of all cells as `cells.csv`."""
+        write_bytes(self.path / "cells.csv", cells.to_csv(index=False, lineterminator="\n").encode())
+
+    def write_summary(self, parts: Mapping[str, Any]) -> None:
+        """Store `parts` in `summary.json`; keys that are there already and not in `parts` stay as they are."""
+        merged = {**self.read_summary(), **parts}
+        ordered = {key: merged[key] for key in (*SUMMARY, *merged) if key in merged}
+        text = json.dumps(_plain(ordered), indent=2, ensure_ascii=False, allow_nan=False)
+        write_bytes(self.path / "summary.json", f"{text}\n".encode())
+
+    def read_summary(self) -> dict[str, Any]:
+        """What `summary.json` holds; empty where there is none.
+
+        Raises:
+            ValueError: It is not JSON.
+        """
+        path = self.path / "summary.json"
+        if not path.is_file():
+            return {}
+        try:
+            return dict(json.loads(path.read_bytes()))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} cannot be read ({error}); delete it and run the same command again") from error
+
+    def write_derived(self, derived: Mapping[str, Any]) -> None:
+        """Store what `metrics.matrices.derive` made of the predictions; the rest of the summary stays as it is."""
+        for kind in ("srcc", "stability"):
+            for readout, matrix in derived[kind].items():
+                self.write_matrix(f"{kind}_{readout}", matrix)
+        self.write_cells(derived["cells"])
+        self.write_summary({"readouts": derived["readouts"]})
+
+    def write_figure(self, name: str, png: bytes) -> Path:
+        """Store a picture as `<name>.png` and return its path."""
+        write_bytes(self.path / f"{name}.png", png)
+        return self.path / f"{name}.png"
+
+    def clean(self) -> None:
+        """Remove what a killed writer left behind; only for the one process that owns the run."""
+        for left in (*self.path.glob(".*.part"), *(self.path / "predictions").glob(".*.part")):
+            left.unlink(missing_ok=True)
+
+    def _files(self) -> dict[str, Path]:
+        if not self.path.is_dir():
+            raise ValueError(f"there is no run folder {self.path}")
+        found: dict[int, tuple[str, Path]] = {}
+        for path in sorted((self.path / "predictions").glob("[!.]*.parquet")):
+            if not (match := FILE.fullmatch(path.name)):
+                raise ValueError(f"{path} is not named after_<t>_<task>.parquet: move it elsewhere")
+            t, task = int(match[1]), match[2]
+            if t in found:
+                raise ValueError(f"{path} and {found[t][1].name} are both task {t}: one of them is of another run")
+            found[t] = task, path
+        if not found:
+            raise ValueError(f"{self.path} holds no predictions/after_<t>_<task>.parquet: is it a run folder?")
+        for t in range(max(found) + 1):
+            if t not in found or (t == 0 and found[0][0] != START):
+                raise ValueError(f"{self.path}/predictions lacks after_{t}_{START if t == 0 else '<task>'}.parquet")
+        return {task: path for _, (task, path) in sorted(found.items())}
+
+
+def checked(frame: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Predictions with columns in order and of the stored types, or a ValueError that names `source` and column."""
+    names = [str(column) for column in frame.columns]
+    readouts = [name for name in READOUTS if name in names]
+    heads = [name for name in names if re.fullmatch(r"(score|gate)/[A-Za-z0-9_+-]+", name)]
+    _check_columns(names, [*IDENTITY, *readouts, *heads], readouts, source)
+    table = frame[[*IDENTITY, *readouts, *heads]].reset_index(drop=True)
+    for name in ("dataset", "split", "image"):
+        if not all(isinstance(value, str) for value in table[name]):
+            raise ValueError(f"{source}: column '{name}' holds something that is not text")
+    for name in ("mos", *readouts, *heads):
+        if not pd.api.types.is_numeric_dtype(table[name]) or pd.api.types.is_bool_dtype(table[name]):
+            raise ValueError(f"{source}: column '{name}' holds {table[name].dtype}, expected numbers")
+    with np.errstate(over="ignore"):
+        table = table.astype({"mos": np.float64, **dict.fromkeys([*readouts, *heads], np.float32)})
+    _check_rows(table, source)
+    return table
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """One file of predictions, checked.
+
+    Raises:
+        ValueError: It is not parquet, or not a table of predictions.
+    """
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} cannot be read as parquet ({error}): the run has to be made again") from error
+    return checked(table.to_pandas(), str(path))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that at every instant it is either absent, the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _check_columns(names: list[str], known: list[str], readouts: list[str], source: str) -> None:
+    if missing := [name for name in IDENTITY if name not in names]:
+        raise ValueError(f"{source}: column '{missing[0]}' is missing; it holds {', '.join(names)}")
+    if not readouts:
+        raise ValueError(f"{source}: no readout column; expected one or more of {', '.join(READOUTS)}")
+    if unknown := [name for name in names if name not in known]:
+        allowed = ", ".join([*IDENTITY, *READOUTS, "score/<task>", "gate/<task>"])
+        raise ValueError(f"{source}: column '{unknown[0]}' is not known; expected {allowed}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{source}: two columns have one name among {', '.join(names)}")
+
+
+def _check_rows(table: pd.DataFrame, source: str) -> None:
+    if table.empty:
+        raise ValueError(f"{source}: no rows; expected one per image of the test and validation parts")
+    for name in table["dataset"].unique():
+        if not DATASET.fullmatch(name) or name in RESERVED:
+            raise ValueError(
+                f"{source}: '{name}' cannot name a data set: use letters, digits, '_', '-', not {RESERVED}"
+            )
+    if wrong := sorted(set(table["split"]) - {"val", "test"}):
+        raise ValueError(f"{source}: column 'split' holds '{wrong[0]}', expected 'val' or 'test'")
+    if not np.isfinite(table["mos"]).all():
+        row = int(np.argmin(np.isfinite(table["mos"])))
+        raise ValueError(
+            f"{source}: column 'mos' holds {table['mos'][row]} for image '{table['image'][row]}' (row {row})"
+        )
+    twice = table.duplicated(["dataset", "split", "image"])
+    if twice.any():
+        dataset, split, image = table[["dataset", "split", "image"]].iloc[int(np.argmax(twice))]
+        raise ValueError(f"{source}: image '{image}' of '{dataset}' ({split}) is there twice")
+
+
+def _compare(first_name: str, first: pd.DataFrame, name: str, frame: pd.DataFrame) -> None:
+    readouts, expected = ([c for c in table if c in READOUTS] for table in (frame, first))
+    if readouts != expected:
+        raise ValueError(f"{name} holds the readouts {readouts}, {first_name} holds {expected}: they are of two runs")
+    if len(frame) != len(first):
+        raise ValueError(f"{name} holds {len(frame)} rows, {first_name} holds {len(first)}: they are of two runs")
+    for column in IDENTITY:
+        differs = frame[column].to_numpy() != first[column].to_numpy()
+        if differs.any():
+            row = int(np.argmax(differs))
+            values = f"'{frame[column][row]}' and '{first[column][row]}'"
+            raise ValueError(f"{name} and {first_name} disagree in row {row}, column '{column}': {values}")
+
+
+def _parquet(table: pd.DataFrame) -> bytes:
+    kinds = [pa.field(name, IDENTITY.get(name, pa.float32())) for name in table.columns]
+    # without pandas' own metadata, which changes with its version
+    stored = pa.Table.from_pandas(table, schema=pa.schema(kinds), preserve_index=False, nthreads=1)
+    sink = pa.BufferOutputStream()
+    pq.write_table(stored.replace_schema_metadata(None), sink, compression="zstd")
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
