@@ -94,6 +94,15 @@ class RunFolder:
         cells = [[float(cell or "nan") for cell in row[1:]] for row in rows]
         return pd.DataFrame(cells, index=pd.Index([row[0] for row in rows], name="after"), columns=header[1:])
 
+    def matrices(self, kind: str) -> dict[str, pd.DataFrame]:
+        """The stored matrices of a kind (`srcc` or `stability`) by readout.
+
+        Raises:
+            ValueError: There are none.
+        """
+        found = [readout for readout in READOUTS if (self.path / f"{kind}_{readout}.csv").is_file()]
+        return {readout: self.read_matrix(f"{kind}_{readout}") for readout in found or READOUTS[:1]}
+
     def write_cells(self, cells: pd.DataFrame) -> None:
         """Store the table of all cells as `cells.csv`."""
         write_bytes(self.path / "cells.csv", cells.to_csv(index=False, lineterminator="\n").encode())

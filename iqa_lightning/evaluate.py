@@ -1,0 +1,59 @@
+"""A run folder's predictions -> matrices, measures and figures; trains nothing and reads no image.
+
+`python -m iqa_lightning.evaluate run=<folder>` prints the matrices and writes everything derived again, byte for byte
+what the training wrote. A folder that holds nothing but `predictions/` is enough.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+CONF = Path(__file__).resolve().parent / "conf"  # in a wheel
+CONF = CONF if CONF.is_dir() else CONF.parents[1] / "conf"  # in a checkout
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
+def main(cfg: "DictConfig") -> None:
+    """Evaluate the run folder `cfg.run`.
+
+    Raises:
+        SystemExit: The folder is missing or what it holds is not a run; the message says which file.
+    """
+    if cfg.run is None:
+        raise SystemExit("which run folder? python -m iqa_lightning.evaluate run=<folder>")
+    try:
+        evaluate(str(cfg.run))
+    except (ValueError, OSError) as error:
+        raise SystemExit(str(error)) from None
+
+
+def evaluate(run: str) -> None:
+    """Write everything derived from the predictions in the folder `run` again, and print it.
+
+    Raises:
+        ValueError: The folder is missing or what it holds is not a run.
+    """
+    # only here, so that --help does not wait for scipy and matplotlib
+    from rich.console import Console  # noqa: PLC0415
+
+    from iqa_lightning.metrics.matrices import derive  # noqa: PLC0415
+    from iqa_lightning.records import RunFolder  # noqa: PLC0415
+    from iqa_lightning.report.figures import matrix_figure  # noqa: PLC0415
+    from iqa_lightning.report.tables import print_run  # noqa: PLC0415
+
+    folder, console = RunFolder(run), Console()
+    derived = derive(folder.predictions())
+    synthetic = bool(folder.read_summary().get("synthetic", False))
+    folder.write_derived(derived)
+    print_run(console, derived, synthetic)
+    for kind in ("srcc", "stability"):
+        folder.write_figure(kind, matrix_figure(folder.path, kind, synthetic))
+    console.print(f"written: {folder.path}", markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
