@@ -49,7 +49,7 @@ def evaluate(run: str) -> None:
     derived = derive(folder.predictions())
     synthetic = bool(folder.read_summary().get("synthetic", False))
     folder.write_derived(derived)
-    print_run(console, derived, synthetic)
+    print_run(derived, console, synthetic)
     for kind in ("srcc", "stability"):
         folder.write_figure(kind, matrix_figure(folder.path, kind, synthetic))
     console.print(f"written: {folder.path}", markup=False, highlight=False, soft_wrap=True)

@@ -25,30 +25,30 @@ LEGEND = "bold: learnt, underlined: just learnt, dim: zero-shot"
 LOW, MIDDLE, HIGH = (215, 55, 50), (205, 175, 30), (40, 180, 70)  # colours of 0, 0.5 and 1
 
 
-def print_run(console: Console, derived: Derived, synthetic: bool = False) -> None:
+def print_run(derived: Derived, console: Console, synthetic: bool = False) -> None:
     """Print both matrices of every readout, then one line of measures per readout.
 
     Args:
-        console: Where to.
         derived: What `metrics.matrices.derive` made of a run.
+        console: Where to.
         synthetic: Whether the targets are no human ratings, which every title then says.
     """
     for readout, srcc in derived["srcc"].items():
-        print_matrix(console, srcc, f"SRCC, {readout}", synthetic)
+        print_matrix(srcc, f"SRCC, {readout}", console, synthetic)
         if len(srcc) > 2:
-            print_matrix(console, derived["stability"][readout], f"stability, {readout}", synthetic)
+            print_matrix(derived["stability"][readout], f"stability, {readout}", console, synthetic)
     for readout, measures in derived["readouts"].items():
         line = summary_line(readout, measures, undefined_cells(derived["srcc"][readout]), synthetic)
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def print_matrix(console: Console, matrix: pd.DataFrame, title: str, synthetic: bool = False) -> None:
+def print_matrix(matrix: pd.DataFrame, title: str, console: Console, synthetic: bool = False) -> None:
     """Print one matrix: a coloured table if the console is a terminal, plain text otherwise.
 
     Args:
-        console: Where to.
         matrix: Index `after` (`start`, then the tasks), one column per data set; higher is better, NaN where none.
         title: What the numbers are.
+        console: Where to.
         synthetic: Whether the targets are no human ratings, which the title then says.
     """
     title = f"{title} ({SYNTHETIC})" if synthetic else title
