@@ -39,10 +39,15 @@ def matrix_figure(folder: str | os.PathLike[str], kind: str = "srcc", synthetic:
     Raises:
         ValueError: The folder holds no such matrices.
     """
-    return heat_map(RunFolder(folder).matrices(kind), TITLES[kind], synthetic)
+    return heat_maps(RunFolder(folder).matrices(kind), TITLES[kind], synthetic)
 
 
-def heat_map(matrices: Mapping[str, pd.DataFrame], title: str, synthetic: bool = False) -> bytes:
+def heat_map(matrix: pd.DataFrame, title: str, synthetic: bool = False) -> bytes:
+    """One matrix as a PNG picture; see `heat_maps`."""
+    return heat_maps({"": matrix}, title, synthetic)
+
+
+def heat_maps(matrices: Mapping[str, pd.DataFrame], title: str, synthetic: bool = False) -> bytes:
     """Matrices of one run side by side as a PNG picture.
 
     Rows are the states after each task, columns the data sets. The colour scale always reaches from 0 to 1, with a
@@ -56,8 +61,9 @@ def heat_map(matrices: Mapping[str, pd.DataFrame], title: str, synthetic: bool =
     """
     rows, columns = next(iter(matrices.values())).shape
     labels = max(len(str(name)) for matrix in matrices.values() for name in (*matrix.index, *matrix.columns))
-    width = len(matrices) * columns * CELL + 0.085 * labels + 1.8 + 0.3 * len(matrices)
-    figure = Figure(figsize=(max(width, 5.5), rows * CELL + 0.06 * labels + 1.6), dpi=150, layout="constrained")
+    title = f"{title}\n{SYNTHETIC}" if synthetic else title
+    width = max(len(matrices) * (columns * CELL + 0.15) + 0.085 * labels + 1.5, 0.125 * len(title.split("\n")[0]), 5.0)
+    figure = Figure(figsize=(width, rows * CELL + 0.06 * labels + 1.6), layout="compressed")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(matrices), squeeze=False, sharey=True)[0]
     colours = colormaps["viridis"].with_extremes(under=NEGATIVE, bad="white")
@@ -66,7 +72,7 @@ def heat_map(matrices: Mapping[str, pd.DataFrame], title: str, synthetic: bool =
         axis.set_title(name, fontsize=11)
     axes[0].set_ylabel("after task", fontsize=10)
     figure.colorbar(ScalarMappable(SCALE, colours), ax=list(axes), extend="min", shrink=0.9, pad=0.02, aspect=25)
-    figure.suptitle(f"{title} ({SYNTHETIC})" if synthetic else title, fontsize=13, fontweight="bold")
+    figure.suptitle(title, fontsize=13, fontweight="bold")
     figure.supxlabel("outlined: just learnt    italics: zero-shot    hatched: no value", fontsize=9, color="0.35")
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=150, metadata={"Software": None})  # whose version changes the bytes
