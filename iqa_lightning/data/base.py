@@ -100,6 +100,8 @@ class IQADataModule(pl.LightningDataModule):
     native_range: tuple[float, float]
     native_higher_is_better: bool
     home: ClassVar[str] = "the place it was published"
+    synthetic: ClassVar[bool] = False
+    """Whether the targets are computed rather than given by people; wherever a number is shown, it says so."""
 
     name: str
     samples: Samples

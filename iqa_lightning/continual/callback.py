@@ -1,0 +1,179 @@
+"""The walk: one fit goes over all tasks, and this callback does what happens between them."""
+
+from collections.abc import Iterable
+from functools import partial
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from typing_extensions import override
+
+from iqa_lightning.continual.predict import evaluation_mode, on_device, predict
+from iqa_lightning.continual.restart import BestWeights, restart_optimizers, save_atomic
+from iqa_lightning.continual.seeding import seed_epoch
+from iqa_lightning.continual.tracking import Draw, log_matrices, track_by_task
+from iqa_lightning.data.base import evaluation
+from iqa_lightning.data.stream import Position, Task, TaskStream
+from iqa_lightning.methods.base import Batch, ContinualMethod, from_all_ranks
+from iqa_lightning.metrics.correlation import srcc
+from iqa_lightning.metrics.matrices import derive
+from iqa_lightning.records import RunFolder
+
+
+class ContinualLearning(Callback):
+    """Walks a method through the task stream that is the trainer's data module.
+
+    A task starts: task hook, fresh optimiser. Each epoch: seeds, phase hook, at its end the SRCC on the task's own
+    validation part, of which the best epoch's weights are kept. A task ends: best weights back, task hook, all sets
+    scored, records written, matrices derived and logged. Only then does the checkpoint of the epoch get written, so a
+    resumed run either finds all of a task's end or repeats it.
+
+    Where in the walk an epoch lies is a function of the epoch, which Lightning restores. `identity` is what the summary
+    says of the run. `select_best: false` keeps the last weights of each task instead. `draw` pictures matrices.
+    """
+
+    def __init__(
+        self, records: RunFolder, identity: dict[str, Any], select_best: bool = True, draw: Draw | None = None
+    ) -> None:
+        self.records, self.identity, self.select_best, self.draw = records, identity, select_best, draw
+        self.best = BestWeights()
+        self.cost = {"train_seconds": 0.0, "images_seen": 0, "forwards_eval": 0}
+        self.clock, self.images = 0.0, 0
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        trainer.fit_loop.max_epochs = stream_of(trainer).num_epochs
+
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.identity["split_hash"] = stream_of(trainer).split_hash
+        track_by_task(trainer.loggers, self.identity)
+
+    @override
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        stream, method = stream_of(trainer), method_of(pl_module)
+        position = stream.position
+        seed_epoch(stream.seed, trainer.current_epoch, trainer.global_rank)
+        if trainer.current_epoch == 0:
+            self.evaluate(trainer, method, 0, "start")
+        if position.starts_task:
+            with evaluation_mode(method):
+                method.on_task_start(position.task, self.training_images(trainer, method, position.task))
+            self.best = BestWeights()
+            restart_optimizers(trainer)
+        method.on_phase_start(position)
+        self.clock, self.images = monotonic(), 0
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        self.images += len(batch["image"]) * trainer.world_size
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.cost["train_seconds"] += monotonic() - self.clock
+        self.cost["images_seen"] += self.images
+        method, position = method_of(pl_module), stream_of(trainer).position
+        self.validate(trainer, method, position)
+        if position.ends_task:
+            self.end_task(trainer, method, position.task)
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero and trainer.current_epoch >= stream_of(trainer).num_epochs:
+            self.records.write_summary({"finished": True})
+
+    def validate(self, trainer: pl.Trainer, method: ContinualMethod, position: Position) -> None:
+        """SRCC on the validation part of each data set of the current task; their mean selects the best epoch."""
+        stream = stream_of(trainer)
+        values = {}
+        for name in position.task.datasets:
+            loader = stream.evaluation_dataloader(name, "val")
+            columns = predict(method, loader, position.task.t, lambda batch: {"score": method.score(batch["image"])})
+            values[name] = srcc(columns["score"], stream.data[name].part("val").mos.numpy())
+        mean = float(np.mean(list(values.values())))
+        if self.select_best or position.ends_task:
+            self.best.offer(mean, method)
+        method.log_dict({f"val/srcc/{name}": value for name, value in values.items()}, sync_dist=True)
+        method.log_dict({"val/srcc": mean, "task": float(position.task.t)}, sync_dist=True)
+
+    def end_task(self, trainer: pl.Trainer, method: ContinualMethod, task: Task) -> None:
+        """Best weights back, task hook (a gate may be fitted in it, which the scoring needs), records, weights file."""
+        self.best.restore(method)
+        with evaluation_mode(method):
+            method.on_task_end(task, self.training_images(trainer, method, task))
+        self.evaluate(trainer, method, task.t, task.name)
+        if trainer.is_global_zero:
+            save_atomic(method.state_dict(), self.records.path / "tasks" / f"{task.t}_{task.name}.ckpt")
+
+    def evaluate(self, trainer: pl.Trainer, method: ContinualMethod, t: int, task: str) -> None:
+        """Score the validation and test parts of every data set, seen or not, in one pass; write, derive, log."""
+        stream, before = stream_of(trainer), method.backbone.images_forwarded
+        parts = []
+        with evaluation():
+            for name, owner in stream.owner.items():
+                for part in ("val", "test"):
+                    loader = stream.evaluation_dataloader(name, part)
+                    columns = predict(method, loader, owner, method.predict_step)
+                    parts.append(pd.DataFrame(image_columns(stream, name, part) | columns))
+        self.cost["forwards_eval"] += sum(from_all_ranks(method.backbone.images_forwarded - before))
+        if not trainer.is_global_zero:
+            return
+        self.records.write_predictions(t, task, pd.concat(parts, ignore_index=True))
+        derived = derive(self.records.predictions())
+        self.records.write_summary(self.identity | {"finished": False, "cost": self.cost | carried(method)})
+        self.records.write_derived(derived)
+        if self.draw:
+            self.records.write_figure("srcc", self.draw(derived["srcc"], "SRCC", stream.synthetic))
+        if t > 0:
+            draw = partial(self.draw, synthetic=stream.synthetic) if self.draw else None
+            log_matrices(trainer.loggers, t, task, derived, trainer.global_step, draw)
+
+    def training_images(self, trainer: pl.Trainer, method: ContinualMethod, task: Task) -> Iterable[Batch]:
+        """Training images of a task in the evaluation view, this rank's share, nothing read before it is asked for."""
+        stream = stream_of(trainer)
+        start = 0
+        for name in task.datasets:
+            for batch in on_device(method, stream.evaluation_dataloader(name, "train")):
+                batch["index"] += start
+                yield batch
+            start += len(stream.data[name].part("train"))
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best.state_dict(), "cost": self.cost}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best.load_state_dict(state_dict["best"])
+        self.cost = state_dict["cost"]
+
+
+def stream_of(trainer: pl.Trainer) -> TaskStream:
+    """The trainer's data module, which must be a task stream."""
+    stream = trainer.datamodule  # type: ignore[attr-defined]  # set by `fit`, not declared
+    assert isinstance(stream, TaskStream), f"ContinualLearning walks a TaskStream, not a {type(stream).__name__}"
+    return stream
+
+
+def method_of(module: pl.LightningModule) -> ContinualMethod:
+    """The trainer's module, which must be a continual method."""
+    assert isinstance(module, ContinualMethod), f"{type(module).__name__} is not a ContinualMethod"
+    return module
+
+
+def image_columns(stream: TaskStream, name: str, part: str) -> dict[str, Any]:
+    """What the records say of each image besides its scores."""
+    data = stream.data[name]
+    table = data.samples.table.iloc[data.part(part).rows]
+    return {"dataset": name, "split": part, "image": table["image"].to_numpy(), "mos": table["mos"].to_numpy()}
+
+
+def carried(method: ContinualMethod) -> dict[str, int]:
+    """What a method carries over tasks: parameters that one more task adds, bytes of all its state."""
+    stored = sum(tensor.numel() * tensor.element_size() for tensor in method.state_dict().values())
+    return {"parameters_added": method.added_parameters(), "bytes_stored": stored}

@@ -1,0 +1,58 @@
+"""Scoring images: every image once over all ranks, in float32, without a trace in the model."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from iqa_lightning.methods.base import Batch, ContinualMethod, from_all_ranks
+
+Columns = dict[str, NDArray[np.float32]]
+
+
+@contextmanager
+def evaluation_mode(method: ContinualMethod) -> Iterator[None]:
+    """Evaluation mode; afterwards each submodule has the mode it had.
+
+    `method.train(True)` afterwards would wake layers that a phase had put to sleep.
+    """
+    modes = [(module, module.training) for module in method.modules()]
+    method.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def on_device(method: ContinualMethod, loader: Iterable[Batch]) -> Iterator[Batch]:
+    """Batches of a loader on the method's device."""
+    for batch in loader:
+        yield method.trainer.strategy.batch_to_device(batch)
+
+
+def predict(
+    method: ContinualMethod,
+    loader: Iterable[Batch],
+    owner: int,
+    step: Callable[[Batch], dict[str, Tensor]],
+) -> Columns:
+    """What `step` says of every image of `loader`, rows in the order of the data set, the same on each rank.
+
+    `owner` is the task that learns the data set: each batch carries it. Runs outside the training's mixed precision,
+    because 8 or 11 bits of mantissa make ties that blur a rank correlation.
+    """
+    rows: list[dict[str, Any]] = []
+    with evaluation_mode(method), torch.no_grad():
+        for batch in on_device(method, loader):
+            batch["owner"] = torch.full_like(batch["index"], owner)
+            columns = {"index": batch["index"]} | step(batch)
+            rows.append({name: values.cpu().numpy() for name, values in columns.items()})
+    rows = [row for rank in from_all_ranks(rows) for row in rank]
+    table = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    order = np.argsort(table.pop("index"))
+    return {name: values[order].astype(np.float32) for name, values in table.items()}

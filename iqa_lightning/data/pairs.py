@@ -1,0 +1,148 @@
+"""Pairs of images of one data set and their targets: what ranking losses learn from.
+
+Pairs never cross data sets, so the sets' different rating scales do not matter. Two protocols: `SampledPairs`, the
+papers' (a fixed draw per task), and `InBatchPairs` (all pairs of a batch: B (B - 1) / 2 of them for B forward passes).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from scipy.special import ndtr
+from torch import Tensor
+from torch.utils.data import default_collate
+
+Draw = Callable[[np.random.Generator], list[NDArray[np.int64]]]
+TARGETS = ("binary", "soft")
+
+
+def draw_pairs(images: int, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """`count` distinct unordered pairs of `images` images, (count, 2), without listing all combinations.
+
+    Fewer where there are not so many. The order inside a pair is random too.
+    """
+    total = images * (images - 1) // 2
+    code = generator.choice(total, size=min(count, total), replace=False, shuffle=True)
+    second = ((1 + np.sqrt(1 + 8 * code.astype(np.float64))) / 2).astype(np.int64)
+    second -= second * (second - 1) // 2 > code  # the root may be rounded up ...
+    second += second * (second + 1) // 2 <= code  # ... or down
+    pairs = np.stack([code - second * (second - 1) // 2, second], axis=1)
+    swap = generator.random(len(pairs)) < 0.5
+    pairs[swap] = pairs[swap, ::-1]
+    return pairs
+
+
+def pair_target(
+    mos: Float[Tensor, "pairs 2"], mos_std: Float[Tensor, "pairs 2"], kind: str = "binary"
+) -> Float[Tensor, " pairs"]:
+    """Wanted preference for the first image of each pair, in [0, 1].
+
+    `binary`: 1 where the first MOS is strictly higher, else 0 (the papers' default; a tie gives 0 as in the official
+    lists). `soft`: Thurstone, Phi((m1 - m2) / sqrt(s1^2 + s2^2)); where both deviations are 0, the sign of m1 - m2
+    (0.5 for a tie).
+    """
+    difference = (mos[:, 0] - mos[:, 1]).double()
+    if kind == "binary":
+        return (difference > 0).float()
+    spread = mos_std.double().square().sum(dim=1).sqrt()
+    z = torch.where(spread > 0, difference / spread.clamp_min(1e-300), difference.sign() * torch.inf)
+    return torch.from_numpy(ndtr(torch.nan_to_num(z, nan=0.0).numpy())).float()
+
+
+class Pairs(Protocol):
+    """How the images of a task become training batches."""
+
+    target: str
+
+    def draw(self, sizes: Sequence[int], names: Sequence[str], seed: int, batch_size: int) -> Draw:
+        """The function that draws an epoch's batches; `sizes` and `names` of the data sets that the task joins."""
+
+    def positions(self, source: Int[Tensor, " batch"]) -> Int[Tensor, "pairs 2"]:
+        """Pairs of a batch as positions in it; `source` is the data set of each image."""
+
+
+class SampledPairs:
+    """The papers' protocol: M pairs per data set, fixed for the whole training, re-shuffled each epoch.
+
+    The draw is a function of (seed, data set). Each image of a pair is cropped and flipped on its own. `count` is M for
+    data sets that `counts` does not name; the batch size counts images, two a pair.
+
+    Source: specification of LwF-KG (https://github.com/zwx8981/BIQA_CL), which ships such lists.
+    """
+
+    def __init__(self, count: int = 20_000, counts: Mapping[str, int] | None = None, target: str = "binary") -> None:
+        self.count, self.counts, self.target = count, dict(counts or {}), checked_target(target)
+
+    def draw(self, sizes: Sequence[int], names: Sequence[str], seed: int, batch_size: int) -> Draw:
+        """Batches of pairs, (pairs, 2) positions each, all pairs once an epoch."""
+        starts = np.cumsum([0, *sizes])
+        pairs = [
+            start + draw_pairs(size, self.counts.get(name, self.count), np.random.default_rng((seed, *name.encode())))
+            for start, size, name in zip(starts[:-1], sizes, names, strict=True)
+        ]
+        table = np.concatenate(pairs)
+        step = max(1, batch_size // 2)
+
+        def epoch(generator: np.random.Generator) -> list[NDArray[np.int64]]:
+            shuffled = generator.permutation(table)
+            return [shuffled[i : i + step] for i in range(0, len(shuffled), step)]
+
+        return epoch
+
+    def positions(self, source: Int[Tensor, " batch"]) -> Int[Tensor, "pairs 2"]:
+        """First half against second half."""
+        half = len(source) // 2
+        return torch.stack([torch.arange(half), torch.arange(half, 2 * half)], dim=1)
+
+
+class InBatchPairs:
+    """All pairs of a batch of single images that come from the same data set.
+
+    Each image is drawn once an epoch; a set with fewer than `min_images` images is gone through again, in new crops,
+    until so many are drawn, so that small tasks get enough optimiser steps.
+    """
+
+    def __init__(self, min_images: int = 0, target: str = "binary") -> None:
+        self.min_images, self.target = min_images, checked_target(target)
+
+    def draw(self, sizes: Sequence[int], names: Sequence[str], seed: int, batch_size: int) -> Draw:  # noqa: ARG002
+        """Batches of images, (images, 1) positions each."""
+        images = sum(sizes)
+        wanted = max(images, self.min_images)
+
+        def epoch(generator: np.random.Generator) -> list[NDArray[np.int64]]:
+            rounds = [generator.permutation(images) for _ in range(-(-wanted // images))]
+            order = np.concatenate(rounds)[:wanted, None]
+            return [order[i : i + batch_size] for i in range(0, wanted, batch_size)]
+
+        return epoch
+
+    def positions(self, source: Int[Tensor, " batch"]) -> Int[Tensor, "pairs 2"]:
+        """Every unordered pair of images of one data set."""
+        pairs = torch.combinations(torch.arange(len(source)), 2)
+        return pairs[source[pairs[:, 0]] == source[pairs[:, 1]]]
+
+
+class PairCollate:
+    """Stack the images of a batch and add `pairs` (P, 2) and `target` (P,)."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
+
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Items of a task's images to one batch."""
+        batch: dict[str, Tensor] = default_collate(items)
+        batch["pairs"] = self.pairs.positions(batch["source"])
+        both = batch["pairs"]
+        batch["target"] = pair_target(batch["mos"][both], batch["mos_std"][both], self.pairs.target)
+        return batch
+
+
+def checked_target(target: str) -> str:
+    """The target kind, or an error that names the choices."""
+    if target not in TARGETS:
+        raise ValueError(f"pairs.target={target!r}: choose one of {TARGETS}")
+    return target

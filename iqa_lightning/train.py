@@ -1,0 +1,266 @@
+"""Train a method on a stream of tasks: `python -m iqa_lightning.train experiment=<name>`; the same command resumes.
+
+Only Hydra is imported at the top, so that `--help` and `--cfg job` answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from iqa_lightning.data.stream import TaskStream
+    from iqa_lightning.methods.base import ContinualMethod
+    from iqa_lightning.records import RunFolder
+
+HERE = Path(__file__).resolve().parent
+CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
+FREE = ("paths", "logger", "root", "cache", "cache_dir", "num_workers", "max_pixels")
+"""Config keys, at any depth, that change where things lie or how fast they go, but no result."""
+HINTS = (
+    "does not have many workers",  # crops come out of a cache in memory
+    "smaller than the logging interval",  # a task may be small
+    "Checkpoint directory .* exists",  # that is what resuming means
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.14
+)
+
+
+@hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    """Run the configured walk, or go on with it."""
+    try:
+        run(cfg)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def run(cfg: DictConfig) -> None:
+    """One run in its folder: nothing to do if it is finished, go on if it was interrupted, start otherwise."""
+    import pytorch_lightning as pl  # noqa: PLC0415  # torch stays out of --help
+
+    from iqa_lightning.records import RunFolder  # noqa: PLC0415
+
+    choices = HydraConfig.get().runtime.choices
+    if HydraConfig.get().mode == RunMode.MULTIRUN and cfg.trainer.devices not in (1, "1"):
+        raise ValueError("a sweep (-m) runs one process a run: set trainer.devices=1, or start each run by itself")
+    quieten()
+    pl.seed_everything(cfg.seed, verbose=False)
+    stream = build_stream(cfg)
+    order = "-".join(task.name for task in stream.tasks)
+    names = (
+        choices.get("experiment") or "none",
+        choices["method"],
+        shortened(order),
+        f"split{cfg.split}",
+        f"seed{cfg.seed}",
+    )
+    records = RunFolder(Path(cfg.paths.output).joinpath(*names))
+    with sole_owner(records.path):
+        keep_config(records.path, cfg)
+        if not records.read_summary().get("finished"):
+            identity = {
+                "method": names[1],
+                "order": stream.order,
+                "split": cfg.split,
+                "seed": cfg.seed,
+                "git": git_commit(),
+            }
+            fit(cfg, stream, build_method(cfg, stream), records, identity | {"synthetic": stream.synthetic}, names)
+        if is_first_process():
+            show(records, cfg)
+
+
+def build_stream(cfg: DictConfig) -> TaskStream:
+    """The task stream, with the schedule, view and pairs of the config; a phase of no epochs is left out."""
+    from iqa_lightning.data.stream import Phase  # noqa: PLC0415  # torch
+
+    phases = [Phase(name=str(name), **phase) for name, phase in cfg.schedule.items() if phase.epochs]
+    build = instantiate(cfg.stream, _partial_=True, _convert_="all")
+    stream: TaskStream = build(
+        phases=phases, view=instantiate(cfg.view), pairs=instantiate(cfg.pairs), split=cfg.split, seed=cfg.seed
+    )
+    return stream
+
+
+def build_method(cfg: DictConfig, stream: TaskStream) -> ContinualMethod:
+    """The method over its backbone, sized for the tasks of the stream."""
+    tasks = [task.name for task in stream.tasks]
+    build = instantiate(cfg.method, _partial_=True, _convert_="all")
+    method: ContinualMethod = build(backbone=instantiate(cfg.backbone), tasks=tasks)
+    return method
+
+
+def fit(
+    cfg: DictConfig,
+    stream: TaskStream,
+    method: ContinualMethod,
+    records: RunFolder,
+    identity: dict[str, Any],
+    names: tuple[str, ...],
+) -> None:
+    """Walk the stream from the last checkpoint, or from the start."""
+    from pytorch_lightning.callbacks import ModelCheckpoint  # noqa: PLC0415  # torch
+
+    from iqa_lightning.continual.callback import ContinualLearning  # noqa: PLC0415
+    from iqa_lightning.continual.display import Display  # noqa: PLC0415
+    from iqa_lightning.continual.restart import AtomicCheckpointIO  # noqa: PLC0415
+    from iqa_lightning.report.figures import heat_maps  # noqa: PLC0415
+    from iqa_lightning.report.tables import print_matrix  # noqa: PLC0415
+
+    last = records.path / "last.ckpt"
+    records.clean() if is_first_process() else None
+    loggers = instantiate(cfg.logger, folder=records.path, name=" ".join(names[1:]), group=names[0])
+    for logger in loggers:
+        logger.log_hyperparams(plain(cfg))
+    callbacks = [
+        ContinualLearning(records, identity, cfg.select_best, heat_maps),
+        Display(records, print_matrix),
+        ModelCheckpoint(records.path, "last", save_on_train_epoch_end=True, enable_version_counter=False),
+    ]
+    trainer: pl.Trainer = instantiate(
+        cfg.trainer, callbacks=callbacks, logger=loggers, plugins=[AtomicCheckpointIO()], default_root_dir=records.path
+    )
+    try:
+        trainer.fit(method, datamodule=stream, ckpt_path=last if last.is_file() else None, weights_only=True)
+    finally:
+        for logger in loggers:
+            logger.finalize("success" if trainer.state.finished else "failed")
+        finish_wandb()
+    if trainer.interrupted:
+        raise SystemExit(f"interrupted; the same command goes on from {last}")
+
+
+def show(records: RunFolder, cfg: DictConfig) -> None:
+    """Print the results of a run, where they lie and how to look at them."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from iqa_lightning.metrics.matrices import derive  # noqa: PLC0415
+    from iqa_lightning.report.tables import print_run  # noqa: PLC0415
+
+    console, folder = Console(), records.path
+    print_run(derive(records.predictions()), console, records.read_summary()["synthetic"])
+    lines = [f"run folder  {folder}", f"figure      {folder / 'srcc.png'}"]
+    if cfg.logger.get("wandb"):
+        lines += [f"wandb       {path}" for path in sorted(folder.glob("wandb/*run-*"))]
+        lines += [
+            f"            look at it: wandb leet {folder / 'wandb'}; send it: wandb sync {folder}/wandb/offline-run-*"
+        ]
+    console.print("\n".join(lines), highlight=False, soft_wrap=True)
+
+
+def finish_wandb() -> None:
+    """Close the wandb run of this process, so that the next run of a sweep opens its own."""
+    import sys  # noqa: PLC0415
+
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish()
+
+
+def keep_config(folder: Path, cfg: DictConfig) -> None:
+    """Store the config of a new run; refuse an old folder whose config says something else.
+
+    Raises:
+        ValueError: naming each key that differs.
+    """
+    from iqa_lightning.records import write_bytes  # noqa: PLC0415  # pandas
+
+    file = folder / "config.yaml"
+    if not file.is_file():
+        if is_first_process():
+            write_bytes(file, OmegaConf.to_yaml(OmegaConf.create(plain(cfg))).encode())
+        return
+    old, new = flat(OmegaConf.to_container(OmegaConf.load(file))), flat(plain(cfg))
+    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    changed = [key for key in changed if not set(key.split(".")) & set(FREE)]
+    if changed:
+        lines = "\n".join(f"  {key}: {old.get(key)} there, {new.get(key)} now" for key in changed)
+        raise ValueError(
+            f"{folder} holds a run of another config:\n{lines}\n"
+            "take these back to go on with it, or choose another paths.output (or delete the folder)"
+        )
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The config with all references resolved, as plain dictionaries."""
+    content: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # it is a dict
+    return content
+
+
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves by dotted key; a list is a leaf."""
+    if not isinstance(node, dict):
+        return {prefix: node}
+    leaves: dict[str, Any] = {}
+    for key, value in node.items():
+        leaves |= flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return leaves
+
+
+def shortened(order: str) -> str:
+    """A folder name of an order; long ones end in a hash, since file systems allow 255 bytes."""
+    import hashlib  # noqa: PLC0415
+
+    return order if len(order) <= 120 else f"{order[:100]}-{hashlib.sha256(order.encode()).hexdigest()[:12]}"
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that the user started, not one that it started for another device."""
+    return all(int(os.environ.get(name, "0")) == 0 for name in ("LOCAL_RANK", "NODE_RANK"))
+
+
+@contextmanager
+def sole_owner(folder: Path) -> Iterator[None]:
+    """Hold the run folder, so that two processes never write into one run.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    import fcntl  # noqa: PLC0415  # not on every system
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if not is_first_process():
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"another process is at work in {folder}: wait for it, or choose another paths.output"
+            ) from error
+        yield
+
+
+def git_commit() -> str | None:
+    """The commit of the running code, with `+` where files were changed; null where there is no git."""
+    try:
+        ask = ["git", "-C", str(HERE), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+        return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603  # fixed words
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def quieten() -> None:
+    """Keep hints that do not apply to a walk out of the terminal; errors and warnings of the run itself stay."""
+    import logging  # noqa: PLC0415
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for hint in HINTS:
+        warnings.filterwarnings("ignore", f".*{hint}")
+
+
+if __name__ == "__main__":
+    main()
