@@ -14,7 +14,7 @@ def four(x, b1, b2, b3, b4):
     return b2 + (b1 - b2) / (1 + np.exp(-(x - b3) / abs(b4)))
 
 
-def five(x, b1, b2, b3, b4, b5):  # noqa: PLR0917
+def five(x, b1, b2, b3, b4, b5):
     return b1 * (0.5 - 1 / (1 + np.exp(b2 * (x - b3)))) + b4 * x + b5
 
 
