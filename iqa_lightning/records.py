@@ -156,6 +156,8 @@ class RunFolder:
             t, task = int(match[1]), match[2]
             if t in found:
                 raise ValueError(f"{path} and {found[t][1].name} are both task {t}: one of them is of another run")
+            if task in (name for name, _ in found.values()):
+                raise ValueError(f"{path}: another file in this folder is after '{task}' too: names are given once")
             found[t] = task, path
         if not found:
             raise ValueError(f"{self.path} holds no predictions/after_<t>_<task>.parquet: is it a run folder?")

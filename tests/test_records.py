@@ -128,6 +128,13 @@ def test_missing_and_doubled_tasks_are_refused(folder: RunFolder) -> None:
         folder.predictions()
 
 
+def test_a_task_that_comes_twice_needs_two_names(folder: RunFolder) -> None:
+    for t, task in enumerate(("start", "a", "a")):
+        folder.write_predictions(t, task, frame())
+    with pytest.raises(ValueError, match=r"after_2_a.parquet: another file in this folder is after 'a' too"):
+        folder.predictions()
+
+
 def test_runs_without_a_start_are_refused(folder: RunFolder) -> None:
     folder.write_predictions(1, "a", frame())
     with pytest.raises(ValueError, match=r"lacks after_0_start.parquet"):
