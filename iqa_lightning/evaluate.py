@@ -50,8 +50,7 @@ def evaluate(run: str) -> None:
     synthetic = bool(folder.read_summary().get("synthetic", False))
     folder.write_derived(derived)
     print_run(derived, console, synthetic)
-    for kind in ("srcc", "stability"):
-        folder.write_figure(kind, matrix_figure(folder.path, kind, synthetic))
+    folder.write_figure("srcc", matrix_figure(folder.path, "srcc", synthetic))
     console.print(f"written: {folder.path}", markup=False, highlight=False, soft_wrap=True)
 
 

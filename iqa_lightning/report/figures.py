@@ -19,10 +19,7 @@ from iqa_lightning.metrics.matrices import learnt_by
 from iqa_lightning.records import RunFolder
 from iqa_lightning.report.tables import SYNTHETIC, number
 
-TITLES = {
-    "srcc": "SRCC on the test sets after each task",
-    "stability": "SRCC with the predictions made right after learning",
-}
+TITLES = {"srcc": "SRCC", "stability": "SRCC with the predictions made right after learning"}
 CELL = 0.62  # inches
 NEGATIVE = "#8c3b4a"
 SCALE = Normalize(0.0, 1.0)
