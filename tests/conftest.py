@@ -4,11 +4,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.walks import ROOT, write_folder
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The pack of real human-rated images that may lie beside the checkout."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("the pack of real images (../shared/data) is not on this machine")
     return folder
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two small data sets, `a` and `b`, of a user's kind."""
+    root = tmp_path_factory.mktemp("folders")
+    return [write_folder(root / name, seed) for seed, name in enumerate("ab")]

@@ -1,0 +1,60 @@
+"""The commands as a person types them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.walks import ROOT, TINY, call, stream_of_folders
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--cfg", "job"]])
+@pytest.mark.parametrize("module", ["train", "evaluate"])
+def test_help_answers_without_torch(module: str, words: list[str]) -> None:
+    block = "import sys; sys.modules['torch'] = None; sys.modules['pytorch_lightning'] = None; sys.argv = ['x', *sys.argv[1:]]; "
+    code = f"{block}import runpy; runpy.run_module('iqa_lightning.{module}', run_name='__main__')"
+    extra = ["run=somewhere"] if module == "evaluate" else []
+    done = subprocess.run([sys.executable, "-c", code, *words, *extra], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "seed: 0" in done.stdout or module == "evaluate"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["method.lerning_rate=1"], "lerning_rate"),
+        (["method=nonsense"], "nonsense"),
+        (["stream.order=[a,zebra]"], "zebra"),
+        (["method.init=random"], "random"),
+        (["schedule.finetune.trains=norms"], "norms"),
+        (["pairs.target=hard"], "hard"),
+        (["stream.folders=[no/such/place]"], "no/such/place"),
+    ],
+)
+def test_mistakes_are_named(words: list[str], said: str, folders: list[Path], tmp_path: Path) -> None:
+    done = call(*TINY, *stream_of_folders(folders), *words, f"paths.output={tmp_path}", check=False)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+@pytest.mark.slow
+def test_a_changed_config_in_an_existing_folder_is_refused(folders: list[Path], tmp_path: Path) -> None:
+    words = [*TINY, "schedule.warmup.epochs=0", "schedule.finetune.epochs=1", "method=sh_cl", *stream_of_folders(folders)]
+    words += [f"paths.output={tmp_path}", "stream.order=[a]"]
+    call(*words)
+    done = call(*words, "method.optimizer.lr=0.5", check=False)
+    assert done.returncode != 0
+    assert "method.optimizer.lr: 0.002 there, 0.5 now" in done.stderr
+    call(*words, "stream.num_workers=1")
+
+
+@pytest.mark.slow
+def test_a_sweep_over_orders_makes_a_folder_each(folders: list[Path], tmp_path: Path) -> None:
+    words = [*TINY, "schedule.warmup.epochs=0", "schedule.finetune.epochs=1", "method=sh_cl", *stream_of_folders(folders)]
+    call("-m", *words, "stream.order=[a,b],[b,a],[[a,b]],[a,b,a]", f"paths.output={tmp_path}")
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("none/sh_cl/*/split1/seed0"))
+    assert found == [f"none/sh_cl/{order}/split1/seed0" for order in ("a+b", "a-b", "a-b-a_2", "b-a")]
+    assert all((tmp_path / path / "summary.json").is_file() for path in found)

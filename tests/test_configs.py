@@ -1,0 +1,79 @@
+"""Every yaml of every group composes and builds what it names."""
+
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from iqa_lightning.train import build_stream
+from tests.walks import ROOT, composed
+
+CONF = ROOT / "conf"
+
+
+def yamls(group: str) -> list[str]:
+    """Names of the yamls of a group."""
+    return sorted(str(path.relative_to(CONF / group).with_suffix("")) for path in (CONF / group).rglob("*.yaml"))
+
+
+def test_every_group_is_covered_here() -> None:
+    covered = {"data", "stream", "method", "backbone", "schedule", "view", "pairs", "trainer", "logger", "paths"}
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} == covered | {"experiment", "tuned"}
+
+
+@pytest.mark.parametrize("name", yamls("stream"))
+def test_stream(name: str) -> None:
+    words = ["stream.folders=[x/a,x/b]"] if name == "folders" else []
+    stream = build_stream(composed(f"stream={name}", *words))
+    assert stream.num_epochs == sum(phase.epochs for phase in stream.phases) * len(stream.tasks)
+
+
+@pytest.mark.parametrize("name", yamls("data"))
+def test_data(name: str) -> None:
+    node = OmegaConf.create({"paths": {"data": "somewhere"}, "data": OmegaConf.load(CONF / "data" / f"{name}.yaml")})
+    assert instantiate(node.data)(name=name).name == name
+
+
+@pytest.mark.parametrize("name", yamls("schedule"))
+def test_schedule(name: str) -> None:
+    stream = build_stream(composed(f"schedule={name}"))
+    assert [phase.trains for phase in stream.phases][0] == "heads"
+    assert all(phase.trains == "all" for phase in stream.phases[1:])
+
+
+@pytest.mark.parametrize("group", ["view", "pairs", "trainer"])
+def test_small_groups(group: str) -> None:
+    for name in yamls(group):
+        node = composed(f"{group}={name}")[group]
+        if name == "ddp":
+            node.devices, node.accelerator = 1, "cpu"
+        assert type(instantiate(node)).__name__ in str(node._target_)
+
+
+@pytest.mark.parametrize("name", yamls("backbone"))
+def test_backbone(name: str) -> None:
+    """Without weights, since those of timm are downloaded; the bundled ones have a test of their own."""
+    assert instantiate(composed(f"backbone={name}", "backbone.weights=null").backbone).width > 0
+
+
+@pytest.mark.parametrize("name", yamls("logger"))
+def test_logger(name: str, tmp_path: Path) -> None:
+    words = ["logger.wandb=false"] if name == "wandb" else []
+    loggers = instantiate(composed(f"logger={name}", *words).logger, folder=tmp_path, name="run", group="test")
+    assert len(loggers) == (name != "none")
+
+
+@pytest.mark.parametrize("name", yamls("experiment"))
+def test_experiment(name: str) -> None:
+    first = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()[1]
+    assert f"experiment={name}" in first, "the first line after the package is the command"
+    assert build_stream(composed(f"experiment={name}")).num_epochs > 0
+
+
+@pytest.mark.parametrize("name", yamls("tuned"))
+def test_tuned(name: str) -> None:
+    experiment, method = name.split("/")
+    node = OmegaConf.load(CONF / "tuned" / f"{name}.yaml")
+    cfg = composed(f"experiment={experiment}", f"method={method}")
+    assert OmegaConf.merge(cfg, node) == cfg, "its values arrive in the run"

@@ -1,0 +1,77 @@
+"""The contract of all methods: every `conf/method/*.yaml` learns a stream, is interrupted, resumes to the same bytes."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from iqa_lightning.methods.base import ContinualMethod
+from tests.walks import ROOT, results, stream_of_folders, walk
+
+METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
+
+
+class Interrupted(Exception):  # noqa: N818  # what happens, not what is wrong
+    """A run breaks off."""
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Let the training break off in the middle of an epoch."""
+    original, seen = ContinualMethod.on_train_batch_start, [0]
+
+    def hook(self: ContinualMethod, batch: object, batch_idx: int) -> int | None:
+        seen[0] += 1
+        if seen[0] == steps:
+            raise Interrupted
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(ContinualMethod, "on_train_batch_start", hook)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_learns_is_interrupted_and_resumes_to_the_same_bytes(
+    method: str, folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [f"method={method}", *stream_of_folders(folders)]
+    whole = walk(tmp_path / "whole", *overrides)
+
+    for steps in (6, 11):  # in the middle of epochs 1 and, from there, 3
+        with monkeypatch.context() as patch, pytest.raises(Interrupted):
+            interrupt_after(patch, steps)
+            walk(tmp_path / "broken", *overrides)
+    resumed = walk(tmp_path / "broken", *overrides)
+
+    assert results(whole) == results(resumed)
+    check_records(whole, method)
+    check_checkpoint(whole)
+
+
+def check_records(folder: Path, method: str) -> None:
+    """The records that house.md names are there and say what they must."""
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["finished"] is True
+    assert summary["method"] == method
+    assert summary["order"] == ["a", "b"]
+    assert len(summary["split_hash"]) == 16
+    assert summary["cost"]["images_seen"] == 2 * 3 * 28  # tasks, epochs, images to train on
+    frame = pd.read_parquet(folder / "predictions" / "after_2_b.parquet")
+    assert set(frame["dataset"]) == {"a", "b"}
+    assert set(frame["split"]) == {"val", "test"}
+    for readout in summary["readouts"]:
+        matrix = pd.read_csv(folder / f"srcc_{readout}.csv")
+        assert list(matrix.columns) == ["after", "a", "b"]
+        assert list(matrix["after"]) == ["start", "a", "b"]
+        test = frame[(frame["dataset"] == "a") & (frame["split"] == "test")]
+        expected = test[readout].astype(float).rank().corr(test["mos"].rank())
+        assert matrix["a"].iloc[-1] == pytest.approx(expected, abs=1e-12)
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Checkpoints load without pickled code, and the weights keep their names over the tasks."""
+    last = torch.load(folder / "last.ckpt", weights_only=True)
+    tasks = [torch.load(path, weights_only=True) for path in sorted((folder / "tasks").glob("*.ckpt"))]
+    assert len(tasks) == 2
+    assert list(tasks[0]) == list(tasks[1]) == list(last["state_dict"])
+    assert all(torch.equal(last["state_dict"][key], tasks[1][key]) for key in tasks[1])

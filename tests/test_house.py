@@ -1,0 +1,57 @@
+"""Rules of the house that no linter knows."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.walks import ROOT
+
+PACKAGE = sorted((ROOT / "iqa_lightning").rglob("*.py"))
+FORBIDDEN = {"utils", "common", "core", "helpers", "types", "engine", "registry", "misc"}
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_are_short(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            assert lines <= 40, f"{node.name} has {lines} lines"
+
+
+def test_no_room_without_an_owner() -> None:
+    assert not [path for path in PACKAGE if FORBIDDEN & {part.removesuffix(".py") for part in path.relative_to(ROOT).parts}]
+
+
+def test_nothing_unsafe_is_loaded() -> None:
+    for path in PACKAGE:
+        text = path.read_text()
+        assert not re.search(r"\bimport pickle\b|\beval\(|\bexec\(|yaml\.load\(", text.replace(".eval(", "")), path
+        for call in re.findall(r"torch\.load\([^\n]*", text):
+            assert "weights_only=True" in call, f"{path}: {call}"
+
+
+def test_only_the_evaluation_opens_the_test_part() -> None:
+    """`evaluation()` is the key; the data module itself uses it for a plain `Trainer.test`."""
+    users = {str(path.relative_to(ROOT)) for path in PACKAGE if re.search(r"\bevaluation\(\)", path.read_text())}
+    assert users == {"iqa_lightning/data/base.py", "iqa_lightning/continual/callback.py"}
+
+
+def test_only_commands_import_hydra_and_only_records_write_records() -> None:
+    for path in PACKAGE:
+        names = {node.module or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
+        names |= {alias.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import) for alias in node.names}
+        if path.parent.name != "iqa_lightning":
+            assert not any(name.split(".")[0] == "hydra" for name in names), path
+        if path.name != "records.py":
+            assert ".to_parquet(" not in path.read_text(), path
+
+
+def test_no_machine_paths() -> None:
+    texts = [*PACKAGE, *(ROOT / "conf").rglob("*.yaml"), ROOT / "README.md", ROOT / "Makefile", ROOT / "pyproject.toml"]
+    for path in texts:
+        if path.is_file():
+            assert not re.search(r"(?<![\w.])/(tmp|work|root|home)/\w", path.read_text()), path

@@ -1,0 +1,87 @@
+"""Small walks for tests: data sets of noise that a small network can rate, runs in this process and in one of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
+from PIL import Image
+
+from iqa_lightning.train import run
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ("backbone=tiny", "trainer=cpu", "view.crop=32", "view.resize=0", "schedule.warmup.batch_size=8", "logger=none")
+TINY = (*TINY, "schedule.finetune.batch_size=8", "schedule.finetune.epochs=2", "method.optimizer.lr=0.002")
+
+
+def write_folder(folder: Path, seed: int, images: int = 40, shuffled: bool = False) -> Path:
+    """A folder data set whose images get more noise, and so a lower MOS, one by one."""
+    rng = np.random.default_rng(seed)
+    (folder / "images").mkdir(parents=True)
+    level = rng.permutation(images) / images
+    for i in range(images):
+        smooth = np.cumsum(rng.normal(0, 3, (36, 40 + 4 * (i % 2), 3)), axis=1) + 128
+        pixels = smooth + rng.normal(0, 1 + 80 * level[i], smooth.shape)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / "images" / f"{i:03d}.png")
+    mos = 100 * (1 - (rng.permutation(level) if shuffled else level))
+    names = [f"images/{i:03d}.png" for i in range(images)]
+    pd.DataFrame({"image": names, "mos": mos, "mos_std": 5.0}).to_csv(folder / "ratings.csv", index=False)
+    return folder
+
+
+def stream_of_folders(folders: list[Path]) -> list[str]:
+    """Overrides that make a stream of folders."""
+    return ["stream=folders", f"stream.folders=[{','.join(map(str, folders))}]"]
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The train config in this process, as the command line would make it."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
+
+
+def walk(output: Path, *overrides: str) -> Path:
+    """A run in this process, on one thread; its folder."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        run(composed(*TINY, f"paths.output={output}", *overrides))
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(False)
+    return next(output.glob("*/*/*/split*/seed*"))
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """The bytes of all records and weights of a run; of the summary all but the seconds."""
+    names = [*folder.glob("*.csv"), *folder.glob("predictions/*"), *folder.glob("tasks/*")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(names)}
+
+
+def command(*words: str, module: str = "train") -> list[str]:
+    """A command of the package."""
+    return [sys.executable, "-m", f"iqa_lightning.{module}", *words]
+
+
+def environment() -> dict[str, str]:
+    """One thread a process: the tests run side by side, and the same number of threads gives the same bits."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "WANDB_MODE": "offline"}
+
+
+def call(*words: str, module: str = "train", check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command of the package to its end."""
+    done = subprocess.run(
+        command(*words, module=module), capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=600, check=False
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
