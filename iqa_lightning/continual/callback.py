@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from typing_extensions import override
 
-from iqa_lightning.continual.predict import evaluation_mode, on_device, predict
+from iqa_lightning.continual.predict import Columns, evaluation_mode, on_device, predict
 from iqa_lightning.continual.restart import BestWeights, restart_optimizers, save_atomic
 from iqa_lightning.continual.seeding import seed_epoch
 from iqa_lightning.continual.tracking import Draw, log_matrices, track_by_task
@@ -113,12 +113,12 @@ class ContinualLearning(Callback):
     def evaluate(self, trainer: pl.Trainer, method: ContinualMethod, t: int, task: str) -> None:
         """Score the validation and test parts of every data set, seen or not, in one pass; write, derive, log."""
         stream, before = stream_of(trainer), method.backbone.images_forwarded
-        parts = []
+        parts, final = [], self.final_scores(trainer, method)
         with evaluation():
             for name, owner in stream.owner.items():
                 for part in ("val", "test"):
                     loader = stream.evaluation_dataloader(name, part)
-                    columns = predict(method, loader, owner, method.predict_step)
+                    columns = predict(method, loader, owner, method.predict_step, final.get((name, part)))
                     parts.append(pd.DataFrame(image_columns(stream, name, part) | columns))
         self.cost["forwards_eval"] += sum(from_all_ranks(method.backbone.images_forwarded - before))
         if not trainer.is_global_zero:
@@ -132,6 +132,17 @@ class ContinualLearning(Callback):
         if t > 0:
             draw = partial(self.draw, synthetic=stream.synthetic) if self.draw else None
             log_matrices(trainer.loggers, t, task, derived, trainer.global_step, draw)
+
+    def final_scores(self, trainer: pl.Trainer, method: ContinualMethod) -> dict[Any, Columns]:
+        """What the records already hold of heads that cannot change: by (data set, part), then by task."""
+        tasks = method.final_heads()
+        if not tasks:
+            return {}
+        frame = self.records.predictions()[tasks[-1]] if trainer.is_global_zero else None
+        frame = from_all_ranks(frame)[0]
+        assert frame is not None
+        parts = frame.groupby(["dataset", "split"], sort=False)
+        return {key: {task: rows[f"score/{task}"].to_numpy() for task in tasks} for key, rows in parts}
 
     def training_images(self, trainer: pl.Trainer, method: ContinualMethod, task: Task) -> Iterable[Batch]:
         """Training images of a task in the evaluation view, this rank's share, nothing read before it is asked for."""

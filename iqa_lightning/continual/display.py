@@ -29,7 +29,7 @@ class Display(Callback):
         self.started, self.first_epoch = 0.0, 0
 
     @override
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         stream = stream_of(trainer)
@@ -67,7 +67,7 @@ class Display(Callback):
         stream = stream_of(trainer)
         if self.progress is None:
             self.console.print(self.line(trainer), highlight=False, soft_wrap=True)
-        if stream.position.ends_task:
+        if stream.position.ends_task and stream.position.task.t < len(stream.tasks):  # the command prints the last
             name = stream.position.task.name
             self.console.print(f"\nafter task {stream.position.task.t}/{len(stream.tasks)}, {name}:")
             for readout in self.records.read_summary()["readouts"]:

@@ -1,6 +1,6 @@
 """Scoring images: every image once over all ranks, in float32, without a trace in the model."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,16 +40,23 @@ def predict(
     loader: Iterable[Batch],
     owner: int,
     step: Callable[[Batch], dict[str, Tensor]],
+    known: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Columns:
     """What `step` says of every image of `loader`, rows in the order of the data set, the same on each rank.
 
-    `owner` is the task that learns the data set: each batch carries it. Runs outside the training's mixed precision,
-    because 8 or 11 bits of mantissa make ties that blur a rank correlation.
+    `owner` is the task that learns the data set: each batch carries it. Runs outside the training's mixed precision:
+    8 or 11 bits of mantissa make ties that blur a rank correlation. `known` are columns in the order of the data
+    set that the step need not compute again; each batch carries its rows of them.
     """
     rows: list[dict[str, Any]] = []
     with evaluation_mode(method), torch.no_grad():
         for batch in on_device(method, loader):
             batch["owner"] = torch.full_like(batch["index"], owner)
+            rows_of_batch = batch["index"].cpu().numpy()
+            batch["known"] = {
+                name: torch.from_numpy(values[rows_of_batch]).to(method.device)
+                for name, values in (known or {}).items()
+            }
             columns = {"index": batch["index"]} | step(batch)
             rows.append({name: values.cpu().numpy() for name, values in columns.items()})
     rows = [row for rank in from_all_ranks(rows) for row in rank]

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from io import BytesIO
+from math import isfinite
 from pathlib import Path
 from typing import Any, ParamSpec
 from uuid import uuid4
@@ -110,10 +111,10 @@ def track_by_task(loggers: Sequence[Logger], identity: dict[str, Any]) -> None:
 def log_matrices(
     loggers: Sequence[Logger], t: int, task: str, derived: Derived, step: int, draw: Draw | None = None
 ) -> None:
-    """Give every logger the measures after task t, and wandb each matrix as a table and a picture of a key of its own."""
+    """Give every logger the measures after task t, and wandb each matrix as a table and as a picture."""
     measures: dict[str, float] = {"task/t": t}
     for readout, values in derived["readouts"].items():
-        measures |= {f"task/{name}/{readout}": value for name, value in values.items() if value is not None}
+        measures |= {f"task/{name}/{readout}": value for name, value in values.items() if isfinite(value)}
         row = derived["srcc"][readout].loc[task]
         measures |= {f"task/srcc/{readout}/{name}": value for name, value in row.dropna().to_dict().items()}
     for logger in loggers:
@@ -126,6 +127,8 @@ def log_pictures(logger: WandbLogger, after: str, derived: Derived, step: int, d
     """Each matrix so far as a table `<matrix>/<readout>/<after>` and as an image `<matrix>_map/<readout>/<after>`."""
     for kind in ("srcc", "stability"):
         for readout, matrix in derived[kind].items():
+            if matrix.isna().all(axis=None):  # no task has been left behind yet
+                continue
             table = matrix.reset_index()
             rows = table.astype(object).where(table.notna(), None).to_numpy().tolist()
             logger.log_table(f"{kind}/{readout}/{after}", columns=list(table.columns), data=rows, step=step)

@@ -1,6 +1,6 @@
 """What every continual-learning method is: a LightningModule with three task hooks."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import pytorch_lightning as pl
@@ -60,9 +60,18 @@ class ContinualMethod(pl.LightningModule):
         """Score of the task being learnt, higher is better: what training ranks and validation selects by."""
         raise NotImplementedError
 
-    def head_scores(self, image: Images) -> dict[str, Float[Tensor, "batch heads"]]:
-        """`score` of each head learnt so far and, where there is a gate, `gate`: the weight of each."""
+    def head_scores(
+        self, image: Images, known: Mapping[str, Float[Tensor, " batch"]]
+    ) -> dict[str, Float[Tensor, "batch heads"]]:
+        """`score` of each head learnt so far and, where there is a gate, `gate`: the weight of each.
+
+        `known` holds the scores of the heads that `final_heads` says cannot change, by task, once they are recorded.
+        """
         raise NotImplementedError
+
+    def final_heads(self) -> list[str]:
+        """Earlier tasks whose heads give the same scores for ever; evaluations do not compute them again."""
+        return []
 
     def body_parameters(self) -> list[nn.Parameter]:
         """Parameters besides the heads that the current task may train."""
@@ -109,7 +118,7 @@ class ContinualMethod(pl.LightningModule):
         `batch["owner"]` is the task t that learns the data set of each image; only `oracle` reads it, and it has no
         value where that task is still to come.
         """
-        heads = self.head_scores(batch["image"])
+        heads = self.head_scores(batch["image"], batch.get("known", {}))
         columns = read_out(heads["score"], heads.get("gate"), batch["owner"], int(self.task))
         columns = {name: columns[name] for name in self.readouts}
         if self.readouts != ("single",) and self.task > 0:

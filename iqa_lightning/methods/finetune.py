@@ -1,5 +1,6 @@
 """Sequential fine-tuning: the lower bounds that every continual method is measured against."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -32,7 +33,11 @@ class SingleHead(ContinualMethod):
         """Score of the head in training."""
         return self.heads(self.backbone(image), self.head())  # type: ignore[no-any-return]  # modules are untyped
 
-    def head_scores(self, image: Images) -> dict[str, Float[Tensor, "batch heads"]]:
+    def head_scores(
+        self,
+        image: Images,
+        known: Mapping[str, Float[Tensor, " batch"]],  # noqa: ARG002  # the backbone goes on changing
+    ) -> dict[str, Float[Tensor, "batch heads"]]:
         """Scores of all heads so far, from one pass."""
         feature = self.backbone(image)
         return {"score": torch.stack([self.heads(feature, k) for k in range(self.head() + 1)], dim=1)}

@@ -73,9 +73,17 @@ class TSNIQA(ContinualMethod):
         self.norms.use(0)
         return self.backbone.levels(image)
 
-    def head_scores(self, image: Images) -> dict[str, Float[Tensor, "batch heads"]]:
+    def final_heads(self) -> list[str]:
+        """Every earlier task: its norms and its head are never touched again."""
+        return self.tasks[: self.seen - 1]
+
+    def head_scores(
+        self, image: Images, known: Mapping[str, Float[Tensor, " batch"]]
+    ) -> dict[str, Float[Tensor, "batch heads"]]:
         """Scores of all heads so far and the gate's weights; one head needs no gate."""
-        scores = torch.stack([self.score_of(image, t) for t in range(1, self.seen + 1)], dim=1)
+        tasks = enumerate(self.tasks[: self.seen], start=1)
+        columns = [known[task] if task in known else self.score_of(image, t) for t, task in tasks]
+        scores = torch.stack(columns, dim=1)
         weights = self.gate(self.gate_levels(image), self.seen) if self.seen > 1 else torch.ones_like(scores)
         return {"score": scores, "gate": weights}
 
