@@ -143,8 +143,9 @@ class RunFolder:
 
     def clean(self) -> None:
         """Remove what a killed writer left behind; only for the one process that owns the run."""
-        for left in (*self.path.glob(".*.part"), *(self.path / "predictions").glob(".*.part")):
-            left.unlink(missing_ok=True)
+        for folder in (self.path, self.path / "predictions", self.path / "tasks"):
+            for left in folder.glob(".*.part"):
+                left.unlink(missing_ok=True)
 
     def _files(self) -> dict[str, Path]:
         if not self.path.is_dir():

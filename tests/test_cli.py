@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.walks import ROOT, TINY, call, stream_of_folders
+from tests.walks import IN_BATCH, ROOT, TINY, call, stream_of_folders
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--cfg", "job"]])
 @pytest.mark.parametrize("module", ["train", "evaluate"])
 def test_help_answers_without_torch(module: str, words: list[str]) -> None:
-    block = "import sys; sys.modules['torch'] = None; sys.modules['pytorch_lightning'] = None; sys.argv = ['x', *sys.argv[1:]]; "
+    block = "import sys; sys.modules['torch'] = None; sys.modules['pytorch_lightning'] = None; sys.argv[0] = 'x'; "
     code = f"{block}import runpy; runpy.run_module('iqa_lightning.{module}', run_name='__main__')"
     extra = ["run=somewhere"] if module == "evaluate" else []
-    done = subprocess.run([sys.executable, "-c", code, *words, *extra], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words, *extra], capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "seed: 0" in done.stdout or module == "evaluate"
 
@@ -42,7 +44,14 @@ def test_mistakes_are_named(words: list[str], said: str, folders: list[Path], tm
 
 @pytest.mark.slow
 def test_a_changed_config_in_an_existing_folder_is_refused(folders: list[Path], tmp_path: Path) -> None:
-    words = [*TINY, "schedule.warmup.epochs=0", "schedule.finetune.epochs=1", "method=sh_cl", *stream_of_folders(folders)]
+    words = [
+        *TINY,
+        IN_BATCH,
+        "schedule.warmup.epochs=0",
+        "schedule.finetune.epochs=1",
+        "method=sh_cl",
+        *stream_of_folders(folders),
+    ]
     words += [f"paths.output={tmp_path}", "stream.order=[a]"]
     call(*words)
     done = call(*words, "method.optimizer.lr=0.5", check=False)
@@ -53,8 +62,15 @@ def test_a_changed_config_in_an_existing_folder_is_refused(folders: list[Path], 
 
 @pytest.mark.slow
 def test_a_sweep_over_orders_makes_a_folder_each(folders: list[Path], tmp_path: Path) -> None:
-    words = [*TINY, "schedule.warmup.epochs=0", "schedule.finetune.epochs=1", "method=sh_cl", *stream_of_folders(folders)]
+    words = [
+        *TINY,
+        IN_BATCH,
+        "schedule.warmup.epochs=0",
+        "schedule.finetune.epochs=1",
+        "method=sh_cl",
+        *stream_of_folders(folders),
+    ]
     call("-m", *words, "stream.order=[a,b],[b,a],[[a,b]],[a,b,a]", f"paths.output={tmp_path}")
     found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("none/sh_cl/*/split1/seed0"))
-    assert found == [f"none/sh_cl/{order}/split1/seed0" for order in ("a+b", "a-b", "a-b-a_2", "b-a")]
+    assert found == [f"none/sh_cl/{order}/split1/seed0" for order in ("a+b", "a-b-a_2", "a-b", "b-a")]
     assert all((tmp_path / path / "summary.json").is_file() for path in found)

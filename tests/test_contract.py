@@ -1,4 +1,4 @@
-"""The contract of all methods: every `conf/method/*.yaml` learns a stream, is interrupted, resumes to the same bytes."""
+"""The contract of all methods: each `conf/method/*.yaml` learns a stream, is interrupted, resumes to the same bytes."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from iqa_lightning.methods.base import ContinualMethod
-from tests.walks import ROOT, results, stream_of_folders, walk
+from tests.walks import IN_BATCH, ROOT, results, stream_of_folders, walk
 
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
 
@@ -34,13 +34,14 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 def test_learns_is_interrupted_and_resumes_to_the_same_bytes(
     method: str, folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    overrides = [f"method={method}", *stream_of_folders(folders)]
+    overrides = [f"method={method}", IN_BATCH, *stream_of_folders(folders)]
     whole = walk(tmp_path / "whole", *overrides)
 
     for steps in (6, 11):  # in the middle of epochs 1 and, from there, 3
-        with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        with monkeypatch.context() as patch:
             interrupt_after(patch, steps)
-            walk(tmp_path / "broken", *overrides)
+            with pytest.raises(Interrupted):
+                walk(tmp_path / "broken", *overrides)
     resumed = walk(tmp_path / "broken", *overrides)
 
     assert results(whole) == results(resumed)

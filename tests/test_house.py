@@ -23,7 +23,9 @@ def test_files_and_functions_are_short(path: Path) -> None:
 
 
 def test_no_room_without_an_owner() -> None:
-    assert not [path for path in PACKAGE if FORBIDDEN & {part.removesuffix(".py") for part in path.relative_to(ROOT).parts}]
+    assert not [
+        path for path in PACKAGE if FORBIDDEN & {part.removesuffix(".py") for part in path.relative_to(ROOT).parts}
+    ]
 
 
 def test_nothing_unsafe_is_loaded() -> None:
@@ -42,8 +44,15 @@ def test_only_the_evaluation_opens_the_test_part() -> None:
 
 def test_only_commands_import_hydra_and_only_records_write_records() -> None:
     for path in PACKAGE:
-        names = {node.module or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
-        names |= {alias.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import) for alias in node.names}
+        names = {
+            node.module or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)
+        }
+        names |= {
+            alias.name
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
         if path.parent.name != "iqa_lightning":
             assert not any(name.split(".")[0] == "hydra" for name in names), path
         if path.name != "records.py":

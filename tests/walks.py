@@ -1,4 +1,4 @@
-"""Small walks for tests: data sets of noise that a small network can rate, runs in this process and in one of their own."""
+"""Small walks for tests: data sets of noise that a small network can rate, runs in this process and in their own."""
 
 import os
 import subprocess
@@ -18,6 +18,8 @@ from iqa_lightning.train import run
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ("backbone=tiny", "trainer=cpu", "view.crop=32", "view.resize=0", "schedule.warmup.batch_size=8", "logger=none")
 TINY = (*TINY, "schedule.finetune.batch_size=8", "schedule.finetune.epochs=2", "method.optimizer.lr=0.002")
+IN_BATCH = "pairs.min_images=0"  # so that a pass over a small data set is an epoch
+SAMPLED = ("pairs=paper", "pairs.count=16")
 
 
 def write_folder(folder: Path, seed: int, images: int = 40, shuffled: bool = False) -> Path:
@@ -81,7 +83,13 @@ def environment() -> dict[str, str]:
 def call(*words: str, module: str = "train", check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a command of the package to its end."""
     done = subprocess.run(
-        command(*words, module=module), capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=600, check=False
+        command(*words, module=module),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=ROOT,
+        timeout=600,
+        check=False,
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done

@@ -40,6 +40,7 @@ class ContinualLearning(Callback):
     ) -> None:
         self.records, self.identity, self.select_best, self.draw = records, identity, select_best, draw
         self.best = BestWeights()
+        self.gate_features: dict[tuple[str, str], Columns] = {}
         self.cost = {"train_seconds": 0.0, "images_seen": 0, "forwards_eval": 0}
         self.clock, self.images = 0.0, 0
 
@@ -118,7 +119,8 @@ class ContinualLearning(Callback):
             for name, owner in stream.owner.items():
                 for part in ("val", "test"):
                     loader = stream.evaluation_dataloader(name, part)
-                    columns = predict(method, loader, owner, method.predict_step, final.get((name, part)))
+                    known = final.get((name, part), {}) | self.features_of(method, loader, (name, part))
+                    columns = predict(method, loader, owner, method.predict_step, known)
                     parts.append(pd.DataFrame(image_columns(stream, name, part) | columns))
         self.cost["forwards_eval"] += sum(from_all_ranks(method.backbone.images_forwarded - before))
         if not trainer.is_global_zero:
@@ -132,6 +134,12 @@ class ContinualLearning(Callback):
         if t > 0:
             draw = partial(self.draw, synthetic=stream.synthetic) if self.draw else None
             log_matrices(trainer.loggers, t, task, derived, trainer.global_step, draw)
+
+    def features_of(self, method: ContinualMethod, loader: Iterable[Batch], key: tuple[str, str]) -> Columns:
+        """What a gate reads of a data set's part; it never changes, so it is computed once in a process."""
+        if method.uses_gate and key not in self.gate_features:
+            self.gate_features[key] = predict(method, loader, 0, lambda batch: method.gate_features(batch["image"]))
+        return self.gate_features.get(key, {})
 
     def final_scores(self, trainer: pl.Trainer, method: ContinualMethod) -> dict[Any, Columns]:
         """What the records already hold of heads that cannot change: by (data set, part), then by task."""

@@ -61,7 +61,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def save_atomic(content: dict[str, Any], path: Path) -> None:
     """`torch.save` to a temporary name, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
             torch.save(content, file)

@@ -64,7 +64,8 @@ class CSVData(IQADataModule):
         """
         self.check_root()
         table = self._parsed()
-        table["image"] = [self._inside(row, image) for row, image in enumerate(table.get("image", []), start=1)]
+        if "image" in table:
+            table["image"] = [self._inside(row, image) for row, image in enumerate(table["image"], start=1)]
         table = check_table(self.name, self.source, table)
         mos = table["mos"]
         self.native_range = self._declared or (float(mos.min()), float(mos.max()))

@@ -135,8 +135,9 @@ class PairCollate:
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Items of a task's images to one batch."""
         batch: dict[str, Tensor] = default_collate(items)
-        batch["pairs"] = self.pairs.positions(batch["source"])
-        both = batch["pairs"]
+        both = self.pairs.positions(batch["source"])
+        both = both[batch["index"][both[:, 0]] != batch["index"][both[:, 1]]]  # two crops of one image are no pair
+        batch["pairs"] = both
         batch["target"] = pair_target(batch["mos"][both], batch["mos_std"][both], self.pairs.target)
         return batch
 

@@ -85,7 +85,8 @@ def check_range(name: str, source: str, table: pd.DataFrame, limits: tuple[float
 
 
 def _text(column: pd.Series) -> pd.Series:
-    return column.reset_index(drop=True).fillna("").astype(str).str.strip()
+    column = column.reset_index(drop=True)
+    return column.astype(object).where(column.notna(), "").astype(str).str.strip()
 
 
 def _row(where: str, image: pd.Series, row: int) -> str:

@@ -217,9 +217,9 @@ class TaskImages(Dataset[dict[str, Any]]):
 
 def checked_order(order: Order, tasks: dict[str, Any]) -> list[str | list[str]]:
     """The order as plain lists, or an error that names what is wrong in it."""
-    plain = [item if isinstance(item, str) else list(item) for item in order]
-    names = [name for item in plain for name in ([item] if isinstance(item, str) else item)]
-    unknown = [name for name in names if name not in tasks]
+    plain: list[Any] = [list(item) if isinstance(item, list | tuple) else item for item in order]
+    names = [name for item in plain for name in (item if isinstance(item, list) else [item])]
+    unknown = [name for name in names if not isinstance(name, str) or name not in tasks]
     if unknown:
         raise ValueError(f"stream.order names {unknown[0]!r}, which is not in the stream: choose from {list(tasks)}")
     if not names or [] in plain:
@@ -234,11 +234,12 @@ def number_tasks(order: list[str | list[str]]) -> tuple[list[Task], dict[str, st
     """Tasks with unique names, and for each of their data-set names the data set behind it."""
     tasks: list[Task] = []
     sources: dict[str, str] = {}
+    given = {name for item in order for name in ([item] if isinstance(item, str) else item)}
     for t, item in enumerate(order, start=1):
         names = []
         for source in [item] if isinstance(item, str) else item:
-            again = 1 + list(sources.values()).count(source)
-            names.append(source if again == 1 else f"{source}_{again}")
+            candidates = (source, *(f"{source}_{again}" for again in range(2, 3 + len(given) + len(sources))))
+            names.append(next(name for name in candidates if name not in sources and name not in given - {source}))
             sources[names[-1]] = source
         tasks.append(Task(t, "+".join(names), tuple(names)))
     return tasks, sources

@@ -40,7 +40,7 @@ def pair_loss(
     target: Float[Tensor, " pairs"],
     link: str = "phi",
 ) -> Float[Tensor, ""]:
-    """Mean fidelity loss over the pairs of a batch, computed in float32 whatever the precision of the network."""
+    """Mean fidelity loss over the pairs of a batch, 0 without pairs; in float32 whatever the network computes in."""
     scores = scores.float()
     delta = scores[pairs[:, 0]] - scores[pairs[:, 1]]
-    return fidelity(preference(delta, link), target.float()).mean()
+    return fidelity(preference(delta, link), target.float()).sum() / max(len(pairs), 1)

@@ -60,13 +60,20 @@ class ContinualMethod(pl.LightningModule):
         """Score of the task being learnt, higher is better: what training ranks and validation selects by."""
         raise NotImplementedError
 
-    def head_scores(
-        self, image: Images, known: Mapping[str, Float[Tensor, " batch"]]
-    ) -> dict[str, Float[Tensor, "batch heads"]]:
+    def head_scores(self, image: Images, known: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch heads"]]:
         """`score` of each head learnt so far and, where there is a gate, `gate`: the weight of each.
 
-        `known` holds the scores of the heads that `final_heads` says cannot change, by task, once they are recorded.
+        `known` holds what need not be computed again: the recorded scores of `final_heads`, and `gate_features`.
         """
+        raise NotImplementedError
+
+    @property
+    def uses_gate(self) -> bool:
+        """Whether there are heads to choose from, and a gate that does."""
+        return False
+
+    def gate_features(self, image: Images) -> dict[str, Float[Tensor, "batch width"]]:
+        """What the gate reads of an image, by level. No training changes it: evaluations compute it once an image."""
         raise NotImplementedError
 
     def final_heads(self) -> list[str]:

@@ -36,7 +36,7 @@ class SingleHead(ContinualMethod):
     def head_scores(
         self,
         image: Images,
-        known: Mapping[str, Float[Tensor, " batch"]],  # noqa: ARG002  # the backbone goes on changing
+        known: Mapping[str, Tensor],  # noqa: ARG002  # the backbone goes on changing
     ) -> dict[str, Float[Tensor, "batch heads"]]:
         """Scores of all heads so far, from one pass."""
         feature = self.backbone(image)

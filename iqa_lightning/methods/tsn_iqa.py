@@ -19,6 +19,7 @@ from iqa_lightning.models.heads import CosineHeads
 from iqa_lightning.models.normalization import NormSets
 
 INITS = ("pretrained", "previous", "nearest")
+LEVELS = ("level/3", "level/4")  # of a residual network; the last two of any
 
 
 class TSNIQA(ContinualMethod):
@@ -77,15 +78,24 @@ class TSNIQA(ContinualMethod):
         """Every earlier task: its norms and its head are never touched again."""
         return self.tasks[: self.seen - 1]
 
-    def head_scores(
-        self, image: Images, known: Mapping[str, Float[Tensor, " batch"]]
-    ) -> dict[str, Float[Tensor, "batch heads"]]:
+    def head_scores(self, image: Images, known: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch heads"]]:
         """Scores of all heads so far and the gate's weights; one head needs no gate."""
         tasks = enumerate(self.tasks[: self.seen], start=1)
         columns = [known[task] if task in known else self.score_of(image, t) for t, task in tasks]
         scores = torch.stack(columns, dim=1)
-        weights = self.gate(self.gate_levels(image), self.seen) if self.seen > 1 else torch.ones_like(scores)
-        return {"score": scores, "gate": weights}
+        if not self.uses_gate:
+            return {"score": scores, "gate": torch.ones_like(scores)}
+        levels = [known[name] for name in LEVELS] if LEVELS[0] in known else self.gate_levels(image)
+        return {"score": scores, "gate": self.gate(levels, self.seen)}
+
+    @property
+    def uses_gate(self) -> bool:
+        """From the second task on."""
+        return self.seen > 1
+
+    def gate_features(self, image: Images) -> dict[str, Float[Tensor, "batch width"]]:
+        """Both levels."""
+        return dict(zip(LEVELS, self.gate_levels(image), strict=True))
 
     def body_parameters(self) -> list[nn.Parameter]:
         """Norms of the current task."""

@@ -32,7 +32,8 @@ class Backbone(nn.Module):
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.network = build_network(name, weights, dict(options or {}))
+        network = build_network(name, weights, dict(options or {}))
+        self.network = network.to(memory_format=torch.channels_last)  # the faster layout of convolutions
         config = self.network.pretrained_cfg
         self.mean: Tensor
         self.std: Tensor
@@ -55,7 +56,7 @@ class Backbone(nn.Module):
     def prepare(self, image: Images) -> Float[Tensor, "batch 3 height width"]:
         """Normalised float images; counts them, since forward passes are what an evaluation costs."""
         self.images_forwarded += len(image)
-        return (image.float() - self.mean) / self.std
+        return ((image.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
 def build_network(name: str, weights: str | None, options: dict[str, Any]) -> Any:
@@ -90,16 +91,25 @@ def load_weights(network: nn.Module, name: str, weights: str) -> None:
         found = bundled_weights(name, wanted)
     elif not Path(weights).is_file():
         raise ValueError(f"backbone.weights={weights!r}: no such file (or one of `imagenet`, `bundled`, null)")
-    elif weights.endswith(".safetensors"):
-        found = load_file(weights)
     else:
-        found = torch.load(weights, map_location="cpu", weights_only=True)
+        found = read_weights(weights)
     misfits = [key for key, value in wanted.items() if key not in found or found[key].shape != value.shape]
     if misfits:
         raise ValueError(
             f"backbone.weights={weights!r} does not fit {name}: {len(misfits)} tensors, first {misfits[0]!r}"
         )
     network.load_state_dict({key: found[key] for key in wanted})
+
+
+def read_weights(file: str) -> dict[str, Tensor]:
+    """The state dict in a `.safetensors` or `.pth` file."""
+    try:
+        if file.endswith(".safetensors"):
+            return load_file(file)
+        content: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # each reader has errors of its own
+        raise ValueError(f"backbone.weights={file!r} holds no state dict ({error}); get the file again") from error
+    return content
 
 
 def bundled_weights(name: str, wanted: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.test_contract import METHODS
-from tests.walks import TINY, call, results, stream_of_folders
+from tests.walks import SAMPLED, TINY, call, results, stream_of_folders
 
 TWO_RANKS = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 
@@ -18,7 +18,13 @@ TWO_RANKS = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 @pytest.mark.parametrize("method", METHODS)
 def test_two_ranks_agree_with_one_process(method: str, folders: list[Path], tmp_path: Path) -> None:
     """Normalisation by fixed statistics and a mean loss over equal shares: two ranks take the steps of one process."""
-    words = [*TINY, f"method={method}", "method.bn_stats=frozen", "pairs=paper", "pairs.count=16", *stream_of_folders(folders)]
+    words = [
+        *TINY,
+        f"method={method}",
+        "method.bn_stats=frozen",
+        *SAMPLED,
+        *stream_of_folders(folders),
+    ]
     call(*words, f"paths.output={tmp_path / 'one'}")
     call(*words, *TWO_RANKS, f"paths.output={tmp_path / 'two'}")
     one, two = (next((tmp_path / name).glob("none/*/*/*/*")) for name in ("one", "two"))
@@ -36,4 +42,6 @@ def test_two_ranks_agree_with_one_process(method: str, folders: list[Path], tmp_
     assert costs[0]["forwards_eval"] == costs[1]["forwards_eval"]
     weights = [torch.load(folder / "tasks" / "2_b.ckpt", weights_only=True) for folder in (one, two)]
     for key, tensor in weights[0].items():
-        torch.testing.assert_close(weights[1][key], tensor, rtol=0, atol=2e-3, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(
+            weights[1][key], tensor, rtol=0, atol=2e-3, msg=lambda text, key=key: f"{key}: {text}"
+        )

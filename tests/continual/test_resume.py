@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.walks import ROOT, TINY, call, command, environment, results, stream_of_folders
+from tests.walks import ROOT, SAMPLED, TINY, call, command, environment, results, stream_of_folders
 
 
 def run_until(line: str, words: list[str]) -> bool:
@@ -26,7 +26,7 @@ def run_until(line: str, words: list[str]) -> bool:
 def test_killed_and_resumed_gives_the_same_bytes(workers: int, folders: list[Path], tmp_path: Path) -> None:
     """Killed in the warm-up, in the middle of a task and right after a task's end."""
     words = [*TINY, "method=tsn_iqa", f"stream.num_workers={workers}", *stream_of_folders(folders)]
-    words += ["method.init=nearest", "pairs=paper", "pairs.count=16"]
+    words += ["method.init=nearest", *SAMPLED]
     call(*words, f"paths.output={tmp_path / 'whole'}")
 
     broken = [*words, f"paths.output={tmp_path / 'broken'}"]
@@ -37,7 +37,7 @@ def test_killed_and_resumed_gives_the_same_bytes(workers: int, folders: list[Pat
     whole, resumed = (next((tmp_path / name).glob("none/tsn_iqa/*/*/*")) for name in ("whole", "broken"))
     assert results(whole) == results(resumed)
     assert len(list((resumed / "predictions").iterdir())) == 3
-    left = [path.name for path in resumed.rglob("*") if path.name.endswith((".tmp", ".part"))]
+    left = [path.name for path in resumed.rglob("*") if path.name.endswith(".part")]
     assert left == []
 
     again = call(*broken).stdout

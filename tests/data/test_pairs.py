@@ -24,7 +24,7 @@ def rows(file: Path) -> list[list[str]]:
 
 
 def target(mos: tuple[float, float], std: tuple[float, float], kind: str) -> float:
-    return pair_target(torch.tensor([mos]), torch.tensor([std]), kind).item()
+    return pair_target(torch.tensor([mos], dtype=torch.float32), torch.tensor([std], dtype=torch.float32), kind).item()
 
 
 def draw(images: int, count: int, seed: int = 0) -> np.ndarray:

@@ -96,7 +96,7 @@ def trained(method: ContinualMethod) -> set[str]:
 def head_scores(method: ContinualMethod, batch: Batch) -> dict[str, torch.Tensor]:
     """Scores of all heads and weights of the gate, in evaluation mode."""
     with evaluation_mode(method), torch.no_grad():
-        return method.head_scores(batch["image"])
+        return method.head_scores(batch["image"], {})
 
 
 def columns(method: ContinualMethod, batch: Batch, owner: int) -> dict[str, torch.Tensor]:

@@ -1,0 +1,244 @@
+"""A data set alone: its parts, its guard, its loaders under a plain Trainer, and bad input found before training."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from iqa_lightning.data.base import evaluation
+from iqa_lightning.data.cache import ImageCache
+from iqa_lightning.data.csv import CSVData
+from iqa_lightning.data.splits import generate_split
+from iqa_lightning.data.transforms import View
+from tests.data.folders import noise, write_csv
+
+VIEW = View(resize=0, crop=32)
+
+
+def ready(root: Path, **options: object) -> CSVData:
+    data = CSVData(root, view=VIEW, **options)
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def test_items_of_a_part(tmp_path: Path) -> None:
+    data = ready(write_csv(tmp_path / "set"))
+    part = data.part("train")
+    assert len(part) == 14
+    item = part[3]
+    row = int(part.rows[3])
+    pixels = np.asarray(noise(row, 40 + row % 3, 48 + row % 5)).transpose(2, 0, 1)
+    assert np.array_equal(item["image"].numpy(), pixels)
+    assert tuple(part.sizes[3]) == pixels.shape[1:]
+    assert item["index"] == 3
+    assert (item["mos"], item["mos_std"]) == (row / 4, 0.5)
+    assert item["mos"].dtype == item["mos_std"].dtype == part.mos.dtype == torch.float32
+    top, left = 8 + row % 3, 16 + row % 5
+    shown = part[3, 0.999, 0.999, 0.9]
+    assert np.array_equal(shown["image"].numpy(), pixels[:, top : top + 32, left : left + 32])
+    assert set(shown) == {"image", "mos", "mos_std", "index"}
+
+
+def test_parts_follow_the_split_and_its_hash(tmp_path: Path) -> None:
+    root = write_csv(tmp_path / "set")
+    one, two = ready(root), ready(root, split=2)
+    assert one.split_hash != two.split_hash
+    assert one.split_hash == ready(root, name="other").split_hash
+    with evaluation():
+        rows = [one.part(name).rows for name in ("train", "val", "test")]
+    assert sorted(np.concatenate(rows)) == list(range(20))
+    for given, found in zip(one.parts, rows, strict=True):
+        assert np.array_equal(given, found)
+
+
+def test_the_test_part_opens_in_an_evaluation_only(tmp_path: Path) -> None:
+    data = ready(write_csv(tmp_path / "set"))
+
+    def refused() -> None:
+        with pytest.raises(PermissionError, match="evaluation"):
+            data.part("test")
+
+    refused()
+    with evaluation():
+        assert len(data.part("test")) == 4
+        with evaluation():
+            data.part("test")
+        data.part("test")
+    refused()
+    with pytest.raises(ZeroDivisionError), evaluation():
+        1 / 0  # noqa: B018
+    refused()
+    with pytest.raises(ValueError, match="no part 'all'"):
+        data.part("all")
+
+
+class Rater(pl.LightningModule):
+    """The smallest model that can be trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 1)
+        self.seen: list[tuple[str, tuple[int, ...]]] = []
+
+    def step(self, batch: dict[str, Tensor], name: str) -> Tensor:
+        self.seen.append((name, tuple(batch["image"].shape)))
+        pred = self.head(batch["image"].float().mean(dim=(2, 3)) / 255)[:, 0]
+        return (pred - batch["mos"]).square().mean()
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        return self.step(batch, "train")
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self.step(batch, "val")
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self.step(batch, "test")
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.01)
+
+
+def quiet_trainer() -> pl.Trainer:
+    off = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return pl.Trainer(accelerator="cpu", max_epochs=2, num_sanity_val_steps=0, **off)
+
+
+def test_alone_with_a_plain_trainer_which_never_reads_the_test_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: set[int] = set()
+    original = ImageCache.__getitem__
+    monkeypatch.setattr(ImageCache, "__getitem__", lambda cache, i: (read.add(i), original(cache, i))[1])
+    data, model = CSVData(write_csv(tmp_path / "set"), view=VIEW, batch_size=4), Rater()
+    quiet_trainer().fit(model, datamodule=data)
+    assert read == {*data.parts.train.tolist(), *data.parts.val.tolist()}
+    train = [shape for name, shape in model.seen if name == "train"]
+    assert sorted(train) == sorted(2 * [(4, 3, 32, 32), (4, 3, 32, 32), (4, 3, 32, 32), (2, 3, 32, 32)])
+    assert {shape[0] for name, shape in model.seen if name == "val"} == {1}, "sizes differ, so one by one"
+    quiet_trainer().test(model, datamodule=data)
+    assert read == set(range(20))
+    assert len([name for name, _ in model.seen if name == "test"]) == 4
+
+
+def test_training_order_and_crops_follow_the_global_seed(tmp_path: Path) -> None:
+    data = ready(write_csv(tmp_path / "set"))
+
+    def epoch(seed: int) -> dict[str, Tensor]:
+        torch.manual_seed(seed)
+        return next(iter(data.train_dataloader()))
+
+    one, two, three = epoch(0), epoch(0), epoch(1)
+    assert torch.equal(one["image"], two["image"])
+    assert not torch.equal(one["image"], three["image"])
+    assert sorted(one["index"].tolist()) == list(range(14))
+
+
+def test_images_of_one_size_are_evaluated_in_batches(tmp_path: Path) -> None:
+    root = write_csv(tmp_path / "set")
+    for i in range(20):
+        noise(i).save(root / "images" / f"{i}.png")
+    batch = next(iter(ready(root).test_dataloader()))
+    assert batch["image"].shape == (4, 3, 40, 48)
+
+
+@pytest.mark.parametrize(("cache", "context"), [("memory", "fork"), ("disk", "spawn")])
+def test_parts_travel_to_loader_workers(tmp_path: Path, cache: str, context: str) -> None:
+    part = ready(write_csv(tmp_path / "set"), cache=cache, cache_dir=str(tmp_path / "cache")).part("train")
+    assert torch.equal(pickle.loads(pickle.dumps(part))[2]["image"], part[2]["image"])
+    loader = DataLoader(part, batch_size=1, num_workers=1, multiprocessing_context=context)
+    for i, batch in enumerate(loader):
+        assert torch.equal(batch["image"][0], part[i]["image"])
+
+
+def test_setup_again_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ready(write_csv(tmp_path / "set"))
+    monkeypatch.setattr(CSVData, "read_table", None)
+    data.setup("test")
+
+
+def spoil(root: Path, name: str) -> None:
+    """Replace or remove image 7."""
+    path = root / "images" / "7.png"
+    whole = path.read_bytes()
+    if name == "missing":
+        path.unlink()
+    elif name == "16 bit":
+        Image.fromarray(np.arange(40 * 48, dtype=np.uint16).reshape(40, 48)).save(path)
+    elif name == "jpeg":
+        noise(7, 64, 64).save(path, "JPEG")
+        path.write_bytes(path.read_bytes()[:-900])
+    elif name == "bits":
+        path.write_bytes(whole[:600] + bytes(200) + whole[800:])
+    else:
+        path.write_bytes({"empty": b"", "text": b"not an image", "truncated": whole[:-500], "header": whole[:20]}[name])
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("missing", r"1 of 20 images are missing.*7\.png.*row 8"),
+        ("empty", r"7\.png is not a readable image.*replace the file, or remove its row"),
+        ("text", r"7\.png is not a readable image"),
+        ("truncated", r"7\.png is not a readable image"),
+        ("jpeg", r"7\.png is not a readable image.*truncated"),
+        ("bits", r"7\.png is not a readable image"),
+        ("header", r"7\.png is not a readable image"),
+        ("16 bit", r"7\.png has more than 8 bits per channel"),
+    ],
+)
+def test_bad_images_are_found_at_setup(damage: str, words: str, tmp_path: Path) -> None:
+    root = write_csv(tmp_path / "set")
+    spoil(root, damage)
+    data = CSVData(root, view=VIEW, cache="disk", cache_dir=tmp_path / "cache")
+    with pytest.raises(ValueError, match=f"data set 'set'.*{words}"):
+        data.setup()
+    assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize("limit", [1200, 500])
+def test_decompression_bombs_are_refused(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow warns of one, and raises at twice its limit."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with pytest.raises(ValueError, match=r"0\.png is too large"):
+        CSVData(write_csv(tmp_path / "set")).setup()
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def test_other_modes_become_rgb(mode: str, tmp_path: Path) -> None:
+    root = write_csv(tmp_path / "set")
+    suffix = "jpg" if mode == "CMYK" else "png"
+    image = noise(5).convert(mode)
+    options = {"transparency": bytes(range(256))} if mode == "P" else {}
+    image.save(root / "images" / f"5.{suffix}", **options)
+    (root / "ratings.csv").write_text((root / "ratings.csv").read_text().replace("/5.png", f"/5.{suffix}"))
+    data = ready(root)
+    assert data.load_image(5).mode == "RGB"
+    if mode != "CMYK":
+        assert np.array_equal(np.asarray(data.load_image(5)), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_a_part_with_one_score_only_is_refused(part: str, tmp_path: Path) -> None:
+    names = [f"images/{i}.png" for i in range(20)]
+    rows = getattr(generate_split("set", names, 2), part)
+    mos = [50 if i in rows else i for i in range(20)]
+    text = "\n".join(["image,mos", *(f"{name},{score}" for name, score in zip(names, mos, strict=True))])
+    root = write_csv(tmp_path / "set", text=text)
+    with pytest.raises(ValueError, match=rf"data set 'set'.*{part} part of split 2 have the mos 50.*another split"):
+        CSVData(root, split=2).prepare_data()
+    parts = {split: generate_split("set", names, split) for split in range(1, 11)}
+    other = next(k for k, rows in parts.items() if all(len({mos[i] for i in part}) > 1 for part in rows))
+    CSVData(root, split=other).prepare_data()
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b", "a+b", ""])
+def test_names_that_records_cannot_bear(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="letters, digits"):
+        CSVData(tmp_path, name=name)
