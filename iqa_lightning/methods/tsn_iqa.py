@@ -19,7 +19,7 @@ from iqa_lightning.models.heads import CosineHeads
 from iqa_lightning.models.normalization import NormSets
 
 INITS = ("pretrained", "previous", "nearest")
-LEVELS = ("level/3", "level/4")  # of a residual network; the last two of any
+LEVELS = ("level/3", "level/4")  # of a residual network; the last two stages of any
 
 
 class TSNIQA(ContinualMethod):
@@ -31,12 +31,12 @@ class TSNIQA(ContinualMethod):
     `init` says where the norms and the head of a new task start: `pretrained` (the paper: no task learns from another),
     `previous` (the task before) or `nearest` (the earlier task to whose centroids the new images lie nearest). The two
     latter go beyond the paper; they forget nothing either, since the earlier sets are only read. `gate` holds keywords
-    of `KMeansGate`.
+    of `KMeansGate`, which reads the last `gate_levels` stages: 2 in the paper, 1 for the last alone.
 
     Which norms the authors' gate network held (a file `distortion_bn`) is not known; the pretrained ones are used.
 
     Raises:
-        ValueError: an unknown `init`, a backbone without norms.
+        ValueError: an unknown `init`, `gate_levels` other than 1 and 2, a backbone without norms.
     """
 
     readouts = ("latest", "oracle", "gated")
@@ -44,6 +44,7 @@ class TSNIQA(ContinualMethod):
     def __init__(
         self,
         gate: Mapping[str, Any] | None = None,
+        gate_levels: int = 2,
         init: str = "pretrained",
         normalize_heads: bool = True,
         **options: Any,
@@ -51,14 +52,16 @@ class TSNIQA(ContinualMethod):
         super().__init__(**options)
         if init not in INITS:
             raise ValueError(f"method.init={init!r}: choose one of {INITS}")
-        self.init = init
+        if gate_levels not in (1, 2):
+            raise ValueError(f"method.gate_levels={gate_levels}: the gate reads the last 1 or the last 2 stages")
+        self.init, self.levels = init, LEVELS[-gate_levels:]
         self.backbone.requires_grad_(False)
         self.norms = NormSets(self.backbone.network, 1 + len(self.tasks))
         for t in range(1, 1 + len(self.tasks)):
             for parameter in self.norms.parameters(t):
                 parameter.requires_grad_(True)
         self.heads = CosineHeads(self.backbone.width, len(self.tasks), normalize_heads)
-        self.gate = KMeansGate(self.backbone.level_widths, len(self.tasks), **(gate or {}))
+        self.gate = KMeansGate(self.backbone.level_widths[-gate_levels:], len(self.tasks), **(gate or {}))
 
     def score(self, image: Images) -> Float[Tensor, " batch"]:
         """Score by the current task's norms and head."""
@@ -70,9 +73,9 @@ class TSNIQA(ContinualMethod):
         return self.heads(self.backbone(image), t - 1)  # type: ignore[no-any-return]  # modules are untyped
 
     def gate_levels(self, image: Images) -> list[Float[Tensor, "batch width"]]:
-        """Features of the fixed pretrained network, two levels."""
+        """Features of the fixed pretrained network at the levels that the gate reads."""
         self.norms.use(0)
-        return self.backbone.levels(image)
+        return self.backbone.levels(image)[-len(self.levels) :]
 
     def final_heads(self) -> list[str]:
         """Every earlier task: its norms and its head are never touched again."""
@@ -85,7 +88,7 @@ class TSNIQA(ContinualMethod):
         scores = torch.stack(columns, dim=1)
         if not self.uses_gate:
             return {"score": scores, "gate": torch.ones_like(scores)}
-        levels = [known[name] for name in LEVELS] if LEVELS[0] in known else self.gate_levels(image)
+        levels = [known[name] for name in self.levels] if self.levels[0] in known else self.gate_levels(image)
         return {"score": scores, "gate": self.gate(levels, self.seen)}
 
     @property
@@ -94,8 +97,8 @@ class TSNIQA(ContinualMethod):
         return self.seen > 1
 
     def gate_features(self, image: Images) -> dict[str, Float[Tensor, "batch width"]]:
-        """Both levels."""
-        return dict(zip(LEVELS, self.gate_levels(image), strict=True))
+        """The stages that the gate reads."""
+        return dict(zip(self.levels, self.gate_levels(image), strict=True))
 
     def body_parameters(self) -> list[nn.Parameter]:
         """Norms of the current task."""

@@ -3,7 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+from iqa_lightning.continual.predict import evaluation_mode
 from iqa_lightning.methods.tsn_iqa import TSNIQA
 from iqa_lightning.models.normalization import TaskNorm
 from tests.methods.steps import (
@@ -221,6 +223,29 @@ def test_columns_of_the_records() -> None:
     torch.testing.assert_close(found["gated"], gated, atol=1e-6, rtol=0)
     assert columns(method, batch, 3)["oracle"].isnan().all()
     assert all(values.abs().max() <= 1 + 1e-6 for name, values in found.items())
+
+
+def test_a_gate_of_the_last_stage_alone() -> None:
+    both, last = (learn(learn(tsn(gate_levels=count), 1), 2) for count in (2, 1))
+    assert list(last.gate_features(images(0)["image"])) == ["level/4"]
+    feature = both.gate_features(images(0)["image"])["level/4"]
+    distance = [torch.cdist(F.normalize(feature), last.gate.centroids[0][t, :3]).amin(1) for t in (0, 1)]
+    expected = torch.softmax(-32 * torch.stack(distance, 1), 1)
+    torch.testing.assert_close(head_scores(last, images(0))["gate"], expected, atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="gate_levels=3"):
+        tsn(gate_levels=3)
+
+
+def test_recorded_gate_features_give_the_same_weights() -> None:
+    method, batch = learn(learn(tsn(), 1), 2), images(0)
+    with evaluation_mode(method), torch.no_grad():
+        whole = method.head_scores(batch["image"], {})
+        known = method.gate_features(batch["image"]) | {"a": whole["score"][:, 0]}
+        before = method.backbone.images_forwarded
+        again = method.head_scores(batch["image"], known)
+    assert torch.equal(again["gate"], whole["gate"])
+    assert torch.equal(again["score"], whole["score"])
+    assert method.backbone.images_forwarded - before == len(batch["image"]), "only the newest head is computed"
 
 
 def test_forward_passes_of_a_scoring() -> None:
