@@ -74,7 +74,7 @@ def test_experiment(name: str) -> None:
 
 @pytest.mark.parametrize("name", yamls("tuned"))
 def test_tuned(name: str) -> None:
-    experiment, method = name.split("/")
+    schedule, method = name.split("/")
     node = OmegaConf.load(CONF / "tuned" / f"{name}.yaml")
-    cfg = composed(f"experiment={experiment}", f"method={method}")
+    cfg = composed(f"schedule={schedule}", f"method={method}")
     assert OmegaConf.merge(cfg, node) == cfg, "its values arrive in the run"

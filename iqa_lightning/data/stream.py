@@ -2,9 +2,9 @@
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 from math import cos, pi
 from typing import Any
@@ -87,7 +87,7 @@ class TaskStream(pl.LightningDataModule):
 
     def __init__(
         self,
-        tasks: dict[str, Callable[..., IQADataModule]],
+        tasks: Mapping[str, Callable[..., IQADataModule]],
         phases: Sequence[Phase],
         order: Order | None = None,
         pairs: Pairs | None = None,
@@ -251,13 +251,11 @@ def folder_stream(folders: Sequence[str], **options: Any) -> TaskStream:
     Raises:
         ValueError: no folder, or two folders of the same name.
     """
-    names = [folder.rstrip("/").rpartition("/")[2] for folder in folders]
     if not folders:
         raise ValueError("stream.folders is empty: give a list, as in 'stream.folders=[photos/a,photos/b]'")
+    names = [CSVData(folder).name for folder in folders]
     if len(set(names)) < len(names):
         raise ValueError(f"stream.folders: two folders are called the same: {names}; rename one")
 
-    def build(folder: str) -> Callable[..., IQADataModule]:
-        return lambda **shown: CSVData(folder, **shown)
-
-    return TaskStream({name: build(folder) for name, folder in zip(names, folders, strict=True)}, **options)
+    tasks = {name: partial(CSVData, folder) for name, folder in zip(names, folders, strict=True)}
+    return TaskStream(tasks, **options)
