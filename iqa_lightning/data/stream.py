@@ -215,7 +215,7 @@ class TaskImages(Dataset[dict[str, Any]]):
         return self.parts[source][(index - start, top, left, flip)] | {"index": index, "source": source}
 
 
-def checked_order(order: Order, tasks: dict[str, Any]) -> list[str | list[str]]:
+def checked_order(order: Order, tasks: Mapping[str, Any]) -> list[str | list[str]]:
     """The order as plain lists, or an error that names what is wrong in it."""
     plain: list[Any] = [list(item) if isinstance(item, list | tuple) else item for item in order]
     names = [name for item in plain for name in (item if isinstance(item, list) else [item])]
