@@ -134,6 +134,7 @@ def log_matrices(
             log_pictures(logger, f"after_{t}_{task}", derived, step, draw)
 
 
+@harmless
 def log_pictures(logger: WandbLogger, after: str, derived: Derived, step: int, draw: Draw | None) -> None:
     """Each matrix so far as a table `<matrix>/<readout>/<after>` and as an image `<matrix>_map/<readout>/<after>`."""
     for kind in ("srcc", "stability"):
