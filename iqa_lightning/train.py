@@ -165,8 +165,10 @@ def finish_wandb() -> None:
     """Close the wandb run of this process, so that the next run of a sweep opens its own."""
     import sys  # noqa: PLC0415
 
+    from iqa_lightning.continual.tracking import harmless  # noqa: PLC0415
+
     if "wandb" in sys.modules:
-        sys.modules["wandb"].finish()
+        harmless(sys.modules["wandb"].finish)()
 
 
 def keep_config(folder: Path, cfg: DictConfig) -> None:

@@ -14,7 +14,7 @@ from typing_extensions import override
 from iqa_lightning.continual.predict import Columns, evaluation_mode, on_device, predict
 from iqa_lightning.continual.restart import BestWeights, restart_optimizers, save_atomic
 from iqa_lightning.continual.seeding import seed_epoch
-from iqa_lightning.continual.tracking import Draw, log_matrices, track_by_task
+from iqa_lightning.continual.tracking import Draw, log_identity, log_matrices
 from iqa_lightning.data.base import evaluation
 from iqa_lightning.data.stream import Position, Task, TaskStream
 from iqa_lightning.methods.base import Batch, ContinualMethod, from_all_ranks
@@ -51,7 +51,7 @@ class ContinualLearning(Callback):
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.identity["split_hash"] = stream_of(trainer).split_hash
-        track_by_task(trainer.loggers, self.identity)
+        log_identity(trainer.loggers, self.identity)
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

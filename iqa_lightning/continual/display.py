@@ -79,6 +79,10 @@ class Display(Callback):
         if self.progress is not None:
             self.progress.stop()
 
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")  # which Lightning leaves out then; the cursor would stay hidden
+
     def update(self, trainer: pl.Trainer, fraction: float) -> None:
         """Move the bar to a fraction of the current epoch."""
         assert self.progress is not None

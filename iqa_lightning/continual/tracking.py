@@ -1,7 +1,7 @@
 """Loggers of a run and what they get after each task. Records are on disk first: nothing here may stop a run."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from math import isfinite
 from pathlib import Path
@@ -100,12 +100,21 @@ def wandb_logger(folder: Path, **options: Any) -> list[Logger]:
 
 
 @rank_zero_only
-def track_by_task(loggers: Sequence[Logger], identity: dict[str, Any]) -> None:
-    """Store what the run is, and let measures of a task have the task as x-axis."""
+def log_identity(loggers: Sequence[Logger], identity: dict[str, Any]) -> None:
+    """Store what the run is."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.log_hyperparams({"run": identity})
-            harmless(logger.experiment.define_metric)("task/*", step_metric="task/t")
+
+
+@harmless
+def track_by_task(logger: WandbLogger, measures: Iterable[str]) -> None:
+    """Let measures have the task as x-axis, each by its full name.
+
+    `task/*` would not do: Lightning has defined `*`, and wandb takes either of two patterns that match, at random.
+    """
+    for name in measures:
+        logger.experiment.define_metric(name, step_metric="task/t")
 
 
 def log_matrices(
@@ -118,11 +127,14 @@ def log_matrices(
         row = derived["srcc"][readout].loc[task]
         measures |= {f"task/srcc/{readout}/{name}": value for name, value in row.dropna().to_dict().items()}
     for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            track_by_task(logger, measures.keys() - {"task/t"})
         logger.log_metrics(measures, step=step)
         if isinstance(logger, WandbLogger):
             log_pictures(logger, f"after_{t}_{task}", derived, step, draw)
 
 
+@harmless
 def log_pictures(logger: WandbLogger, after: str, derived: Derived, step: int, draw: Draw | None) -> None:
     """Each matrix so far as a table `<matrix>/<readout>/<after>` and as an image `<matrix>_map/<readout>/<after>`."""
     for kind in ("srcc", "stability"):
