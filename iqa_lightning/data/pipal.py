@@ -44,8 +44,8 @@ class PIPAL(Release):
     def image_path(self, row: int) -> Path:
         """The file of image `row`, in whichever of the folders it lies."""
         name = Path(self.samples.table["image"].iloc[row]).name
-        paths = [find_file(self.root, f"{folder}/{name}") for folder in FOLDERS]
-        return next((path for path in paths if path.exists()), paths[0])
+        paths = (find_file(self.root, f"{folder}/{name}") for folder in FOLDERS)
+        return next((path for path in paths if path.exists()), self.root / FOLDERS[0] / name)
 
     def read_table(self) -> pd.DataFrame:
         """The images of all labels, in the order of the references.
