@@ -8,13 +8,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
-from iqa_lightning.data.base import IQADataModule
+from iqa_lightning.data.release import Release
 
 # "the first seven images are training images": the phase that teaches the raters, README of the release.
 TRAINING_IMAGES = 7
 
 
-class CLIVE(IQADataModule):
+class CLIVE(Release):
     """LIVE in the Wild: 1,162 photographs with authentic distortions, rated by the crowd.
 
     Official layout: `Images/*.{bmp,JPG}` (some `.bmp` files may have a palette), `Images/trainingImages/` (seven
@@ -46,7 +46,6 @@ class CLIVE(IQADataModule):
         Raises:
             ValueError: a file of the release is missing, damaged, or of another length than the others.
         """
-        self.check_root()
         names = [str(np.squeeze(cell)) for cell in self._values("AllImages")]
         mos, deviation = (self._values(key).astype(np.float64) for key in ("AllMOS", "AllStdDev"))
         if not len(names) == len(mos) == len(deviation):
@@ -59,13 +58,6 @@ class CLIVE(IQADataModule):
         return table.iloc[TRAINING_IMAGES:].reset_index(drop=True)
 
     def _values(self, key: str) -> NDArray[Any]:
-        path = self.root / "Data" / f"{key}_release.mat"
-        try:
-            content: NDArray[Any] = loadmat(str(path))[f"{key}_release"]
-        except FileNotFoundError as error:
-            raise ValueError(f"data set {self.name!r}: {path} does not exist; get it from {self.home}") from error
-        except Exception as error:
-            raise ValueError(
-                f"data set {self.name!r}: {path} cannot be read ({error}); get it again from {self.home}"
-            ) from error
+        key = f"{key}_release"
+        content: NDArray[Any] = self.read_file(f"Data/{key}.mat", lambda path: loadmat(str(path))[key])
         return content.ravel()

@@ -1,11 +1,13 @@
 """The table of one data set: one row per rated image."""
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
 
-COLUMNS = ("image", "mos", "mos_std", "reference", "distortion")
+COLUMNS = ("image", "mos", "mos_std", "reference", "distortion", "level", "official")
+PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,9 @@ class Samples:
     - `mos` (float64): mean opinion score, native range, **higher is better** always;
     - `mos_std` (float64): standard deviation of the raw ratings, same unit, NaN where it is not known;
     - `reference` (str): images that share it show the same content and stay in one part of a split;
-    - `distortion` (str): kind of distortion, empty where it is not known.
+    - `distortion` (str): kind of distortion, empty where it is not known;
+    - `level` (float64): strength of the distortion, higher is stronger, NaN where it is not known;
+    - `official` (str): part of the split that the owners published (`train`, `val`, `test`), empty where there is none.
     """
 
     name: str
@@ -36,11 +40,12 @@ def check_table(name: str, source: str, table: pd.DataFrame) -> pd.DataFrame:
     Args:
         name: the data set, for messages.
         source: the file or folder the table was read from, for messages.
-        table: at least the columns `image` and `mos`; `mos_std`, `reference` and `distortion` are optional.
+        table: at least the columns `image` and `mos`; the others of `Samples` are optional.
 
     Raises:
-        ValueError: a column is missing, there are no rows, an image has no name or occurs twice, a score is not a
-            finite number, a standard deviation is negative, or all scores are equal.
+        ValueError: a column is missing, there are no rows, an image has no name, lies outside of the root or occurs
+            twice, a score is not a finite number, a standard deviation is negative, a part of the official split has
+            another name than train, val and test, or all scores are equal.
     """
     where = f"data set {name!r}, {source}"
     missing = [column for column in ("image", "mos") if column not in table]
@@ -50,20 +55,17 @@ def check_table(name: str, source: str, table: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"{where}: no rows; at least six rated images are needed")
     image = _text(table["image"])
     _check_images(where, image)
-    mos = _numbers(where, image, table["mos"], "mos")
-    if np.isnan(mos).any():
-        row = int(np.flatnonzero(np.isnan(mos))[0])
-        raise ValueError(f"{_row(where, image, row)}: mos is missing; give the row a score or remove it")
-    if (mos == mos[0]).all():
-        raise ValueError(f"{where}: all {len(mos)} mos are {mos[0]:g}; a rank correlation needs scores that differ")
-    reference = _text(table["reference"]) if "reference" in table else pd.Series([""] * len(table))
+    reference, official = _optional_text(table, "reference"), _optional_text(table, "official")
+    _check_official(where, image, official)
     return pd.DataFrame(
         {
             "image": image,
-            "mos": mos,
-            "mos_std": _deviations(where, image, table),
+            "mos": _scores(where, image, table["mos"]),
+            "mos_std": _not_negative(where, image, table, "mos_std", "a standard deviation"),
             "reference": reference.where(reference != "", image),
-            "distortion": _text(table["distortion"]) if "distortion" in table else pd.Series([""] * len(table)),
+            "distortion": _optional_text(table, "distortion"),
+            "level": _not_negative(where, image, table, "level", "the level of a distortion"),
+            "official": official,
         }
     )
 
@@ -89,6 +91,10 @@ def _text(column: pd.Series) -> pd.Series:
     return column.astype(object).where(column.notna(), "").astype(str).str.strip()
 
 
+def _optional_text(table: pd.DataFrame, label: str) -> pd.Series:
+    return _text(table[label]) if label in table else pd.Series([""] * len(table), dtype=object)
+
+
 def _row(where: str, image: pd.Series, row: int) -> str:
     return f"{where}, row {row + 1} ({image.iloc[row]!r})"
 
@@ -97,6 +103,12 @@ def _check_images(where: str, image: pd.Series) -> None:
     empty = np.flatnonzero((image == "").to_numpy())
     if empty.size:
         raise ValueError(f"{where}, row {empty[0] + 1}: the image has no name; name it or remove the row")
+    outside = [row for row, name in enumerate(image) if name.startswith("/") or ".." in PurePosixPath(name).parts]
+    if outside:
+        raise ValueError(
+            f"{_row(where, image, outside[0])}: the image lies outside of the folder; "
+            f"use a path relative to it without '..'"
+        )
     repeated = np.flatnonzero(image.duplicated().to_numpy())
     if repeated.size:
         row = int(repeated[0])
@@ -116,12 +128,32 @@ def _numbers(where: str, image: pd.Series, column: pd.Series, label: str) -> np.
     return values
 
 
-def _deviations(where: str, image: pd.Series, table: pd.DataFrame) -> np.ndarray:
-    if "mos_std" not in table:
+def _scores(where: str, image: pd.Series, column: pd.Series) -> np.ndarray:
+    mos = _numbers(where, image, column, "mos")
+    if np.isnan(mos).any():
+        row = int(np.flatnonzero(np.isnan(mos))[0])
+        raise ValueError(f"{_row(where, image, row)}: mos is missing; give the row a score or remove it")
+    if (mos == mos[0]).all():
+        raise ValueError(f"{where}: all {len(mos)} mos are {mos[0]:g}; a rank correlation needs scores that differ")
+    return mos
+
+
+def _not_negative(where: str, image: pd.Series, table: pd.DataFrame, label: str, kind: str) -> np.ndarray:
+    """An optional column of numbers from 0, NaN where unknown."""
+    if label not in table:
         return np.full(len(table), np.nan)
-    deviation = _numbers(where, image, table["mos_std"], "mos_std")
-    negative = np.flatnonzero(deviation < 0)
+    values = _numbers(where, image, table[label], label)
+    negative = np.flatnonzero(values < 0)
     if negative.size:
         row = int(negative[0])
-        raise ValueError(f"{_row(where, image, row)}: mos_std is {deviation[row]:g}; a standard deviation is 0 or more")
-    return deviation
+        raise ValueError(f"{_row(where, image, row)}: {label} is {values[row]:g}; {kind} is 0 or more")
+    return values
+
+
+def _check_official(where: str, image: pd.Series, official: pd.Series) -> None:
+    unknown = np.flatnonzero(~official.isin(("", *PARTS)).to_numpy())
+    if unknown.size:
+        row = int(unknown[0])
+        raise ValueError(
+            f"{_row(where, image, row)}: official is {official.iloc[row]!r}; it is one of {', '.join(PARTS)} or empty"
+        )

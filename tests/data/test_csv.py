@@ -131,7 +131,7 @@ def test_real_folders(shared_data: Path, name: str, count: int, groups: int, lim
         assert len(samples) == count
         assert samples["reference"].nunique() == groups
         assert (samples["mos"].min(), samples["mos"].max()) == pytest.approx(limits)
-        assert tuple(samples.iloc[0]) == row
+        assert tuple(samples.iloc[0])[:5] == row
         sides = [set(samples["reference"].iloc[rows]) for rows in parts]
         assert sum(map(len, sides)) == groups, "a group straddles two parts"
         shares = np.array(list(map(len, parts))) / count

@@ -13,17 +13,23 @@ def table(**columns: list) -> pd.DataFrame:
 
 def test_optional_columns_are_filled_in() -> None:
     checked = check_table("set", "here", table())
-    assert list(checked) == ["image", "mos", "mos_std", "reference", "distortion"]
+    assert list(checked) == ["image", "mos", "mos_std", "reference", "distortion", "level", "official"]
     assert checked["mos"].dtype == checked["mos_std"].dtype == np.float64
     assert checked["mos_std"].isna().all()
     assert list(checked["reference"]) == ["a.png", "b.png", "c.png"]
-    assert list(checked["distortion"]) == ["", "", ""]
+    assert list(checked["distortion"]) == list(checked["official"]) == ["", "", ""]
+    assert checked["level"].isna().all()
     assert len(Samples("set", checked)) == 3
 
 
 def test_given_columns_are_kept_and_blanks_mean_unknown() -> None:
     given = table(
-        mos=["1", " 2.5", "-3e0"], mos_std=["0", "", "1.5"], reference=["x", "", None], distortion=["jpeg", "", None]
+        mos=["1", " 2.5", "-3e0"],
+        mos_std=["0", "", "1.5"],
+        reference=["x", "", None],
+        distortion=["jpeg", "", None],
+        level=[2, "", None],
+        official=["train", "", None],
     )
     given.index = [7, 7, 9]
     checked = check_table("set", "here", given)
@@ -32,6 +38,9 @@ def test_given_columns_are_kept_and_blanks_mean_unknown() -> None:
     assert np.isnan(checked["mos_std"][1])
     assert list(checked["reference"]) == ["x", "b.png", "c.png"]
     assert list(checked["distortion"]) == ["jpeg", "", ""]
+    assert checked["level"][0] == 2
+    assert checked["level"].isna().sum() == 2
+    assert list(checked["official"]) == ["train", "", ""]
     assert list(given["reference"])[1] == "", "the argument was changed"
 
 
@@ -51,6 +60,11 @@ def test_given_columns_are_kept_and_blanks_mean_unknown() -> None:
         (table(mos_std=[1, "wide", 1]), ["row 2", "mos_std", "'wide'"]),
         (table(image=["a.png", "b.png", " a.png"]), ["row 3", "a.png", "already in row 1"]),
         (table(image=["a.png", "", "c.png"]), ["row 2", "no name"]),
+        (table(image=["a.png", "x/../../passwd", "c.png"]), ["row 2", "x/../../passwd", "outside of the folder"]),
+        (table(image=["a.png", "b.png", "/etc/passwd"]), ["row 3", "/etc/passwd", "outside of the folder"]),
+        (table(level=[1, 1, -2]), ["row 3", "level is -2"]),
+        (table(level=[1, "strong", 2]), ["row 2", "level", "'strong'"]),
+        (table(official=["train", "training", ""]), ["row 2", "'training'", "train, val, test"]),
     ],
 )
 def test_a_wrong_table_is_refused_with_the_place(given: pd.DataFrame, words: list[str]) -> None:
