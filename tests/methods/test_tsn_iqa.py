@@ -1,10 +1,14 @@
 """TSN-IQA: a task adds its norms and head and touches nothing else."""
 
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from iqa_lightning.methods.tsn_iqa import TSNIQA
+from iqa_lightning.models.gating import KMeansGate
 from iqa_lightning.models.normalization import TaskNorm
 from tests.methods.steps import (
     FINETUNE,
@@ -31,8 +35,9 @@ GATE = {"clusters": 6, "restarts": 1, "images_per_cluster": 2}
 networks = pytest.mark.parametrize("network", NETWORKS)
 
 
-def tsn(network: str = "test_efficientnet", **arguments: object) -> TSNIQA:
-    return build(TSNIQA, network, **{"options": NETWORKS[network], "gate": GATE} | arguments)  # type: ignore[return-value, arg-type]
+def tsn(network: str = "test_efficientnet", **arguments: Any) -> TSNIQA:
+    arguments["gate"] = partial(KMeansGate, **GATE | arguments.get("gate", {}))
+    return build(TSNIQA, network, **{"options": NETWORKS[network]} | arguments)  # type: ignore[return-value, arg-type]
 
 
 def of_task(name: str, t: int) -> bool:
@@ -180,7 +185,7 @@ def test_an_unknown_start_is_refused() -> None:
 
 @pytest.mark.parametrize("hard", [False, True])
 def test_the_gate_shares_out_one(hard: bool) -> None:
-    method = tsn(gate=GATE | {"hard": hard})
+    method = tsn(gate={"hard": hard})
     assert torch.equal(head_scores(method, images(0))["gate"], torch.ones(8, 1))
     for t in (1, 2, 3):
         learn(method, t)
@@ -199,7 +204,14 @@ def test_the_gate_reads_the_pretrained_network_whatever_was_learnt() -> None:
         assert torch.equal(level, old)
 
 
-@pytest.mark.parametrize(("options", "expected"), [({}, 3), ({"images_per_cluster": 1}, 12), ({"clusters": 2}, 2)])
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"clusters": 128, "images_per_cluster": 4}, 3),
+        ({"clusters": 128, "images_per_cluster": 1}, 12),
+        ({"clusters": 2}, 2),
+    ],
+)
 def test_clusters_are_capped_by_the_images_of_the_task(options: dict, expected: int) -> None:
     method = tsn(gate=options)
     start(method, 1)  # 12 images
