@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from iqa_lightning.losses.fidelity import fidelity, preference
 
@@ -26,7 +27,8 @@ ScoreOfOne = Callable[..., Float[Tensor, ""]]
 def score_gradients(score: ScoreOfOne, parameters: Parameters, *images: Tensor, chunk: int = 8) -> Parameters:
     """Gradient of each image's score, (images, *shape) for each parameter; `chunk` images at a time."""
     per_image = vmap(grad(score), in_dims=(None, *(0 for _ in images)), chunk_size=chunk)
-    gradients: Parameters = per_image(parameters, *images)
+    with sdpa_kernel(SDPBackend.MATH):  # the faster forms of attention have no rule for vmap
+        gradients: Parameters = per_image(parameters, *images)
     return gradients
 
 

@@ -19,6 +19,7 @@ from iqa_lightning.models.bilinear import DBCNN
 from iqa_lightning.models.gating import KMeansGate
 from tests.methods.steps import ADAM, FINETUNE, WARMUP, at, build, head_scores, images, learn, start, step, trained
 from tests.methods.test_lwf import same
+from tests.methods.test_tsn_iqa import NETWORKS
 
 KINDS = {EWC: 1e4, MAS: 10.0, SI: 1e3, L2Anchor: 1.0}
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -64,9 +65,9 @@ def naive(method: Any, kind: str) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize(("kind", "name"), [(EWC, "ewc"), (MAS, "mas")])
-@pytest.mark.parametrize("network", ["test_efficientnet", "test_resnet"])
+@pytest.mark.parametrize("network", NETWORKS)
 def test_batched_importances_equal_one_pair_at_a_time(kind: type[Regularized], name: str, network: str) -> None:
-    method = made(kind, backbone=network)
+    method = made(kind, backbone=network, options=NETWORKS[network])
     start(method, 1)
     with evaluation_mode(method):
         expected = naive(method, name)

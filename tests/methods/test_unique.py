@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from scipy.stats import norm
 
 from iqa_lightning.continual.predict import evaluation_mode
+from iqa_lightning.data.stream import Phase
 from iqa_lightning.methods.unique import UNIQUE
 from iqa_lightning.models.normalization import batch_norms
 from tests.methods.steps import FINETUNE, WARMUP, at, build, start, step, trained
 from tests.methods.test_regularized import rated
+from tests.walks import ROOT
 
 
 def learn(method: UNIQUE, t: int) -> UNIQUE:
@@ -74,6 +77,20 @@ def test_the_teacher_is_the_model_before_the_task() -> None:
     assert torch.equal(method.teacher_head.weight, before)
     assert not torch.equal(method.head.weight, before)
     assert build(UNIQUE).teacher is None
+
+
+@pytest.mark.parametrize(
+    ("schedule", "method", "golden"),
+    [
+        ("unique_paper", "unique", [1e-4] * 3 + [1e-5] * 3 + [1e-6] * 3 + [1e-7] * 3),
+        ("lwf_paper", "lwf", [2e-4] * 3 + [2e-5] * 3 + [2e-6] * 3),
+    ],
+)
+def test_golden_learning_rates(schedule: str, method: str, golden: list[float]) -> None:
+    lr = OmegaConf.load(ROOT / "conf" / "method" / f"{method}.yaml").optimizer.lr
+    phases = [Phase(name, **p) for name, p in OmegaConf.load(ROOT / "conf" / "schedule" / f"{schedule}.yaml").items()]
+    assert [lr * p.lr_at(e) for p in phases for e in range(p.epochs)] == pytest.approx(golden)
+    assert [p.batch_size for p in phases] == [256] + [64] * (len(phases) - 1)  # images: 128 and 32 pairs
 
 
 def test_start_and_columns() -> None:
