@@ -2,9 +2,10 @@
 
 `predictions/after_<t>_<task>.parquet` is the ground truth of a run: one file per task in the order of the stream, and
 `after_0_start.parquet` before any training. A task is called by its data set, a joint task by its data sets joined with
-`+`. All else (`srcc_<readout>.csv`, `stability_<readout>.csv`, `cells.csv`, `srcc.png`, `readouts` in `summary.json`)
-follows from the predictions and may be deleted. The same content gives the same bytes. Every file is written under a
-temporary name and renamed, so that a crash leaves the old file or the new one and never half of one.
+`+`. All else (`srcc_<readout>.csv`, `stability_<readout>.csv`, `cells.csv`, where they exist `gate.csv` and
+`uncertainty.csv`, `srcc.png`, `readouts` in `summary.json`) follows from the predictions and may be deleted. The same
+content gives the same bytes. Every file is written under a temporary name and renamed, so that a crash leaves the old
+file or the new one and never half of one.
 """
 
 import csv
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 
 IDENTITY = {"dataset": pa.string(), "split": pa.string(), "image": pa.string(), "mos": pa.float64()}
 READOUTS = ("single", "latest", "oracle", "gated")
+DEVIATIONS = ("mos_std", "sigma")  # of methods that predict one: the human and the predicted standard deviation
 START = "start"
 RESERVED = (START, "after")  # they label the rows of a matrix
 FILE = re.compile(r"after_(0|[1-9][0-9]*)_([A-Za-z0-9_+-]+)\.parquet")
@@ -103,9 +105,9 @@ class RunFolder:
         found = [readout for readout in READOUTS if (self.path / f"{kind}_{readout}.csv").is_file()]
         return {readout: self.read_matrix(f"{kind}_{readout}") for readout in found or READOUTS[:1]}
 
-    def write_cells(self, cells: pd.DataFrame) -> None:
-        """Store the table of all cells as `cells.csv`."""
-        write_bytes(self.path / "cells.csv", cells.to_csv(index=False, lineterminator="\n").encode())
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        """Store a table (`cells`, `gate`, `uncertainty`) as `<name>.csv`; NaN becomes an empty cell."""
+        write_bytes(self.path / f"{name}.csv", table.to_csv(index=False, lineterminator="\n").encode())
 
     def write_summary(self, parts: Mapping[str, Any]) -> None:
         """Store `parts` in `summary.json`; keys that are there already and not in `parts` stay as they are."""
@@ -133,7 +135,8 @@ class RunFolder:
         for kind in ("srcc", "stability"):
             for readout, matrix in derived[kind].items():
                 self.write_matrix(f"{kind}_{readout}", matrix)
-        self.write_cells(derived["cells"])
+        for name, table in {"cells": derived["cells"], **derived.get("audits", {})}.items():
+            self.write_table(name, table)
         self.write_summary({"readouts": derived["readouts"]})
 
     def write_figure(self, name: str, png: bytes) -> Path:
@@ -172,17 +175,18 @@ def checked(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     """Predictions with columns in order and of the stored types, or a ValueError that names `source` and column."""
     names = [str(column) for column in frame.columns]
     readouts = [name for name in READOUTS if name in names]
+    deviations = [name for name in DEVIATIONS if name in names]
     heads = [name for name in names if re.fullmatch(r"(score|gate)/[A-Za-z0-9_+-]+", name)]
-    _check_columns(names, [*IDENTITY, *readouts, *heads], readouts, source)
-    table = frame[[*IDENTITY, *readouts, *heads]].reset_index(drop=True)
+    _check_columns(names, [*IDENTITY, *readouts, *deviations, *heads], readouts, source)
+    table = frame[[*IDENTITY, *readouts, *deviations, *heads]].reset_index(drop=True)
     for name in ("dataset", "split", "image"):
         if not all(isinstance(value, str) for value in table[name]):
             raise ValueError(f"{source}: column '{name}' holds something that is not text")
-    for name in ("mos", *readouts, *heads):
+    for name in ("mos", *readouts, *deviations, *heads):
         if not pd.api.types.is_numeric_dtype(table[name]) or pd.api.types.is_bool_dtype(table[name]):
             raise ValueError(f"{source}: column '{name}' holds {table[name].dtype}, expected numbers")
     with np.errstate(over="ignore"):
-        table = table.astype({"mos": np.float64, **dict.fromkeys([*readouts, *heads], np.float32)})
+        table = table.astype({"mos": np.float64, **dict.fromkeys([*readouts, *deviations, *heads], np.float32)})
     _check_rows(table, source)
     return table
 
@@ -220,7 +224,7 @@ def _check_columns(names: list[str], known: list[str], readouts: list[str], sour
     if not readouts:
         raise ValueError(f"{source}: no readout column; expected one or more of {', '.join(READOUTS)}")
     if unknown := [name for name in names if name not in known]:
-        allowed = ", ".join([*IDENTITY, *READOUTS, "score/<task>", "gate/<task>"])
+        allowed = ", ".join([*IDENTITY, *READOUTS, *DEVIATIONS, "score/<task>", "gate/<task>"])
         raise ValueError(f"{source}: column '{unknown[0]}' is not known; expected {allowed}")
     if len(set(names)) < len(names):
         raise ValueError(f"{source}: two columns have one name among {', '.join(names)}")

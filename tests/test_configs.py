@@ -52,10 +52,22 @@ def test_small_groups(group: str) -> None:
         assert type(instantiate(node, **options)).__name__ in str(node._target_)
 
 
+@pytest.mark.filterwarnings("ignore:the S-CNN starts at random")
 @pytest.mark.parametrize("name", yamls("backbone"))
 def test_backbone(name: str) -> None:
     """Without weights, since those of timm are downloaded; the bundled ones have a test of their own."""
-    assert instantiate(composed(f"backbone={name}", "backbone.weights=null").backbone).width > 0
+    words = ["backbone.scnn_weights=null"] if "dbcnn" in name else []
+    assert instantiate(composed(f"backbone={name}", "backbone.weights=null", *words).backbone).width > 0
+
+
+@pytest.mark.parametrize("method", ["mh_cl", "tsn_iqa"])
+def test_gate(method: str) -> None:
+    for name in yamls("method/gate"):
+        cfg = composed(f"method={method}", f"method/gate={name}", "schedule=tsn_paper")
+        gate = instantiate(cfg.method.gate)
+        assert gate([4], 2).widths == [4]
+    assert composed(f"method={method}", "method.gate.clusters=5").method.gate.clusters == 5
+    assert composed("method=mh_cl", "method.gate=null").method.gate is None
 
 
 @pytest.mark.parametrize("name", yamls("logger"))

@@ -113,7 +113,7 @@ class ContinualLearning(Callback):
 
     def evaluate(self, trainer: pl.Trainer, method: ContinualMethod, t: int, task: str) -> None:
         """Score the validation and test parts of every data set, seen or not, in one pass; write, derive, log."""
-        stream, before = stream_of(trainer), method.backbone.images_forwarded
+        stream, before = stream_of(trainer), method.images_forwarded
         parts, final = [], self.final_scores(trainer, method)
         with evaluation():
             for name, owner in stream.owner.items():
@@ -122,7 +122,7 @@ class ContinualLearning(Callback):
                     known = final.get((name, part), {}) | self.features_of(method, loader, (name, part))
                     columns = predict(method, loader, owner, method.predict_step, known)
                     parts.append(pd.DataFrame(image_columns(stream, name, part) | columns))
-        self.cost["forwards_eval"] += sum(from_all_ranks(method.backbone.images_forwarded - before))
+        self.cost["forwards_eval"] += sum(from_all_ranks(method.images_forwarded - before))
         if not trainer.is_global_zero:
             return
         self.records.write_predictions(t, task, pd.concat(parts, ignore_index=True))
@@ -193,6 +193,9 @@ def image_columns(stream: TaskStream, name: str, part: str) -> dict[str, Any]:
 
 
 def carried(method: ContinualMethod) -> dict[str, int]:
-    """What a method carries over tasks: parameters that one more task adds, bytes of all its state."""
-    stored = sum(tensor.numel() * tensor.element_size() for tensor in method.state_dict().values())
-    return {"parameters_added": method.added_parameters(), "bytes_stored": stored}
+    """What a method carries over tasks: parameters that one more task adds, bytes of all its state.
+
+    A network that a teacher or a gate shares with the student counts once.
+    """
+    stored = {tensor.data_ptr(): tensor.nbytes for tensor in method.state_dict().values()}
+    return {"parameters_added": method.added_parameters(), "bytes_stored": sum(stored.values())}

@@ -126,6 +126,11 @@ def log_matrices(
         measures |= {f"task/{name}/{readout}": value for name, value in values.items() if isfinite(value)}
         row = derived["srcc"][readout].loc[task]
         measures |= {f"task/srcc/{readout}/{name}": value for name, value in row.dropna().to_dict().items()}
+    for name, table in derived["audits"].items():
+        for dataset, cells in (
+            table[table["after"] == task].set_index("dataset").drop(columns=["after", "n"]).iterrows()
+        ):
+            measures |= {f"task/{name}/{key}/{dataset}": value for key, value in cells.dropna().to_dict().items()}
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             track_by_task(logger, measures.keys() - {"task/t"})

@@ -1,7 +1,7 @@
 """What every continual-learning method is: a LightningModule with three task hooks."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from iqa_lightning.data.stream import Position, Task
 from iqa_lightning.losses.fidelity import pair_loss
-from iqa_lightning.models.backbones import Backbone, Images
+from iqa_lightning.models.backbones import Backbone, Encoder, Images
+from iqa_lightning.models.gating import Gate
 from iqa_lightning.models.normalization import batch_norms
 
 Batch = dict[str, Any]
 Value = TypeVar("Value")
 OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 BN_STATS = ("first_epoch", "always", "frozen")
+LEVEL = "level/"  # no name of a data set holds a slash
 
 
 class ContinualMethod(pl.LightningModule):
@@ -34,7 +36,7 @@ class ContinualMethod(pl.LightningModule):
         ValueError: an unknown `bn_stats`.
     """
 
-    readouts: ClassVar[tuple[str, ...]]
+    readouts: tuple[str, ...]
     """The ways one score is read out of the heads: `single`, or `latest`, `oracle` and `gated`."""
 
     def __init__(
@@ -53,6 +55,7 @@ class ContinualMethod(pl.LightningModule):
         self.tasks = list(tasks)
         self.optimizer_factory, self.head_lr_factor = optimizer, head_lr_factor
         self.bn_stats, self.link = bn_stats, link
+        self.gate: Gate | None = None
         self.task: Tensor
         self.register_buffer("task", torch.tensor(0))
 
@@ -69,12 +72,29 @@ class ContinualMethod(pl.LightningModule):
 
     @property
     def uses_gate(self) -> bool:
-        """Whether there are heads to choose from, and a gate that does."""
-        return False
+        """Whether there are heads to choose from (from the second task on), and a gate that does."""
+        return self.gate is not None and self.seen > 1
+
+    def gate_levels(self, image: Images) -> list[Float[Tensor, "batch width"]]:
+        """What the gate reads of an image: features of a network that no training changes, one or more levels."""
+        raise NotImplementedError
 
     def gate_features(self, image: Images) -> dict[str, Float[Tensor, "batch width"]]:
-        """What the gate reads of an image, by level. No training changes it: evaluations compute it once an image."""
-        raise NotImplementedError
+        """The levels by name: evaluations compute them once an image and hand them over as `known`."""
+        return {f"{LEVEL}{i}": level for i, level in enumerate(self.gate_levels(image))}
+
+    def gate_weights(self, image: Images, known: Mapping[str, Tensor]) -> Float[Tensor, "batch heads"]:
+        """Weight of each head learnt so far; they sum to 1, and one head needs no gate."""
+        if self.gate is None or not self.uses_gate:
+            return torch.ones(len(image), self.seen, device=self.device)
+        levels = [known[name] for name in sorted(known) if name.startswith(LEVEL)]
+        weights: Tensor = self.gate(levels or self.gate_levels(image), self.seen)
+        return weights
+
+    @property
+    def images_forwarded(self) -> int:
+        """Images that any network of the method has read so far: what an evaluation costs."""
+        return sum(module.images_forwarded for module in self.modules() if isinstance(module, Encoder))
 
     def final_heads(self) -> list[str]:
         """Earlier tasks whose heads give the same scores for ever; evaluations do not compute them again."""
@@ -104,8 +124,9 @@ class ContinualMethod(pl.LightningModule):
         live = trains_all and (
             self.bn_stats == "always" or (self.bn_stats == "first_epoch" and position.full_epoch == 0)
         )
-        for layer in batch_norms(self):
-            layer.train(live)
+        trained = {id(parameter) for parameter in self.body_parameters()}
+        for layer in batch_norms(self):  # those of teachers, gates and other tasks stay as they are
+            layer.train(live and id(layer.weight) in trained)
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * position.phase.lr_at(position.epoch)
@@ -114,10 +135,14 @@ class ContinualMethod(pl.LightningModule):
         """After the last epoch of a task, its best weights being back, before the test sets are scored."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002  # Lightning's signature
-        """Fidelity loss over the pairs of the batch."""
-        loss = pair_loss(self.score(batch["image"]), batch["pairs"], batch["target"], self.link)
+        """`loss` of the batch, logged."""
+        loss = self.loss(batch)
         self.log("train/loss", loss, batch_size=len(batch["pairs"]))
         return loss
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """Fidelity loss over the pairs of the batch."""
+        return pair_loss(self.score(batch["image"]), batch["pairs"], batch["target"], self.link)
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Float[Tensor, " batch"]]:  # noqa: ARG002
         """Columns of the prediction records: each readout, then `score/<task>` and `gate/<task>` of each head.
@@ -154,6 +179,18 @@ class ContinualMethod(pl.LightningModule):
         shares = from_all_ranks(rows)
         columns = [torch.cat(column) for column in zip(*(row for share in shares for row in share), strict=True)]
         return [column[columns[0].argsort()].to(self.device) for column in columns[1:]]
+
+    def training_batches(self) -> Iterator[Batch]:
+        """The batches of the current epoch once more, this rank's share."""
+        for batch in self.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]  # set by `fit`
+            yield self.trainer.strategy.batch_to_device(batch)
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum of a tensor over all ranks, in place, the same on each."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(value)
+    return value
 
 
 def from_all_ranks(value: Value) -> list[Value]:

@@ -1,25 +1,30 @@
 """Sequential fine-tuning: the lower bounds that every continual method is measured against."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iqa_lightning.methods.base import ContinualMethod
-from iqa_lightning.models.backbones import Images
+from iqa_lightning.data.stream import Task
+from iqa_lightning.methods.base import Batch, ContinualMethod
+from iqa_lightning.models.backbones import Encoder, Images
+from iqa_lightning.models.gating import Gate
 from iqa_lightning.models.heads import CosineHeads
 
 
 class SingleHead(ContinualMethod):
-    """One network and one head go from task to task (SH-CL of https://arxiv.org/abs/2102.09717)."""
+    """One network and one head go from task to task (SH-CL of https://arxiv.org/abs/2102.09717).
 
-    readouts: ClassVar[tuple[str, ...]] = ("single",)
+    `normalize_heads`: heads of unit norm at test time; `head_start`: how heads start, see `CosineHeads`.
+    """
 
-    def __init__(self, normalize_heads: bool = True, **options: Any) -> None:
+    readouts: tuple[str, ...] = ("single",)
+
+    def __init__(self, normalize_heads: bool = True, head_start: str = "kaiming_normal", **options: Any) -> None:
         super().__init__(**options)
-        self.heads = CosineHeads(self.backbone.width, self.num_heads(), normalize_heads)
+        self.heads = CosineHeads(self.backbone.width, self.num_heads(), normalize_heads, head_start)
 
     def num_heads(self) -> int:
         """Heads over the whole stream."""
@@ -43,8 +48,8 @@ class SingleHead(ContinualMethod):
         return {"score": torch.stack([self.heads(feature, k) for k in range(self.head() + 1)], dim=1)}
 
     def body_parameters(self) -> list[nn.Parameter]:
-        """The whole backbone."""
-        return list(self.backbone.parameters())
+        """The backbone, but for what is never trained of it."""
+        return self.backbone.trainable()
 
     def head_parameters(self) -> list[nn.Parameter]:
         """The head in training."""
@@ -56,9 +61,38 @@ class SingleHead(ContinualMethod):
 
 
 class MultiHead(SingleHead):
-    """One network goes from task to task, each task with a head of its own (MH-CL of https://arxiv.org/abs/2102.09717)."""
+    """One network goes from task to task, each task with a head of its own (MH-CL of https://arxiv.org/abs/2102.09717).
 
-    readouts = ("latest", "oracle")
+    `gate` (a class of `models.gating`, as a partial, or null for none) weighs the heads at test time. It reads features
+    of `gate_encoder`, a network that is never trained; null takes what the backbone offers: the S-CNN of `dbcnn`, else
+    a copy of the backbone as it starts.
+    """
+
+    readouts: tuple[str, ...] = ("latest", "oracle")
+
+    def __init__(
+        self, gate: Callable[..., Gate] | None = None, gate_encoder: Encoder | None = None, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        if gate is not None:
+            self.gate_encoder = (gate_encoder or self.backbone.fixed_encoder()).requires_grad_(False)
+            self.gate = gate(self.gate_encoder.level_widths, len(self.tasks))
+            self.readouts = (*self.readouts, "gated")
+
+    def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
+        """Fit the gate of the task, which reads what training does not change."""
+        super().on_task_start(task, images)
+        if self.gate is not None:
+            self.gate.fit(task.t, self.collect(images, self.gate_levels))
+
+    def gate_levels(self, image: Images) -> list[Float[Tensor, "batch width"]]:
+        """Features of the gate's own network."""
+        return self.gate_encoder.levels(image)
+
+    def head_scores(self, image: Images, known: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch heads"]]:
+        """Scores of all heads so far, from one pass, and their weights if there is a gate."""
+        heads = super().head_scores(image, known)
+        return heads if self.gate is None else heads | {"gate": self.gate_weights(image, known)}
 
     def num_heads(self) -> int:
         """One head a task."""

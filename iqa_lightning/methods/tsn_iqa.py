@@ -4,22 +4,21 @@ Zhang et al., "Task-specific normalization for continual learning of blind image
 https://arxiv.org/abs/2107.13429. The published command does not run; this follows what its code intends.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iqa_lightning.data.stream import Position, Task
+from iqa_lightning.data.stream import Task
 from iqa_lightning.methods.base import Batch, ContinualMethod
 from iqa_lightning.models.backbones import Images
-from iqa_lightning.models.gating import KMeansGate
+from iqa_lightning.models.gating import Gate, KMeansGate
 from iqa_lightning.models.heads import CosineHeads
 from iqa_lightning.models.normalization import NormSets
 
 INITS = ("pretrained", "previous", "nearest")
-LEVELS = ("level/3", "level/4")  # of a residual network; the last two stages of any
 
 
 class TSNIQA(ContinualMethod):
@@ -30,21 +29,20 @@ class TSNIQA(ContinualMethod):
 
     `init` says where the norms and the head of a new task start: `pretrained` (the paper: no task learns from another),
     `previous` (the task before) or `nearest` (the earlier task to whose centroids the new images lie nearest). The two
-    latter go beyond the paper; they forget nothing either, since the earlier sets are only read. `gate` holds keywords
-    of `KMeansGate`, which reads the last `gate_levels` stages: 2 in the paper, 1 for the last alone.
+    latter go beyond the paper; they forget nothing either, since the earlier sets are only read; `nearest` needs a gate
+    that measures distances. `gate` is a class of `models.gating`, as a partial.
 
     Which norms the authors' gate network held (a file `distortion_bn`) is not known; the pretrained ones are used.
 
     Raises:
-        ValueError: an unknown `init`, `gate_levels` other than 1 and 2, a backbone without norms.
+        ValueError: an unknown `init`, a backbone without norms.
     """
 
     readouts = ("latest", "oracle", "gated")
 
     def __init__(
         self,
-        gate: Mapping[str, Any] | None = None,
-        gate_levels: int = 2,
+        gate: Callable[..., Gate] = KMeansGate,
         init: str = "pretrained",
         normalize_heads: bool = True,
         **options: Any,
@@ -52,16 +50,14 @@ class TSNIQA(ContinualMethod):
         super().__init__(**options)
         if init not in INITS:
             raise ValueError(f"method.init={init!r}: choose one of {INITS}")
-        if gate_levels not in (1, 2):
-            raise ValueError(f"method.gate_levels={gate_levels}: the gate reads the last 1 or the last 2 stages")
-        self.init, self.levels = init, LEVELS[-gate_levels:]
+        self.init = init
         self.backbone.requires_grad_(False)
         self.norms = NormSets(self.backbone.network, 1 + len(self.tasks))
         for t in range(1, 1 + len(self.tasks)):
             for parameter in self.norms.parameters(t):
                 parameter.requires_grad_(True)
         self.heads = CosineHeads(self.backbone.width, len(self.tasks), normalize_heads)
-        self.gate = KMeansGate(self.backbone.level_widths[-gate_levels:], len(self.tasks), **(gate or {}))
+        self.gate: Gate = gate(self.backbone.level_widths, len(self.tasks))
 
     def score(self, image: Images) -> Float[Tensor, " batch"]:
         """Score by the current task's norms and head."""
@@ -73,9 +69,9 @@ class TSNIQA(ContinualMethod):
         return self.heads(self.backbone(image), t - 1)  # type: ignore[no-any-return]  # modules are untyped
 
     def gate_levels(self, image: Images) -> list[Float[Tensor, "batch width"]]:
-        """Features of the fixed pretrained network at the levels that the gate reads."""
+        """Features of the fixed pretrained network, two levels."""
         self.norms.use(0)
-        return self.backbone.levels(image)[-len(self.levels) :]
+        return self.backbone.levels(image)
 
     def final_heads(self) -> list[str]:
         """Every earlier task: its norms and its head are never touched again."""
@@ -85,20 +81,7 @@ class TSNIQA(ContinualMethod):
         """Scores of all heads so far and the gate's weights; one head needs no gate."""
         tasks = enumerate(self.tasks[: self.seen], start=1)
         columns = [known[task] if task in known else self.score_of(image, t) for t, task in tasks]
-        scores = torch.stack(columns, dim=1)
-        if not self.uses_gate:
-            return {"score": scores, "gate": torch.ones_like(scores)}
-        levels = [known[name] for name in self.levels] if self.levels[0] in known else self.gate_levels(image)
-        return {"score": scores, "gate": self.gate(levels, self.seen)}
-
-    @property
-    def uses_gate(self) -> bool:
-        """From the second task on."""
-        return self.seen > 1
-
-    def gate_features(self, image: Images) -> dict[str, Float[Tensor, "batch width"]]:
-        """The stages that the gate reads."""
-        return dict(zip(self.levels, self.gate_levels(image), strict=True))
+        return {"score": torch.stack(columns, dim=1), "gate": self.gate_weights(image, known)}
 
     def body_parameters(self) -> list[nn.Parameter]:
         """Norms of the current task."""
@@ -132,12 +115,3 @@ class TSNIQA(ContinualMethod):
         if self.init == "previous":
             return t - 1
         return 1 + int(self.gate.distances(levels, t - 1).mean(dim=(0, 1)).argmin())
-
-    def on_phase_start(self, position: Position) -> None:
-        """Only the current task's norms are ever in training mode."""
-        super().on_phase_start(position)
-        current = set(self.norms.layers(self.seen))
-        for norm in self.norms.norms:
-            for layer in norm.sets:
-                if layer not in current:
-                    layer.eval()

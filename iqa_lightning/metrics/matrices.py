@@ -13,8 +13,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from iqa_lightning.metrics import continual, correlation, logistic
+from iqa_lightning.metrics.audits import audits
 
 IDENTITY = ("dataset", "split", "image", "mos")
+DEVIATIONS = ("mos_std", "sigma")  # human and predicted
 
 
 class Derived(TypedDict):
@@ -28,6 +30,8 @@ class Derived(TypedDict):
     """SRCC with the predictions made right after the set was learnt; NaN up to that row."""
     cells: pd.DataFrame
     """One row per (after, dataset, readout) that holds predictions, with every correlation and its interval."""
+    audits: dict[str, pd.DataFrame]
+    """What else the records allow: `gate`, `uncertainty`; a row per (after, dataset)."""
 
 
 def derive(predictions: Mapping[str, pd.DataFrame]) -> Derived:
@@ -41,7 +45,7 @@ def derive(predictions: Mapping[str, pd.DataFrame]) -> Derived:
     learnt = learnt_by(tasks, names)
     rows = [np.flatnonzero((frames[0]["dataset"] == name) & (frames[0]["split"] == "test")) for name in names]
     mos = [frames[0]["mos"].to_numpy(np.float64)[r] for r in rows]
-    derived = Derived(readouts={}, srcc={}, stability={}, cells=pd.DataFrame())
+    derived = Derived(readouts={}, srcc={}, stability={}, cells=pd.DataFrame(), audits={})
     cells: list[dict[str, Any]] = []
     for readout in readouts_of(frames[0]):
         scores = [[frame[readout].to_numpy(np.float64)[r] for r in rows] for frame in frames]
@@ -53,6 +57,8 @@ def derive(predictions: Mapping[str, pd.DataFrame]) -> Derived:
     order = {name: i for i, name in enumerate(tasks)}, {name: i for i, name in enumerate(names)}
     cells.sort(key=lambda cell: (order[0][cell["after"]], order[1][cell["dataset"]]))
     derived["cells"] = pd.DataFrame(cells, columns=CELLS)
+    owner = {name: tasks[t] for name, t in zip(names, learnt, strict=True) if t < len(tasks)}
+    derived["audits"] = audits(predictions, owner)
     return derived
 
 
@@ -74,8 +80,9 @@ def learnt_by(tasks: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
 
 
 def readouts_of(frame: pd.DataFrame) -> list[str]:
-    """The readout columns of a table of predictions: all but the identity of the image and what belongs to one head."""
-    return [str(column) for column in frame.columns if column not in IDENTITY and "/" not in str(column)]
+    """The readout columns of predictions: neither identity of the image, nor a deviation, nor of one head."""
+    others = {*IDENTITY, *DEVIATIONS}
+    return [str(column) for column in frame.columns if column not in others and "/" not in str(column)]
 
 
 Scores = Sequence[Sequence[NDArray[np.float64]]]  # [after][data set] -> (images,)

@@ -1,5 +1,6 @@
 """Backbones: timm networks that turn uint8 images into pooled features."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,18 @@ from torch import Tensor, nn
 Images = UInt8[Tensor, "batch 3 height width"]
 
 
-class Backbone(nn.Module):
+class Encoder(nn.Module):
+    """A network that reads images at one or more levels, such as a gate needs."""
+
+    level_widths: list[int]
+    images_forwarded: int
+
+    def levels(self, image: Images) -> list[Float[Tensor, "batch level_width"]]:
+        """Pooled features of each level."""
+        raise NotImplementedError
+
+
+class Backbone(Encoder):
     """A timm network without its classifier, with its own normalisation of the input.
 
     `weights`: `imagenet` (timm's, from the local cache or downloaded by timm), `bundled` (EfficientNet-Lite0 from the
@@ -40,13 +52,39 @@ class Backbone(nn.Module):
         for key, value in (("mean", mean or config["mean"]), ("std", std or config["std"])):
             self.register_buffer(key, 255.0 * torch.tensor(value).view(3, 1, 1), persistent=False)
         self.width: int = self.network.num_features
-        self.level_widths: list[int] = [info["num_chs"] for info in self.network.feature_info][-2:]
+        self.level_widths = [info["num_chs"] for info in self.network.feature_info][-2:]
         self.images_forwarded = 0
 
-    def forward(self, image: Images) -> Float[Tensor, "batch width"]:
-        """Globally pooled feature of the last stage."""
-        feature: Tensor = self.network.forward_features(self.prepare(image))
+    def forward(self, image: Images, fixed: Tensor | None = None) -> Float[Tensor, "batch width"]:
+        """Globally pooled feature of the last stage; `fixed` is what `fixed_part` gave for the same images."""
+        if fixed is None:
+            fixed = self.fixed_part(image)
+        return self.pooled(self.prepare(image), fixed)
+
+    def fixed_part(self, image: Images) -> Tensor | None:  # noqa: ARG002  # for those who have one
+        """The part of the pass that no training changes, so that a student and its teacher can share it; here none."""
+        return None
+
+    def pooled(
+        self,
+        prepared: Float[Tensor, "batch 3 height width"],
+        fixed: Tensor | None,  # noqa: ARG002  # for those who have one
+    ) -> Float[Tensor, "batch width"]:
+        """The feature of prepared images; a differentiable function of the trainable parameters."""
+        feature: Tensor = self.network.forward_features(prepared)
         return self.network.forward_head(feature, pre_logits=True)  # type: ignore[no-any-return]  # timm is untyped
+
+    def trainable(self) -> list[nn.Parameter]:
+        """Parameters that training may change: all."""
+        return list(self.parameters())
+
+    def twin(self) -> "Backbone":
+        """A frozen copy, which shares what training does not change."""
+        return copy.deepcopy(self).requires_grad_(False)
+
+    def fixed_encoder(self) -> Encoder:
+        """A network for features that no training changes: a copy of this one as it starts."""
+        return self.twin()
 
     def levels(self, image: Images) -> list[Float[Tensor, "batch level_width"]]:
         """Average-pooled maps of the last two stages (of a transformer: blocks)."""

@@ -1,7 +1,8 @@
 """Gates: how much each task's head counts for an image, by how near the image lies to the tasks' training images.
 
-Source: TSN-IQA (https://arxiv.org/abs/2107.13429) and LwF-KG (https://arxiv.org/abs/2102.09717): K-means
-on features of a fixed network, softmin of the distance to the nearest centroid.
+All read features of a network that no training changes, at one or more levels, each L2-normalised, and give the softmin
+of a distance to each task, averaged over the levels. Sources: TSN-IQA (https://arxiv.org/abs/2107.13429) and LwF-KG
+(https://arxiv.org/abs/2102.09717). An oracle needs no gate: it is a readout of its own.
 """
 
 import torch
@@ -10,6 +11,8 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Levels = list[Float[Tensor, "batch width"]]
 
 
 def softmin(distance: Float[Tensor, "batch tasks"], temperature: float) -> Float[Tensor, "batch tasks"]:
@@ -22,12 +25,60 @@ def nearest(point: Float[Tensor, "batch width"], centroids: Float[Tensor, "count
     return torch.cdist(point, centroids, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
 
 
-class KMeansGate(nn.Module):
-    """Gate of nearest centroids over several feature levels, each L2-normalised; weights are averaged over the levels.
+def frozen(*shape: int) -> nn.Parameter:
+    """Zeros that are saved and never trained. No buffer, which DDP would broadcast at each step."""
+    return nn.Parameter(torch.zeros(shape), requires_grad=False)
+
+
+class Gate(nn.Module):
+    """What all gates share: `fit` a task, then weigh the heads of the tasks seen so far.
+
+    `widths` are those of the feature levels, of which it reads the last `levels`: 2 stages in TSN-IQA. `hard` puts all
+    weight on the nearest task.
+
+    Raises:
+        ValueError: `levels` is below 1.
+    """
+
+    def __init__(
+        self, widths: list[int], num_tasks: int, temperature: float = 32.0, hard: bool = False, levels: int = 2
+    ) -> None:
+        super().__init__()
+        if levels < 1:
+            raise ValueError(f"method.gate.levels={levels}: a gate reads 1 level or more")
+        self.widths, self.num_tasks, self.temperature, self.hard = widths[-levels:], num_tasks, temperature, hard
+
+    def fit(self, t: int, levels: Levels) -> None:
+        """Take in task t (from 1), given the features of its training images."""
+        raise NotImplementedError
+
+    def distances(self, levels: Levels, seen: int) -> Float[Tensor, "levels batch tasks"]:
+        """Distance of each image to each of the first `seen` tasks, at each level."""
+        points = enumerate(self.points(levels))
+        return torch.stack(
+            [torch.stack([self.distance(i, point, t) for t in range(seen)], dim=1) for i, point in points]
+        )
+
+    def points(self, levels: Levels) -> Levels:
+        """The levels that the gate reads, each L2-normalised."""
+        return [F.normalize(level.float(), dim=1) for level in levels[-len(self.widths) :]]
+
+    def distance(self, level: int, point: Float[Tensor, "batch width"], task: int) -> Float[Tensor, " batch"]:
+        """Distance of L2-normalised features to a task (from 0), at one level."""
+        raise NotImplementedError
+
+    def forward(self, levels: Levels, seen: int) -> Float[Tensor, "batch tasks"]:
+        """Weights of the first `seen` heads for each image; they sum to 1."""
+        distance = self.distances(levels, seen)
+        weights = torch.stack([softmin(level, self.temperature) for level in distance]).mean(dim=0)
+        return F.one_hot(weights.argmax(dim=1), seen).to(weights) if self.hard else weights
+
+
+class KMeansGate(Gate):
+    """Euclidean distance to the nearest of K centroids of the task.
 
     K is capped at a quarter of the task's images (`images_per_cluster`), which the official code does not do: 128
     centroids would memorise sets of a hundred images. 1 switches the cap off (K can then be as large as the set).
-    Centroids are frozen parameters, not buffers, so that DDP does not broadcast them at each step.
     """
 
     def __init__(
@@ -41,23 +92,21 @@ class KMeansGate(nn.Module):
         images_per_cluster: int = 4,
         hard: bool = False,
         seed: int = 0,
+        levels: int = 2,
     ) -> None:
-        super().__init__()
-        self.centroids = nn.ParameterList(
-            nn.Parameter(torch.zeros(num_tasks, clusters, width), requires_grad=False) for width in widths
-        )
+        super().__init__(widths, num_tasks, temperature, hard, levels)
+        self.centroids = nn.ParameterList(frozen(num_tasks, clusters, width) for width in self.widths)
         self.counts: Tensor
         self.register_buffer("counts", torch.zeros(num_tasks, dtype=torch.long))
-        self.clusters, self.temperature, self.hard = clusters, temperature, hard
-        self.restarts, self.max_iterations, self.images_per_cluster = restarts, max_iterations, images_per_cluster
-        self.seed = seed
+        self.clusters, self.images_per_cluster = clusters, images_per_cluster
+        self.restarts, self.max_iterations, self.seed = restarts, max_iterations, seed
 
     @torch.no_grad()
-    def fit(self, t: int, levels: list[Float[Tensor, "images width"]]) -> None:
+    def fit(self, t: int, levels: Levels) -> None:
         """Place the centroids of task t (from 1) on the features of its training images."""
         count = max(1, min(self.clusters, len(levels[0]) // self.images_per_cluster))
-        for centroids, level in zip(self.centroids, levels, strict=True):
-            centroids[t - 1, :count] = self.cluster(F.normalize(level.float(), dim=1), count).to(centroids)
+        for centroids, points in zip(self.centroids, self.points(levels), strict=True):
+            centroids[t - 1, :count] = self.cluster(points, count).to(centroids)
         self.counts[t - 1] = count
 
     def cluster(self, points: Float[Tensor, "images width"], count: int) -> Float[Tensor, "count width"]:
@@ -66,17 +115,107 @@ class KMeansGate(nn.Module):
         with threadpool_limits(limits=1):
             return torch.from_numpy(means.fit(points.cpu().double().numpy()).cluster_centers_).float()
 
-    def distances(self, levels: list[Float[Tensor, "batch width"]], seen: int) -> Float[Tensor, "levels batch tasks"]:
-        """Euclidean distance to the nearest centroid of each of the first `seen` tasks, at each level."""
-        rows = []
-        for centroids, level in zip(self.centroids, levels, strict=True):
-            point = F.normalize(level.float(), dim=1)
-            near = [nearest(point, centroids[t, : int(self.counts[t])]) for t in range(seen)]
-            rows.append(torch.stack(near, dim=1))
-        return torch.stack(rows)
+    def distance(self, level: int, point: Float[Tensor, "batch width"], task: int) -> Float[Tensor, " batch"]:
+        """Euclidean distance to the nearest centroid."""
+        return nearest(point, self.centroids[level][task, : int(self.counts[task])])
 
-    def forward(self, levels: list[Float[Tensor, "batch width"]], seen: int) -> Float[Tensor, "batch tasks"]:
-        """Weights of the first `seen` heads for each image; they sum to 1."""
-        distance = self.distances(levels, seen)
-        weights = torch.stack([softmin(level, self.temperature) for level in distance]).mean(dim=0)
-        return F.one_hot(weights.argmax(dim=1), seen).to(weights) if self.hard else weights
+
+class MeanFeatureGate(Gate):
+    """Mean squared difference to the task's mean feature, itself L2-normalised."""
+
+    def __init__(
+        self, widths: list[int], num_tasks: int, temperature: float = 32.0, hard: bool = False, levels: int = 2
+    ) -> None:
+        super().__init__(widths, num_tasks, temperature, hard, levels)
+        self.means = nn.ParameterList(frozen(num_tasks, width) for width in self.widths)
+
+    @torch.no_grad()
+    def fit(self, t: int, levels: Levels) -> None:
+        """Mean of the normalised features of task t (from 1)."""
+        for means, points in zip(self.means, self.points(levels), strict=True):
+            means[t - 1] = F.normalize(points.mean(dim=0), dim=0)
+
+    def distance(self, level: int, point: Float[Tensor, "batch width"], task: int) -> Float[Tensor, " batch"]:
+        """Mean squared difference."""
+        difference: Tensor = point - self.means[level][task]
+        return difference.square().mean(dim=1)
+
+
+class ExpertGate(Gate):
+    """Mean squared error of an auto-encoder of the task: width - `hidden` - width, ReLUs, output L2-normalised.
+
+    Trained when the task starts by Adam with L2 weight decay; the learning rate falls to a tenth every `decay_epochs`.
+    The values are those of the official code of LwF-KG, whose last partial batch is fitted to its own output: here
+    every batch is fitted to its input. A feature with negative entries cannot be met exactly, by the last ReLU.
+    """
+
+    def __init__(
+        self,
+        widths: list[int],
+        num_tasks: int,
+        hidden: int = 64,
+        temperature: float = 32.0,
+        epochs: int = 20,
+        decay_epochs: int = 10,
+        batch_size: int = 16,
+        lr: float = 3e-3,
+        weight_decay: float = 5e-4,
+        hard: bool = False,
+        seed: int = 0,
+        levels: int = 2,
+    ) -> None:
+        super().__init__(widths, num_tasks, temperature, hard, levels)
+        self.experts = nn.ModuleList(
+            nn.ModuleList(auto_encoder(width, hidden) for _ in range(num_tasks)) for width in self.widths
+        ).requires_grad_(False)
+        self.hidden, self.epochs, self.decay_epochs, self.batch_size = hidden, epochs, decay_epochs, batch_size
+        self.lr, self.weight_decay, self.seed = lr, weight_decay, seed
+
+    def fit(self, t: int, levels: Levels) -> None:
+        """Train the auto-encoders of task t (from 1)."""
+        for experts, points in zip(self.experts, self.points(levels), strict=True):
+            trained = self.train_expert(points.cpu())
+            experts[t - 1].load_state_dict(trained.state_dict())  # type: ignore[index]  # modules are untyped
+
+    def train_expert(self, points: Float[Tensor, "images width"]) -> nn.Module:
+        """A new auto-encoder fitted to L2-normalised features, with random numbers of its own."""
+        with torch.random.fork_rng(devices=[]), torch.enable_grad(), threadpool_limits(limits=1):
+            torch.manual_seed(self.seed)
+            expert = auto_encoder(points.shape[1], self.hidden)
+            optimizer = torch.optim.Adam(expert.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+            schedule = torch.optim.lr_scheduler.StepLR(optimizer, self.decay_epochs, gamma=0.1)
+            for _ in range(self.epochs):
+                for batch in torch.split(points[torch.randperm(len(points))], self.batch_size):
+                    optimizer.zero_grad()
+                    reconstruction_error(expert, batch).mean().backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+                schedule.step()
+        return expert
+
+    def distance(self, level: int, point: Float[Tensor, "batch width"], task: int) -> Float[Tensor, " batch"]:
+        """Mean squared error of the task's auto-encoder."""
+        return reconstruction_error(self.experts[level][task], point)  # type: ignore[index]  # modules are untyped
+
+
+def auto_encoder(width: int, hidden: int) -> nn.Sequential:
+    """Two linear layers, each with a ReLU."""
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width), nn.ReLU())
+
+
+def reconstruction_error(expert: nn.Module, point: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
+    """Mean squared difference between a feature and its L2-normalised reconstruction."""
+    return (F.normalize(expert(point), dim=1) - point).square().mean(dim=1)
+
+
+class UniformGate(Gate):
+    """All heads count the same: what a gate must beat."""
+
+    def __init__(self, widths: list[int], num_tasks: int, levels: int = 2) -> None:
+        super().__init__(widths, num_tasks, levels=levels)
+
+    def fit(self, t: int, levels: Levels) -> None:
+        """Nothing to learn."""
+
+    def distance(self, level: int, point: Float[Tensor, "batch width"], task: int) -> Float[Tensor, " batch"]:  # noqa: ARG002
+        """Every task is equally near."""
+        return point.new_zeros(len(point))

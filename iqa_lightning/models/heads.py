@@ -5,6 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+STARTS = ("linear", "kaiming_normal")
+
 
 class CosineHeads(nn.Module):
     """Bias-free linear heads, one per task, all started from the same random vector.
@@ -12,20 +14,37 @@ class CosineHeads(nn.Module):
     The norm of a head is free in training; at test time each head is L2-normalised, so that every score is a cosine in
     [-1, 1] and the heads share one scale (`normalize=False` keeps the free norm at test time as well).
 
-    Source: https://arxiv.org/abs/2107.13429 and its official code.
+    `start`: `linear` (PyTorch's own, uniform; norm about 0.58) as in TSN-IQA (https://arxiv.org/abs/2107.13429), or
+    `kaiming_normal` (standard deviation sqrt(2 / width), norm about 1.41) as in LwF-KG (https://arxiv.org/abs/2102.09717);
+    both from the official codes.
+
+    Raises:
+        ValueError: another `start`.
     """
 
-    def __init__(self, width: int, num_heads: int, normalize: bool = True) -> None:
+    def __init__(self, width: int, num_heads: int, normalize: bool = True, start: str = "linear") -> None:
         super().__init__()
-        start = nn.Linear(width, 1, bias=False).weight.detach()[0]
-        self.weight = nn.ParameterList(nn.Parameter(start.clone()) for _ in range(num_heads))
+        if start not in STARTS:
+            raise ValueError(f"method.head_start={start!r}: choose one of {STARTS}")
+        vector = nn.Linear(width, 1, bias=False).weight.detach()
+        start_vector = (vector if start == "linear" else nn.init.kaiming_normal_(vector))[0]
+        self.weight = nn.ParameterList(nn.Parameter(start_vector.clone()) for _ in range(num_heads))
         self.normalize = normalize
 
     def forward(self, feature: Float[Tensor, "batch width"], head: int) -> Float[Tensor, " batch"]:
         """Scores of one head (from 0), higher is better; in float32, where half precision would make ties."""
-        with torch.autocast(feature.device.type, enabled=False):
-            weight = self.weight[head].float()
-            if self.normalize and not self.training:
-                weight = F.normalize(weight, dim=0)
-            scores: Tensor = F.normalize(feature.float(), dim=1) @ weight
-            return scores
+        weight = self.weight[head].float()
+        if self.normalize and not self.training:
+            weight = F.normalize(weight, dim=0)
+        return cosine(feature, weight)
+
+    def free(self, feature: Float[Tensor, "batch width"], head: int) -> Float[Tensor, " batch"]:
+        """Scores of a head with its free norm, in any mode: what training sees."""
+        return cosine(feature, self.weight[head].float())
+
+
+def cosine(feature: Float[Tensor, "batch width"], weight: Float[Tensor, " width"]) -> Float[Tensor, " batch"]:
+    """A linear map of unit-norm features, in float32."""
+    with torch.autocast(feature.device.type, enabled=False):
+        scores: Tensor = F.normalize(feature.float(), dim=1) @ weight
+        return scores

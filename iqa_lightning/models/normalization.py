@@ -66,6 +66,6 @@ class NormSets:
             layer.load_state_dict(start.state_dict())
 
 
-def batch_norms(network: nn.Module) -> Iterator[nn.Module]:
+def batch_norms(network: nn.Module) -> Iterator[_BatchNorm]:
     """Every layer of a network that keeps running statistics."""
     return (module for module in network.modules() if isinstance(module, _BatchNorm))

@@ -26,7 +26,7 @@ LOW, MIDDLE, HIGH = (215, 55, 50), (205, 175, 30), (40, 180, 70)  # colours of 0
 
 
 def print_run(derived: Derived, console: Console, synthetic: bool = False) -> None:
-    """Print both matrices of every readout, then one line of measures per readout.
+    """Print both matrices of every readout, audits after the last task, then one line of measures per readout.
 
     Args:
         derived: What `metrics.matrices.derive` made of a run.
@@ -37,6 +37,8 @@ def print_run(derived: Derived, console: Console, synthetic: bool = False) -> No
         print_matrix(srcc, f"SRCC, {readout}", console, synthetic)
         if len(srcc) > 2:
             print_matrix(derived["stability"][readout], f"stability, {readout}", console, synthetic)
+    for name, table in derived.get("audits", {}).items():
+        console.print(audit_text(table, name), markup=False, highlight=False, soft_wrap=True)
     for readout, measures in derived["readouts"].items():
         line = summary_line(readout, measures, undefined_cells(derived["srcc"][readout]), synthetic)
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -84,6 +86,16 @@ def matrix_text(matrix: pd.DataFrame, title: str) -> str:
         for row in rows
     ]  # fmt: skip
     return "\n".join([f"{title}; zero-shot in parentheses" if _zero_shot(matrix) else title, *lines, ""])
+
+
+def audit_text(table: pd.DataFrame, title: str) -> str:
+    """The rows of an audit (`gate`, `uncertainty`) after the last task as aligned plain text."""
+    if table.empty:
+        return f"{title}: nothing yet"
+    last = table["after"].iloc[-1]
+    rows = table[table["after"] == last].drop(columns="after").set_index("dataset")
+    text = rows.to_string(float_format=number, na_rep="-", index_names=False)
+    return f"{title}, after {last}\n{text}\n"
 
 
 def summary_line(

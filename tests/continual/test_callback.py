@@ -95,7 +95,7 @@ def test_a_resumed_run_does_not_repeat_what_is_done(
         folder = walk(tmp_path, *words)
     assert events == ["optimiser", *WALK[WALK.index("start b") + 4 :]]
     cost = json.loads((folder / "summary.json").read_text())["cost"]
-    assert cost["forwards_eval"] == 3 * 2 * IMAGES
+    assert cost["forwards_eval"] == 4 * 2 * IMAGES  # the start, two tasks, the features of the gate
     assert cost["images_seen"] == 2 * 3 * 28
 
     monkeypatch.setattr(train, "fit", None)  # a finished run must not come to it
@@ -242,7 +242,7 @@ def test_zero_shot_scores_are_recorded_before_any_training(folders: list[Path], 
         ("tsn_iqa", 1, 2),  # start, one head; there is nothing to choose from
         ("tsn_iqa", 3, 5),  # start, three heads, the features of the gate
         ("sh_cl", 3, 4),  # start and each task, however many
-        ("mh_cl", 3, 4),  # heads and readouts there are
+        ("mh_cl", 3, 5),  # heads and readouts there are, and the features of the gate
     ],
 )
 def test_forward_passes_of_evaluations(

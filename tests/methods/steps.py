@@ -9,7 +9,6 @@ import torch
 
 from iqa_lightning.continual.predict import evaluation_mode
 from iqa_lightning.data.stream import Phase, Position, Task
-from iqa_lightning.losses.fidelity import pair_loss
 from iqa_lightning.methods.base import Batch, ContinualMethod
 from iqa_lightning.models.backbones import Backbone
 
@@ -60,7 +59,7 @@ def step(method: ContinualMethod, batch: Batch) -> None:
     """One optimiser step on a batch."""
     (optimizer,) = method.trainer.optimizers
     optimizer.zero_grad()
-    pair_loss(method.score(batch["image"]), batch["pairs"], batch["target"]).backward()
+    method.loss(batch).backward()
     optimizer.step()
 
 
@@ -89,7 +88,7 @@ def trained(method: ContinualMethod) -> set[str]:
     """Names of the parameters that one step on the current phase changes by a gradient."""
     method.zero_grad(set_to_none=True)
     batch = images(5)
-    pair_loss(method.score(batch["image"]), batch["pairs"], batch["target"]).backward()
+    method.loss(batch).backward()
     return {name for name, parameter in method.named_parameters() if parameter.grad is not None}
 
 

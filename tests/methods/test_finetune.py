@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from iqa_lightning.methods.finetune import MultiHead, SingleHead
+from iqa_lightning.models.backbones import Backbone
+from iqa_lightning.models.gating import KMeansGate
 from iqa_lightning.models.heads import CosineHeads
 from iqa_lightning.models.normalization import batch_norms
 from tests.methods.steps import FINETUNE, WARMUP, at, build, changed, columns, images, learn, snapshot, start, trained
@@ -97,3 +99,44 @@ def test_a_shared_network_forgets() -> None:
 def test_parameters_added_by_a_task() -> None:
     assert build(SingleHead).added_parameters() == 0
     assert build(MultiHead).added_parameters() == 256
+
+
+def gated() -> MultiHead:
+    """A multi-head method with a gate, after two tasks."""
+    method = build(MultiHead, gate=lambda widths, tasks: KMeansGate(widths, tasks, clusters=3, restarts=1))
+    return learn(learn(method, 1), 2)  # type: ignore[return-value]
+
+
+def test_a_gate_weighs_the_heads_of_any_multi_head_method() -> None:
+    found = columns(gated(), images(0), 1)
+    assert list(found) == ["latest", "oracle", "gated", "score/a", "score/b", "gate/a", "gate/b"]
+    expected = found["gate/a"] * found["score/a"] + found["gate/b"] * found["score/b"]
+    torch.testing.assert_close(found["gated"], expected)
+    torch.testing.assert_close(found["gate/a"] + found["gate/b"], torch.ones(8))
+
+
+def test_the_gate_reads_the_backbone_as_it_started() -> None:
+    method, fresh = gated(), build(MultiHead)
+    assert all(torch.equal(v, method.gate_encoder.state_dict()[k]) for k, v in fresh.backbone.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in method.gate_encoder.parameters())
+    method.on_phase_start(at(FINETUNE))
+    assert not any(layer.training for layer in batch_norms(method.gate_encoder))
+
+
+def test_gate_features_are_read_once_and_heads_share_a_pass() -> None:
+    method, batch = gated().eval(), images(0, 5)
+    with torch.no_grad():
+        known, before = method.gate_features(batch["image"]), method.images_forwarded
+        found = method.head_scores(batch["image"], known)
+        assert method.images_forwarded - before == 5
+        again = method.head_scores(batch["image"], {})
+    assert method.images_forwarded - before == 15  # the backbone once more, and the gate's own network
+    assert torch.equal(found["gate"], again["gate"])
+
+
+def test_the_gate_may_read_any_network() -> None:
+    encoder = Backbone("test_resnet")
+    gate = lambda widths, tasks: KMeansGate(widths, tasks, clusters=3, restarts=1)  # noqa: E731
+    method = learn(build(MultiHead, gate=gate, gate_encoder=encoder), 1)
+    assert [level.shape[2] for level in method.gate.centroids] == encoder.level_widths
+    assert method.gate_encoder is encoder

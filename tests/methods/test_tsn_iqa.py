@@ -1,12 +1,15 @@
 """TSN-IQA: a task adds its norms and head and touches nothing else."""
 
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from iqa_lightning.continual.predict import evaluation_mode
 from iqa_lightning.methods.tsn_iqa import TSNIQA
+from iqa_lightning.models.gating import KMeansGate
 from iqa_lightning.models.normalization import TaskNorm
 from tests.methods.steps import (
     FINETUNE,
@@ -33,8 +36,9 @@ GATE = {"clusters": 6, "restarts": 1, "images_per_cluster": 2}
 networks = pytest.mark.parametrize("network", NETWORKS)
 
 
-def tsn(network: str = "test_efficientnet", **arguments: object) -> TSNIQA:
-    return build(TSNIQA, network, **{"options": NETWORKS[network], "gate": GATE} | arguments)  # type: ignore[return-value, arg-type]
+def tsn(network: str = "test_efficientnet", **arguments: Any) -> TSNIQA:
+    arguments["gate"] = partial(KMeansGate, **GATE | arguments.get("gate", {}))
+    return build(TSNIQA, network, **{"options": NETWORKS[network]} | arguments)  # type: ignore[return-value, arg-type]
 
 
 def of_task(name: str, t: int) -> bool:
@@ -182,7 +186,7 @@ def test_an_unknown_start_is_refused() -> None:
 
 @pytest.mark.parametrize("hard", [False, True])
 def test_the_gate_shares_out_one(hard: bool) -> None:
-    method = tsn(gate=GATE | {"hard": hard})
+    method = tsn(gate={"hard": hard})
     assert torch.equal(head_scores(method, images(0))["gate"], torch.ones(8, 1))
     for t in (1, 2, 3):
         learn(method, t)
@@ -201,7 +205,14 @@ def test_the_gate_reads_the_pretrained_network_whatever_was_learnt() -> None:
         assert torch.equal(level, old)
 
 
-@pytest.mark.parametrize(("options", "expected"), [({}, 3), ({"images_per_cluster": 1}, 12), ({"clusters": 2}, 2)])
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"clusters": 128, "images_per_cluster": 4}, 3),
+        ({"clusters": 128, "images_per_cluster": 1}, 12),
+        ({"clusters": 2}, 2),
+    ],
+)
 def test_clusters_are_capped_by_the_images_of_the_task(options: dict, expected: int) -> None:
     method = tsn(gate=options)
     start(method, 1)  # 12 images
@@ -223,17 +234,6 @@ def test_columns_of_the_records() -> None:
     torch.testing.assert_close(found["gated"], gated, atol=1e-6, rtol=0)
     assert columns(method, batch, 3)["oracle"].isnan().all()
     assert all(values.abs().max() <= 1 + 1e-6 for name, values in found.items())
-
-
-def test_a_gate_of_the_last_stage_alone() -> None:
-    both, last = (learn(learn(tsn(gate_levels=count), 1), 2) for count in (2, 1))
-    assert list(last.gate_features(images(0)["image"])) == ["level/4"]
-    feature = both.gate_features(images(0)["image"])["level/4"]
-    distance = [torch.cdist(F.normalize(feature), last.gate.centroids[0][t, :3]).amin(1) for t in (0, 1)]
-    expected = torch.softmax(-32 * torch.stack(distance, 1), 1)
-    torch.testing.assert_close(head_scores(last, images(0))["gate"], expected, atol=1e-4, rtol=0)
-    with pytest.raises(ValueError, match="gate_levels=3"):
-        tsn(gate_levels=3)
 
 
 def test_recorded_gate_features_give_the_same_weights() -> None:

@@ -1,10 +1,10 @@
-"""The K-means gate against naive loops."""
+"""Gates against naive loops."""
 
 import numpy as np
 import pytest
 import torch
 
-from iqa_lightning.models.gating import KMeansGate, softmin
+from iqa_lightning.models.gating import ExpertGate, Gate, KMeansGate, MeanFeatureGate, UniformGate, softmin
 
 WIDTHS = [6, 9]
 
@@ -34,7 +34,7 @@ def test_golden_weights() -> None:
 
 def test_golden_size_for_a_resnet18() -> None:
     assert sum(level.numel() for level in KMeansGate([256, 512], 1).centroids) == 98_304
-    assert sum(level.numel() for level in KMeansGate([64, 128, 256, 512], 1).centroids) == 122_880
+    assert sum(level.numel() for level in KMeansGate([64, 128, 256, 512], 1, levels=4).centroids) == 122_880
 
 
 def test_distances_equal_a_naive_loop() -> None:
@@ -47,6 +47,14 @@ def test_distances_equal_a_naive_loop() -> None:
                 centres = gate.centroids[level][t, : gate.counts[t]].double().numpy()
                 expected = min(np.sqrt(((row - centre) ** 2).sum()) for centre in centres)
                 assert found[level, i, t].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_gate_of_the_last_level_alone() -> None:
+    both, last, x = fitted(40, 20), fitted(40, 20, levels=1), levels(7, seed=9)
+    np.testing.assert_allclose(last.distances(x, 2)[0], both.distances(x, 2)[1], atol=1e-6)
+    assert last.distances(x, 2).shape == (1, 7, 2)
+    with pytest.raises(ValueError, match="levels=0"):
+        fitted(40, levels=0)
 
 
 def test_weights_are_the_mean_of_the_levels_softmins() -> None:
@@ -127,3 +135,76 @@ def test_the_gate_is_saved_and_never_trained() -> None:
 def test_the_length_of_a_feature_does_not_matter() -> None:
     gate, x = fitted(40, 20), levels(7, seed=9)
     torch.testing.assert_close(gate([1000 * level for level in x], 2), gate(x, 2))
+
+
+ALL = [KMeansGate, ExpertGate, MeanFeatureGate, UniformGate]
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("hard", [False, True])
+def test_what_every_gate_does(kind: type[Gate], hard: bool) -> None:
+    gate = kind(WIDTHS, 3)
+    gate.hard = hard
+    for t in (1, 2):
+        gate.fit(t, levels(40, t, 3.0 * t))
+    weights = gate(levels(30, seed=9), 2)
+    assert weights.shape == (30, 2)
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(30))
+    assert torch.equal(gate(levels(30, seed=9), 1), torch.ones(30, 1))
+    assert not hard or set(weights.unique().tolist()) <= {0.0, 1.0}
+    assert not any(parameter.requires_grad for parameter in gate.parameters())
+    again = kind(WIDTHS, 3)
+    again.load_state_dict(gate.state_dict())
+    again.hard = hard
+    assert torch.equal(again(levels(30, seed=9), 2), weights)
+
+
+@pytest.mark.parametrize("kind", [ExpertGate, MeanFeatureGate])
+def test_gates_know_their_tasks(kind: type[Gate]) -> None:
+    gate = kind([32], 2)
+    sides = torch.eye(32)[0] * 6, torch.eye(32)[1] * 6
+    for t, side in enumerate(sides, start=1):
+        generator = torch.Generator().manual_seed(t)
+        gate.fit(t, [torch.rand(200, 32, generator=generator) + side])
+    x = torch.rand(50, 32, generator=torch.Generator().manual_seed(3))
+    assert gate([x + sides[0]], 2)[:, 0].min() > 0.5
+    assert gate([x + sides[1]], 2)[:, 1].min() > 0.5
+
+
+def test_mean_features_by_hand() -> None:
+    gate = MeanFeatureGate([2], 2)
+    gate.fit(1, [torch.tensor([[2.0, 0.0], [0.0, 5.0]])])  # unit rows (1, 0), (0, 1): mean at 45 degrees
+    gate.fit(2, [torch.tensor([[1.0, 0.0]])])
+    found = gate.distances([torch.tensor([[3.0, 0.0]])], 2)[0, 0]
+    root = 0.5**0.5
+    np.testing.assert_allclose(found, [((1 - root) ** 2 + root**2) / 2, 0.0], atol=1e-6)
+    difference = ((1 - root) ** 2 + root**2) / 2
+    expected = np.exp(-32 * difference) / (1 + np.exp(-32 * difference))
+    assert gate([torch.tensor([[3.0, 0.0]])], 2)[0, 0].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_expert_equals_its_formula_and_draws_nothing_from_the_global_generator() -> None:
+    gate, x = ExpertGate([6], 1, hidden=3), levels(7, seed=9)[:1]
+    torch.manual_seed(5)
+    expected_next = torch.rand(1)
+    torch.manual_seed(5)
+    gate.fit(1, levels(40, 1)[:1])
+    assert torch.equal(torch.rand(1), expected_next)
+    state = {key: tensor.double().numpy() for key, tensor in gate.experts[0][0].state_dict().items()}
+    for i, row in enumerate(unit(x[0])):
+        code = np.maximum(state["0.weight"] @ row + state["0.bias"], 0)
+        out = np.maximum(state["2.weight"] @ code + state["2.bias"], 0)
+        error = np.mean((out / max(np.linalg.norm(out), 1e-12) - row) ** 2)
+        assert gate.distances(x, 1)[0, i, 0].item() == pytest.approx(error, rel=1e-4, abs=1e-7)
+
+
+def test_an_expert_learns_its_task() -> None:
+    points = [torch.rand(200, 32, generator=torch.Generator().manual_seed(1)) + torch.eye(32)[0] * 6]
+    gate = ExpertGate([32], 2)
+    start = gate.distances(points, 1).mean()
+    gate.fit(1, points)
+    assert gate.distances(points, 1).mean() < start / 5
+
+
+def test_a_uniform_gate_shares_equally() -> None:
+    assert torch.equal(UniformGate(WIDTHS, 4)(levels(5, 0), 4), torch.full((5, 4), 0.25))

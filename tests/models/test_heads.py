@@ -59,3 +59,22 @@ def test_scores_are_single_precision_under_autocast(heads: CosineHeads, feature:
         half = heads(feature.bfloat16(), 0)
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, heads(feature.bfloat16().float(), 0), rtol=0, atol=0)
+
+
+def test_starts() -> None:
+    torch.manual_seed(0)
+    kaiming, linear = (CosineHeads(65_536, 2, start=start) for start in ("kaiming_normal", "linear"))
+    assert torch.equal(kaiming.weight[0], kaiming.weight[1])
+    assert kaiming.weight[0].std().item() == pytest.approx((2 / 65_536) ** 0.5, rel=0.02)
+    assert kaiming.weight[0].norm().item() == pytest.approx(2**0.5, rel=0.02)
+    assert linear.weight[0].norm().item() == pytest.approx(3**-0.5, rel=0.02)
+    with pytest.raises(ValueError, match=r"head_start='xavier'.*kaiming_normal"):
+        CosineHeads(4, 1, start="xavier")
+
+
+def test_free_scores_are_those_of_training() -> None:
+    torch.manual_seed(0)
+    heads, x = CosineHeads(6, 1), torch.randn(5, 6)
+    training = heads.train()(x, 0)
+    assert torch.equal(heads.eval().free(x, 0), training)
+    assert not torch.equal(heads(x, 0), training)

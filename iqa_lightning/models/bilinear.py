@@ -1,0 +1,70 @@
+"""Backbones with bilinear pooling: of a network's last map with itself (UNIQUE) or with the S-CNN's (DB-CNN)."""
+
+import copy
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from iqa_lightning.models.backbones import Backbone, Encoder, Images
+from iqa_lightning.models.pooling import bilinear, signed_sqrt
+from iqa_lightning.models.scnn import SCNN
+
+
+class BilinearBackbone(Backbone):
+    """The last map pooled bilinearly with itself, L2-normalised: channels^2 features.
+
+    `signed_root` takes the signed square root of each entry before, as UNIQUE does (https://arxiv.org/abs/2005.13983).
+    """
+
+    def __init__(self, signed_root: bool = True, **options: Any) -> None:
+        super().__init__(**options)
+        self.signed_root = signed_root
+        self.width = self.network.num_features * self.partner_channels()
+
+    def partner_channels(self) -> int:
+        """Channels of the map that the network's own is pooled with."""
+        return int(self.network.num_features)
+
+    def pooled(self, prepared: Float[Tensor, "batch 3 height width"], fixed: Tensor | None) -> Float[Tensor, "batch d"]:
+        """Bilinear feature of unit length."""
+        own: Tensor = self.network.forward_features(prepared)
+        product = bilinear(own, own if fixed is None else resized(fixed, own)).flatten(1)
+        return F.normalize(signed_sqrt(product) if self.signed_root else product, dim=1)
+
+
+class DBCNN(BilinearBackbone):
+    """The last map pooled bilinearly with the S-CNN's, which is resized to it and never trained.
+
+    As LwF-KG does (https://arxiv.org/abs/2102.09717): no signed square root. `scnn_weights`: see `SCNN`.
+    """
+
+    def __init__(self, scnn_weights: str | None, signed_root: bool = False, **options: Any) -> None:
+        super().__init__(signed_root, **options)
+        self.scnn = SCNN(scnn_weights)
+
+    def partner_channels(self) -> int:
+        """The S-CNN's 128."""
+        return 128
+
+    def fixed_part(self, image: Images) -> Float[Tensor, "batch 128 height width"]:
+        """The S-CNN's map."""
+        return self.scnn(image)  # type: ignore[no-any-return]  # modules are untyped
+
+    def trainable(self) -> list[nn.Parameter]:
+        """All but the S-CNN."""
+        return list(self.network.parameters())
+
+    def twin(self) -> Backbone:
+        """A frozen copy with the same S-CNN."""
+        return copy.deepcopy(self, {id(self.scnn): self.scnn}).requires_grad_(False)
+
+    def fixed_encoder(self) -> Encoder:
+        """The S-CNN."""
+        return self.scnn
+
+
+def resized(x: Float[Tensor, "batch channels h w"], like: Tensor) -> Float[Tensor, "batch channels height width"]:
+    """Bilinear, corner pixels on corner pixels."""
+    return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=True)
