@@ -1,7 +1,7 @@
 """One data set: its table, its split, its decoded images and the loaders of its parts."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -19,7 +19,7 @@ from iqa_lightning.data.cache import ImageCache, ImageSource, build_cache
 from iqa_lightning.data.images import open_image, other_case
 from iqa_lightning.data.samples import Samples, check_range, check_table
 from iqa_lightning.data.split_files import split_from_files
-from iqa_lightning.data.splits import SOURCES, Split, generate_split, official_split, split_hash
+from iqa_lightning.data.splits import SOURCES, Split, generate_split, official_split, select_distortions, split_hash
 from iqa_lightning.data.transforms import View, evaluation_size, evaluation_view, random_view
 
 Key = int | tuple[int, float, float, float]
@@ -94,6 +94,7 @@ class IQADataModule(pl.LightningDataModule):
         split: which of the ten random 70/10/20 partitions, 1 to 10.
         splits: `generated`: drawn here; `files`: published lists; `official`: the one split of the owners.
         split_files: the folder that holds the lists of `files` (see `data/split_files.py`).
+        distortions: only images with one of these distortions, in the parts that the split of the whole set gives them.
         view: how images are shown; default no resize, crop 224, whole images in evaluation.
         cache: `memory`, `disk` or `auto` (memory where the decoded images fit).
         cache_dir: where caches on disk live; default the user's cache folder.
@@ -120,6 +121,7 @@ class IQADataModule(pl.LightningDataModule):
         split: int = 1,
         splits: str = "generated",
         split_files: str | Path | None = None,
+        distortions: Sequence[str] | None = None,
         view: View | None = None,
         cache: str = "auto",
         cache_dir: str | Path | None = None,
@@ -136,6 +138,7 @@ class IQADataModule(pl.LightningDataModule):
         if splits == "files" and split_files is None:
             raise ValueError(f"data set {self.name!r}: splits=files needs split_files=<the folder of the lists>")
         self.split, self.splits = split, splits
+        self.distortions = None if distortions is None else list(distortions)
         self.split_files = None if split_files is None else Path(split_files).expanduser()
         self.view = View(resize=0, crop=224) if view is None else view
         self.cache = cache
@@ -228,6 +231,8 @@ class IQADataModule(pl.LightningDataModule):
         samples = Samples(self.name, check_table(self.name, self.source, self.read_table()))
         check_range(self.name, self.source, samples.table, self.native_range)
         parts = self.make_split(samples)
+        if self.distortions is not None:
+            samples, parts = select_distortions(samples, parts, self.distortions)
         mos = samples.table["mos"].to_numpy()
         for label, rows in zip(Split._fields, parts, strict=True):
             if (mos[rows] == mos[rows[0]]).all():

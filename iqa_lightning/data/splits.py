@@ -107,6 +107,26 @@ def check_parts(samples: Samples, parts: Split, source: str) -> None:
                 )
 
 
+def select_distortions(samples: Samples, parts: Split, distortions: Sequence[str]) -> tuple[Samples, Split]:
+    """The images with one of these distortions, each in the part that it had; so no reference changes its part.
+
+    Raises:
+        ValueError: a distortion that the table does not have, or a part with fewer than two of the images.
+    """
+    column = samples.table["distortion"]
+    unknown = [name for name in distortions if not (column == name).any()]
+    if unknown or not distortions:
+        wanted = f"no distortion {unknown[0]!r}" if unknown else "the list of distortions is empty"
+        known = ", ".join(sorted(set(column) - {""})) or "none, since its table does not name them"
+        raise ValueError(f"data set {samples.name!r}: {wanted}; the distortions are {known}")
+    kept = column.isin(list(distortions)).to_numpy()
+    position = np.cumsum(kept) - 1
+    selected = Samples(samples.name, samples.table[kept].reset_index(drop=True))
+    result = Split(*(position[rows[kept[rows]]].astype(np.int64) for rows in parts))
+    check_parts(selected, result, f"distortions {', '.join(distortions)}")
+    return selected, result
+
+
 def split_hash(samples: Samples, split: Split) -> str:
     """Sixteen hexadecimal digits over the image names, their scores and the part each image is in."""
     part = np.full(len(samples), "-", dtype=object)
