@@ -114,7 +114,7 @@ def show(console: Console, audits: Sequence[Audit], duplicates: Sequence[Duplica
     """Print the report."""
     from rich.table import Table  # noqa: PLC0415
 
-    columns = ["data set", "images", "missing", "unreadable", "contents", "train/val/test", "checksums"]
+    columns = ["data set", "images", "missing", "unreadable", "contents", "parts", "checksums"]
     table = Table(*columns, title="On disk")
     for audit in audits:
         table.add_row(audit.name, *(cells(audit.facts) if audit.facts else ["-"] * (len(columns) - 1)))
