@@ -115,9 +115,8 @@ def split_from_files(samples: Samples, folder: Path, tags: Sequence[str], split:
             f"to this version of the data set, or use splits=generated"
         )
     check_mos(samples, owner)
-    result = Split(*parts)
-    check_parts(samples, result, str(files[0].parent))
-    return result
+    check_parts(samples, Split(*parts), str(files[0].parent))
+    return Split(*parts)
 
 
 def find_lists(name: str, folder: Path, tags: Sequence[str], split: int) -> list[Path]:
