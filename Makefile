@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 TABLE ?= open4
-.PHONY: help install demo test test-fast check bench reproduce-table clean
+DATA ?= stream=open4
+.PHONY: help install demo test test-fast check check-data bench reproduce-table clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -32,6 +33,9 @@ check: install  ## ruff, mypy (strict), import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check-data: install  ## what is missing, unreadable, leaking or twice on disk: make check-data DATA='stream=open4 paths.data=<folder>'
+	$(BIN)/python -m iqa_lightning.check $(DATA)
 
 clean:  ## remove the environment and all caches; outputs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

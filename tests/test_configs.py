@@ -29,6 +29,15 @@ def test_stream(name: str) -> None:
     assert stream.num_epochs == sum(phase.epochs for phase in stream.phases) * len(stream.tasks)
 
 
+@pytest.mark.parametrize("name", yamls("stream"))
+def test_split_source_of_a_stream(name: str) -> None:
+    """Every stream takes the two keys from the command line."""
+    words = ["stream.folders=[x/a,x/b]"] if name == "folders" else []
+    stream = build_stream(composed(f"stream={name}", *words, "stream.splits=files", "stream.split_files=lists"))
+    assert {data.splits for data in stream.data.values()} == {"files"}
+    assert {data.split_files for data in stream.data.values()} == {Path("lists")}
+
+
 @pytest.mark.parametrize("name", yamls("data"))
 def test_data(name: str) -> None:
     node = OmegaConf.create({"paths": {"data": "somewhere"}, "data": OmegaConf.load(CONF / "data" / f"{name}.yaml")})
@@ -45,7 +54,8 @@ def test_schedule(name: str) -> None:
 @pytest.mark.parametrize("group", ["view", "pairs", "trainer"])
 def test_small_groups(group: str) -> None:
     for name in yamls(group):
-        node = composed(f"{group}={name}")[group]
+        words = ["pairs.folder=somewhere"] if (group, name) == ("pairs", "files") else []
+        node = composed(f"{group}={name}", *words)[group]
         if name == "ddp":
             node.devices, node.accelerator = 1, "cpu"
         options = {"logger": False} if group == "trainer" else {}

@@ -1,7 +1,7 @@
 """One data set: its table, its split, its decoded images and the loaders of its parts."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -16,13 +16,13 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from iqa_lightning.data.cache import ImageCache, ImageSource, build_cache
+from iqa_lightning.data.images import open_image, other_case
 from iqa_lightning.data.samples import Samples, check_range, check_table
-from iqa_lightning.data.splits import Split, generate_split, split_hash
+from iqa_lightning.data.split_files import split_from_files
+from iqa_lightning.data.splits import SOURCES, Split, generate_split, official_split, select_distortions, split_hash
 from iqa_lightning.data.transforms import View, evaluation_size, evaluation_view, random_view
 
 Key = int | tuple[int, float, float, float]
-
-REMEDY = "replace the file, or remove its row from the table"
 
 _test_is_open: ContextVar[bool] = ContextVar("test_is_open", default=False)
 
@@ -42,12 +42,14 @@ class Part(Dataset[dict[str, Any]]):
 
     An item is `{"image": uint8 (3, height, width), "mos": float32, "mos_std": float32, "index": int}`: with the key i
     the evaluation view of image i, with the key (i, top, left, flip) the training crop these numbers in [0, 1) choose.
-    `index` is the position in the part, `rows[index]` the row in the table of the data set. `mos` is in native units,
-    higher is better; `mos_std` is NaN where unknown. `sizes` (n, 2) are height and width of the evaluation views.
+    `index` is the position in the part, `rows[index]` the row in the table of the data set, `images[index]` its name.
+    `mos` is in native units, higher is better; `mos_std` is NaN where unknown. `sizes` (n, 2) are height and width of
+    the evaluation views.
     """
 
     def __init__(self, samples: Samples, rows: NDArray[np.int64], cache: ImageCache, view: View) -> None:
         self.rows = rows
+        self.images = [str(image) for image in samples.table["image"].iloc[rows]]
         self.view = view
         self.mos = torch.from_numpy(samples.table["mos"].to_numpy(np.float32)[rows])
         self.mos_std = torch.from_numpy(samples.table["mos_std"].to_numpy(np.float32)[rows])
@@ -90,6 +92,9 @@ class IQADataModule(pl.LightningDataModule):
         root: folder of the data set.
         name: name in a stream and in records (letters, digits, `_`, `-`); default: the class's own.
         split: which of the ten random 70/10/20 partitions, 1 to 10.
+        splits: `generated`: drawn here; `files`: published lists; `official`: the one split of the owners.
+        split_files: the folder that holds the lists of `files` (see `data/split_files.py`).
+        distortions: only images with one of these distortions, in the parts that the split of the whole set gives them.
         view: how images are shown; default no resize, crop 224, whole images in evaluation.
         cache: `memory`, `disk` or `auto` (memory where the decoded images fit).
         cache_dir: where caches on disk live; default the user's cache folder.
@@ -114,6 +119,9 @@ class IQADataModule(pl.LightningDataModule):
         *,
         name: str | None = None,
         split: int = 1,
+        splits: str = "generated",
+        split_files: str | Path | None = None,
+        distortions: Sequence[str] | None = None,
         view: View | None = None,
         cache: str = "auto",
         cache_dir: str | Path | None = None,
@@ -125,7 +133,13 @@ class IQADataModule(pl.LightningDataModule):
         self.name = self.default_name() if name is None else name
         if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
             raise ValueError(f"data set name {self.name!r}: use letters, digits, '_' and '-' only")
-        self.split = split
+        if splits not in SOURCES:
+            raise ValueError(f"data set {self.name!r}: splits is {splits!r}; it is one of {', '.join(SOURCES)}")
+        if splits == "files" and split_files is None:
+            raise ValueError(f"data set {self.name!r}: splits=files needs split_files=<the folder of the lists>")
+        self.split, self.splits = split, splits
+        self.distortions = None if distortions is None else list(distortions)
+        self.split_files = None if split_files is None else Path(split_files).expanduser()
         self.view = View(resize=0, crop=224) if view is None else view
         self.cache = cache
         self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
@@ -152,11 +166,11 @@ class IQADataModule(pl.LightningDataModule):
         Raises:
             ValueError: the file is missing, unreadable, truncated, suspiciously large or not 8 bits per channel.
         """
-        return _open(self.name, self.image_path(row), decode=True)
+        return open_image(self.name, self.image_path(row), decode=True)
 
     def image_size(self, row: int) -> tuple[int, int]:
         """Height and width in pixels of image `row` as stored; raises what `load_image` does."""
-        image = _open(self.name, self.image_path(row), decode=False)
+        image = open_image(self.name, self.image_path(row), decode=False)
         return image.height, image.width
 
     def image_path(self, row: int) -> Path:
@@ -174,7 +188,7 @@ class IQADataModule(pl.LightningDataModule):
         Raises:
             ValueError: naming the data set, the file or row, and what to do.
         """
-        self._tabulate()
+        self.tabulate()
         self.check_files()
 
     def check_root(self) -> None:
@@ -189,9 +203,10 @@ class IQADataModule(pl.LightningDataModule):
         """Refuse a table that names files which do not exist."""
         missing = [row for row in range(len(self.samples)) if not self.image_path(row).is_file()]
         if missing:
+            first = self.image_path(missing[0])
             raise ValueError(
                 f"data set {self.name!r}: {len(missing)} of {len(self.samples)} images are missing, the first is "
-                f"{self.image_path(missing[0])} (row {missing[0] + 1} of {self.source}); "
+                f"{first} (row {missing[0] + 1} of {self.source}){other_case(first)}; "
                 f"complete the folder or remove the rows"
             )
 
@@ -207,10 +222,17 @@ class IQADataModule(pl.LightningDataModule):
         source = ImageSource(self.name, self.fingerprint(), len(self.samples), self.image_size, self.load_image)
         self._images = build_cache(source, self.view.resize, self.cache, self.cache_dir)
 
-    def _tabulate(self) -> None:
+    def tabulate(self) -> None:
+        """Read, check and split the table; no image is touched.
+
+        Raises:
+            ValueError: the table is not sound or cannot be split.
+        """
         samples = Samples(self.name, check_table(self.name, self.source, self.read_table()))
         check_range(self.name, self.source, samples.table, self.native_range)
-        parts = generate_split(self.name, list(samples.table["reference"]), self.split)
+        parts = self.make_split(samples)
+        if self.distortions is not None:
+            samples, parts = select_distortions(samples, parts, self.distortions)
         mos = samples.table["mos"].to_numpy()
         for label, rows in zip(Split._fields, parts, strict=True):
             if (mos[rows] == mos[rows[0]]).all():
@@ -219,6 +241,14 @@ class IQADataModule(pl.LightningDataModule):
                     f"{self.split} have the mos {mos[rows[0]]:g}, so no rank correlation exists; choose another split"
                 )
         self.samples, self.parts, self.split_hash = samples, parts, split_hash(samples, parts)
+
+    def make_split(self, samples: Samples) -> Split:
+        """The parts, from where `splits` says; raises ValueError where it cannot be had."""
+        if self.splits == "official":
+            return official_split(samples, self.split)
+        if self.split_files is not None and self.splits == "files":
+            return split_from_files(samples, self.split_files, (self.name, self.default_name()), self.split)
+        return generate_split(self.name, list(samples.table["reference"]), self.split)
 
     def part(self, name: str) -> Part:
         """The part `train`, `val` or `test`; `test` only inside `with evaluation():`.
@@ -257,22 +287,3 @@ class IQADataModule(pl.LightningDataModule):
         return DataLoader(
             part, batch_size=batch_size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0
         )
-
-
-def _open(name: str, path: Path, *, decode: bool) -> Image.Image:
-    """An image file as 8-bit RGB, or only its header."""
-    if not path.is_file():
-        raise ValueError(f"data set {name!r}: {path} does not exist; {REMEDY}")
-    try:
-        with Image.open(path) as image:
-            wide = image.mode.startswith(("I", "F"))
-            # Pillow warns where the transparency of a palette would be lost; by way of RGBA it is dropped quietly.
-            palette = image.mode == "P" and "transparency" in image.info
-            found = (image.convert("RGBA") if palette else image).convert("RGB") if decode and not wide else image
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"data set {name!r}: {path} is too large ({error}); {REMEDY}") from error
-    except Exception as error:
-        raise ValueError(f"data set {name!r}: {path} is not a readable image ({error}); {REMEDY}") from error
-    if wide:
-        raise ValueError(f"data set {name!r}: {path} has more than 8 bits per channel; convert it to 8 bits")
-    return found

@@ -175,10 +175,10 @@ def _on_disk(source: ImageSource, resize: int, sizes: NDArray[np.int64], folder:
 def _write(source: ImageSource, resize: int, sizes: NDArray[np.int64], final: Path) -> None:
     """Build under a name of its own and rename: a crash leaves no half cache, and of two builders the first wins."""
     building = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
+    total = int(3 * sizes.prod(axis=1).sum())
     try:
-        pixels = np.memmap(
-            building / "pixels.bin", dtype=np.uint8, mode="w+", shape=(int(3 * sizes.prod(axis=1).sum()),)
-        )
+        _reserve(source.name, building / "pixels.bin", total)
+        pixels = np.memmap(building / "pixels.bin", dtype=np.uint8, mode="r+", shape=(total,))
         _decode(source, resize, sizes, pixels)
         pixels.flush()
         (building / "index.json").write_text(json.dumps(sizes.tolist()), encoding="ascii")
@@ -189,3 +189,18 @@ def _write(source: ImageSource, resize: int, sizes: NDArray[np.int64], final: Pa
                 raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _reserve(name: str, file: Path, size: int) -> None:
+    """Make a file of this size whose blocks are there: a mapped write to a full disk would kill the process."""
+    try:
+        with file.open("wb") as empty:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(empty.fileno(), 0, size)
+            else:
+                empty.truncate(size)
+    except OSError as error:
+        raise ValueError(
+            f"data set {name!r}: no room for a cache of {size / 1e6:.1f} MB in {file.parents[1]} ({error.strerror}); "
+            f"make room, set cache_dir to another disk, or use cache=memory"
+        ) from error

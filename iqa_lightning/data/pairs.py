@@ -1,11 +1,12 @@
 """Pairs of images of one data set and their targets: what ranking losses learn from.
 
-Pairs never cross data sets, so the sets' different rating scales do not matter. Two protocols: `SampledPairs`, the
-papers' (a fixed draw per task), and `InBatchPairs` (all pairs of a batch: B (B - 1) / 2 of them for B forward passes).
+Pairs never cross data sets, so the sets' different rating scales do not matter. Three protocols: `SampledPairs`, the
+papers' (a fixed draw per task), `InBatchPairs` (all pairs of a batch: B (B - 1) / 2 of them for B forward passes), and
+`FilePairs` of `data/pair_files.py` (the papers' own lists).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -64,6 +65,17 @@ class Pairs(Protocol):
         """Pairs of a batch as positions in it; `source` is the data set of each image."""
 
 
+@runtime_checkable
+class ListedPairs(Pairs, Protocol):
+    """Pairs that name their images and bring their targets."""
+
+    def find(self, images: Sequence[Sequence[str]], names: Sequence[str]) -> None:
+        """Look up the images of a task, one list of names for each of its data sets, before `draw`."""
+
+    def targets(self, index: Int[Tensor, "pairs 2"]) -> Float[Tensor, " pairs"]:
+        """Listed targets of pairs, as positions among the images of the task."""
+
+
 class SampledPairs:
     """The papers' protocol: M pairs per data set, fixed for the whole training, re-shuffled each epoch.
 
@@ -83,19 +95,23 @@ class SampledPairs:
             start + draw_pairs(size, self.counts.get(name, self.count), np.random.default_rng((seed, *name.encode())))
             for start, size, name in zip(starts[:-1], sizes, names, strict=True)
         ]
-        table = np.concatenate(pairs)
-        step = max(1, batch_size // 2)
-
-        def epoch(generator: np.random.Generator) -> list[NDArray[np.int64]]:
-            shuffled = generator.permutation(table)
-            return [shuffled[i : i + step] for i in range(0, len(shuffled), step)]
-
-        return epoch
+        return shuffled(np.concatenate(pairs), batch_size)
 
     def positions(self, source: Int[Tensor, " batch"]) -> Int[Tensor, "pairs 2"]:
         """First half against second half."""
         half = len(source) // 2
         return torch.stack([torch.arange(half), torch.arange(half, 2 * half)], dim=1)
+
+
+def shuffled(table: NDArray[np.int64], batch_size: int) -> Draw:
+    """Batches of the pairs of a table, (pairs, 2), in a new order each epoch; `batch_size` counts images."""
+    step = max(1, batch_size // 2)
+
+    def epoch(generator: np.random.Generator) -> list[NDArray[np.int64]]:
+        order = generator.permutation(table)
+        return [order[i : i + step] for i in range(0, len(order), step)]
+
+    return epoch
 
 
 class InBatchPairs:
@@ -138,7 +154,10 @@ class PairCollate:
         both = self.pairs.positions(batch["source"])
         both = both[batch["index"][both[:, 0]] != batch["index"][both[:, 1]]]  # two crops of one image are no pair
         batch["pairs"] = both
-        batch["target"] = pair_target(batch["mos"][both], batch["mos_std"][both], self.pairs.target)
+        if isinstance(self.pairs, ListedPairs):
+            batch["target"] = self.pairs.targets(batch["index"][both])
+        else:
+            batch["target"] = pair_target(batch["mos"][both], batch["mos_std"][both], self.pairs.target)
         return batch
 
 

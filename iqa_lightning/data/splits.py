@@ -1,4 +1,4 @@
-"""The ten random partitions of a data set into train, val and test, disjoint by reference."""
+"""Partitions of a data set into train, val and test, disjoint by reference: the ten random ones, the official one."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from iqa_lightning.data.samples import Samples
 
+SOURCES = ("generated", "files", "official")
 SPLITS = 10
 RATIOS = (0.7, 0.1, 0.2)
 # Two images are the least for which a rank correlation (test, val) and a pair (train) exist.
@@ -54,6 +55,78 @@ def generate_split(
     return Split(*(np.flatnonzero(part == number).astype(np.int64) for number in range(3)))
 
 
+def official_split(samples: Samples, split: int) -> Split:
+    """The split that the owners of a data set published, from the column `official` of its table.
+
+    Its cells are `train`, `val`, `test`, or empty for an image that is in no part. Where it has no val part, an eighth
+    of the train images (10 % to 70 %) become one, by reference, another one for each `split`; else `split` changes
+    nothing.
+
+    Raises:
+        ValueError: there is no official split, an unknown part, a part of fewer than two images, or a reference in two.
+    """
+    name = samples.name
+    column = samples.table["official"].to_numpy(dtype=np.str_) if "official" in samples.table else np.array([""])
+    unknown = np.flatnonzero(~np.isin(column, ("", *Split._fields)))
+    if unknown.size:
+        raise ValueError(
+            f"data set {name!r}, row {unknown[0] + 1}: the official part is {str(column[unknown[0]])!r}; "
+            f"it is train, val, test or empty"
+        )
+    if not (column == "test").any():
+        raise ValueError(f"data set {name!r} has no official split; use splits=generated, or splits=files with lists")
+    parts = [np.flatnonzero(column == label).astype(np.int64) for label in Split._fields]
+    if not len(parts[1]):
+        parts[:2] = _carve(name, samples.table["reference"].to_numpy(dtype=np.str_), parts[0], split)
+    result = Split(*parts)
+    check_parts(samples, result, "official split")
+    return result
+
+
+def check_parts(samples: Samples, parts: Split, source: str) -> None:
+    """Refuse a given split with a part that is too small or with a reference in two parts.
+
+    Raises:
+        ValueError: naming the part, or the reference and two of its images.
+    """
+    reference, image = (samples.table[column].tolist() for column in ("reference", "image"))
+    owner: dict[str, tuple[str, str]] = {}
+    for label, rows in zip(Split._fields, parts, strict=True):
+        if len(rows) < SMALLEST_PART:
+            raise ValueError(
+                f"data set {samples.name!r}, {source}: {len(rows)} images in the {label} part; "
+                f"at least {SMALLEST_PART} are needed"
+            )
+        for row in rows:
+            part, first = owner.setdefault(reference[row], (label, image[row]))
+            if part != label:
+                raise ValueError(
+                    f"data set {samples.name!r}, {source}: the reference {reference[row]!r} is in two parts "
+                    f"({first!r} in {part}, {image[row]!r} in {label}), so the test would leak; "
+                    f"use splits=generated"
+                )
+
+
+def select_distortions(samples: Samples, parts: Split, distortions: Sequence[str]) -> tuple[Samples, Split]:
+    """The images with one of these distortions, each in the part that it had; so no reference changes its part.
+
+    Raises:
+        ValueError: a distortion that the table does not have, or a part with fewer than two of the images.
+    """
+    column = samples.table["distortion"]
+    unknown = [name for name in distortions if not (column == name).any()]
+    if unknown or not distortions:
+        wanted = f"no distortion {unknown[0]!r}" if unknown else "the list of distortions is empty"
+        known = ", ".join(sorted(set(column) - {""})) or "none, since its table does not name them"
+        raise ValueError(f"data set {samples.name!r}: {wanted}; the distortions are {known}")
+    kept = column.isin(list(distortions)).to_numpy()
+    position = np.cumsum(kept) - 1
+    selected = Samples(samples.name, samples.table[kept].reset_index(drop=True))
+    result = Split(*(position[rows[kept[rows]]].astype(np.int64) for rows in parts))
+    check_parts(selected, result, f"distortions {', '.join(distortions)}")
+    return selected, result
+
+
 def split_hash(samples: Samples, split: Split) -> str:
     """Sixteen hexadecimal digits over the image names, their scores and the part each image is in."""
     part = np.full(len(samples), "-", dtype=object)
@@ -62,6 +135,27 @@ def split_hash(samples: Samples, split: Split) -> str:
     lines = zip(samples.table["image"], samples.table["mos"], part, strict=True)
     text = "\n".join(sorted(f"{image}\t{float(mos)!r}\t{label}" for image, mos, label in lines))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _carve(
+    name: str, reference: NDArray[np.str_], train: NDArray[np.int64], split: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Train rows without, and those of, a val part drawn from them."""
+    if not 1 <= split <= SPLITS:
+        raise ValueError(f"data set {name!r}: split is {split}; there are the splits 1 to {SPLITS}")
+    groups, member, sizes = np.unique(reference[train], return_inverse=True, return_counts=True)
+    bits = np.random.PCG64(_seed(groups, sizes))
+    for _ in range(split):
+        order = np.argsort(bits.random_raw(len(sizes)), kind="stable")
+    wanted = len(train) * RATIOS[1] / (RATIOS[0] + RATIOS[1])
+    end = _nearest(np.cumsum(sizes[order]), wanted, SMALLEST_PART, len(train) - SMALLEST_PART)
+    if end is None:
+        raise ValueError(
+            f"data set {name!r}: the {len(train)} official train images in {len(sizes)} groups of one content cannot "
+            f"give a val part; use splits=generated"
+        )
+    chosen = np.isin(member, order[: end + 1])
+    return train[~chosen], train[chosen]
 
 
 def _seed(groups: NDArray[np.str_], sizes: NDArray[np.intp]) -> int:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from iqa_lightning.data.base import IQADataModule, Part
 from iqa_lightning.data.csv import CSVData
-from iqa_lightning.data.pairs import InBatchPairs, PairCollate, Pairs
+from iqa_lightning.data.pairs import InBatchPairs, ListedPairs, PairCollate, Pairs
 from iqa_lightning.data.samplers import EpochSampler, Key, SizeSampler
 from iqa_lightning.data.transforms import View
 
@@ -79,7 +79,8 @@ class TaskStream(pl.LightningDataModule):
 
     `tasks` maps the name of a data set to what builds its data module (a partial of its class); `order` picks from it:
     a name is a task, a list of names is one joint task, null takes all as they stand. A data set that comes again is
-    a task of its own, called `<name>_2`. `split` (1 to 10) and `seed` fix all that is drawn.
+    a task of its own, called `<name>_2`. `split` (1 to 10) and `seed` fix all that is drawn. `splits` and `split_files`
+    (see `IQADataModule`) hold for every data set that does not set its own.
 
     Raises:
         ValueError: an order that names what `tasks` does not hold, an empty order or schedule.
@@ -93,6 +94,8 @@ class TaskStream(pl.LightningDataModule):
         pairs: Pairs | None = None,
         view: View | None = None,
         split: int = 1,
+        splits: str | None = None,
+        split_files: str | None = None,
         seed: int = 0,
         cache: str = "auto",
         cache_dir: str | None = None,
@@ -103,7 +106,9 @@ class TaskStream(pl.LightningDataModule):
         self.order = checked_order(list(tasks) if order is None else order, tasks)
         self.tasks, sources = number_tasks(self.order)
         shown = {"split": split, "view": view or View(resize=0, crop=224), "cache": cache, "cache_dir": cache_dir}
-        built = {name: tasks[name](name=name, **shown) for name in dict.fromkeys(sources.values())}
+        given = {key: value for key, value in (("splits", splits), ("split_files", split_files)) if value is not None}
+        own = {name: getattr(tasks[name], "keywords", {}) for name in sources.values()}  # of a partial
+        built = {name: tasks[name](**(given | own[name] | {"name": name} | shown)) for name in own}
         self.data = {name: built[source] for name, source in sources.items()}
         if not phases:
             raise ValueError("the schedule has no phase")
@@ -177,6 +182,9 @@ class TaskStream(pl.LightningDataModule):
         epoch = min(trainer.current_epoch, self.num_epochs - 1)
         position = self.at(epoch)
         images = TaskImages([self.data[name].part("train") for name in position.task.datasets])
+        if isinstance(self.pairs, ListedPairs):
+            given = [self.data[name].name for name in position.task.datasets]
+            self.pairs.find([part.images for part in images.parts], given)
         draw = self.pairs.draw(images.sizes, position.task.datasets, self.seed, position.phase.batch_size)
         sampler = EpochSampler(draw, (self.seed, epoch), trainer.global_rank, trainer.world_size)
         return DataLoader(

@@ -1,7 +1,10 @@
 """The cache gives back the decoded pixels, whole or not at all, in memory and on disk alike."""
 
+import errno
 import json
+import os
 import pickle
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,3 +116,33 @@ def test_unknown_kind() -> None:
 def test_an_image_that_changes_while_it_is_read() -> None:
     with pytest.raises(ValueError, match=r"image 1 changed its size"):
         build_cache(replace(SOURCE, load=lambda i: IMAGES[2]), 0, "memory")
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may grow beyond 10 kB, which the system reports as it does a full disk."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_no_room_on_the_disk_leaves_nothing_behind(small_files: None, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    with pytest.raises(ValueError, match=r"data set 'set': no room for a cache of 0\.0 MB in .*cache \(.*make room"):
+        build_cache(SOURCE, 0, "disk", folder)
+    assert list(folder.iterdir()) == []
+    assert build_cache(replace(SOURCE, count=1), 0, "disk", folder).kind == "disk", "5760 bytes fit"
+
+
+def test_a_disk_that_fills_up_later_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*words: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        build_cache(SOURCE, 0, "disk", tmp_path)
+    assert list(tmp_path.iterdir()) == []

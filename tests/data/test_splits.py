@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iqa_lightning.data.samples import Samples
-from iqa_lightning.data.splits import Split, generate_split, split_hash
+from iqa_lightning.data.splits import Split, generate_split, official_split, split_hash
 
 # Sizes of groups; with at least six groups of at most eight images there is always a way to split.
 group_sizes = st.lists(st.integers(1, 8), min_size=6, max_size=60)
@@ -113,3 +113,57 @@ def test_the_hash_does_not_depend_on_row_order() -> None:
     turned = Samples("set", samples().table.iloc[::-1].reset_index(drop=True))
     other = Split(np.array([4, 5, 6, 7]), np.array([2, 3]), np.array([0, 1]))
     assert split_hash(samples(), one) == split_hash(turned, other)
+
+
+# --- the official split
+
+
+def official(parts: list[str], reference: list[str] | None = None) -> Samples:
+    names = [f"{i}.png" for i in range(len(parts))]
+    columns = {"image": names, "mos": np.arange(len(parts)), "reference": reference or names, "official": parts}
+    return Samples("set", pd.DataFrame(columns))
+
+
+def test_the_official_split_is_the_column() -> None:
+    parts = [*("train",) * 5, "val", "", "val", "test", "test", "test", "train"]
+    for number in (1, 7):
+        split = official_split(official(parts), number)
+        assert [rows.tolist() for rows in split] == [[0, 1, 2, 3, 4, 11], [5, 7], [8, 9, 10]]
+
+
+def test_a_val_part_is_carved_from_train_by_reference() -> None:
+    parts = 80 * ["train"] + 20 * ["test"]
+    given = official(parts, [f"r{i // 2}" for i in range(100)])
+    splits = [official_split(given, number) for number in range(1, 11)]
+    for split in splits:
+        assert split.test.tolist() == list(range(80, 100))
+        assert len(split.val) == 10, "an eighth of train, 10 % of all"
+        assert sorted([*split.train, *split.val]) == list(range(80))
+        assert not {i // 2 for i in split.train} & {i // 2 for i in split.val}
+    assert len({tuple(split.val) for split in splits}) == 10
+    assert official_split(given, 4).val.tolist() == splits[3].val.tolist()
+
+
+@pytest.mark.parametrize(
+    ("parts", "reference", "words"),
+    [
+        (8 * [""], None, "has no official split; use splits=generated"),
+        (["train"] * 6 + ["exam"] * 2, None, "row 7: the official part is 'exam'"),
+        (["train"] * 6 + ["test"] * 2, ["a"] * 6 + ["b"] * 2, "6 official train images in 1 groups"),
+        (["train"] * 7 + ["test"], None, "1 images in the test part"),
+        (["train"] * 4 + ["val"] * 2 + ["test"] * 2, [*"abcdefgb"], r"'b' is in two parts \('1.png' in train, '7.png'"),
+    ],
+)
+def test_an_official_split_that_cannot_be(parts: list[str], reference: list[str] | None, words: str) -> None:
+    with pytest.raises(ValueError, match=f"data set 'set'.*{words}"):
+        official_split(official(parts, reference), 1)
+
+
+def test_there_are_ten_val_parts() -> None:
+    with pytest.raises(ValueError, match="splits 1 to 10"):
+        official_split(official(["train"] * 20 + ["test"] * 4), 11)
+
+
+def test_a_table_without_the_column_has_no_official_split() -> None:
+    with pytest.raises(ValueError, match="no official split"):
+        official_split(samples(), 1)

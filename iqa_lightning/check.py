@@ -1,0 +1,149 @@
+"""What is on disk: `python -m iqa_lightning.check data=<name>` or `stream=<name>`; a report, and status 1 on an error.
+
+Only Hydra is imported at the top, so that `--help` and `--cfg job` answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from iqa_lightning.data.audit import Audit, Finding
+    from iqa_lightning.data.base import IQADataModule
+    from iqa_lightning.data.duplicates import Duplicate
+
+CONF = Path(__file__).resolve().parent / "conf"  # in a wheel
+CONF = CONF if CONF.is_dir() else CONF.parents[1] / "conf"  # in a checkout
+NOTES = 20  # shown; the report has all
+STYLES = {"error": "bold red", "warning": "yellow"}
+
+
+@hydra.main(config_path=str(CONF), config_name="check", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    """Check the configured data set or stream.
+
+    Raises:
+        SystemExit: there is an error; the report says which.
+    """
+    try:
+        errors = check(cfg)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
+    if errors:
+        raise SystemExit(1)
+
+
+def check(cfg: DictConfig) -> int:
+    """Write and print the report; the number of errors."""
+    from rich.console import Console  # noqa: PLC0415  # torch and scipy stay out of --help
+
+    from iqa_lightning.data.audit import audit_dataset  # noqa: PLC0415
+    from iqa_lightning.data.duplicates import check_waivers, find_duplicates, findings  # noqa: PLC0415
+    from iqa_lightning.data.manifest import verify_manifest  # noqa: PLC0415
+    from iqa_lightning.records import write_bytes  # noqa: PLC0415
+
+    console = Console()
+    name, datasets = build(cfg)
+    source = CONF / "waivers.yaml" if cfg.waivers is None else Path(cfg.waivers)
+    if not source.is_file():
+        raise ValueError(f"waivers={source} does not exist; it is a yaml like {CONF / 'waivers.yaml'}")
+    waivers = check_waivers(str(source), OmegaConf.to_container(OmegaConf.load(source)))
+    folder = Path(cfg.report) / name
+    audits = [audit_dataset(key, data, progress) for key, data in datasets.items()]
+    for audit in audits:
+        if audit.facts:
+            verify_manifest(audit, folder / f"{audit.name}.sha256")
+    duplicates = find_duplicates(audits, waivers)
+    found = [finding for audit in audits for finding in audit.findings] + findings(duplicates)
+    write_bytes(folder / "report.json", json.dumps(content(name, audits, duplicates, found), indent=1).encode())
+    show(console, audits, duplicates, found)
+    console.print(f"written: {folder / 'report.json'}", markup=False, highlight=False, soft_wrap=True)
+    return sum(finding.level == "error" for finding in found)
+
+
+def build(cfg: DictConfig) -> tuple[str, dict[str, IQADataModule]]:
+    """What is checked, and its data sets by name."""
+    choices = HydraConfig.get().runtime.choices
+    if (cfg.get("data") is None) == (cfg.get("stream") is None):
+        raise ValueError("what is to be checked? give data=<name> or stream=<name>, names as in conf/data, conf/stream")
+    if cfg.get("data") is not None:
+        name = str(choices["data"])
+        return name, {name: instantiate(cfg.data, _convert_="all")(name=name, split=cfg.split)}
+    from iqa_lightning.data.stream import Phase  # noqa: PLC0415  # torch
+
+    stream = instantiate(cfg.stream, _partial_=True, _convert_="all")(phases=[Phase("check", 1, 2)], split=cfg.split)
+    return str(choices["stream"]), {data.name: data for data in stream.data.values()}
+
+
+def progress(items: Iterable[Any], count: int, label: str) -> Iterable[Any]:
+    """The items with a bar on the terminal."""
+    from rich.progress import track  # noqa: PLC0415
+
+    return track(items, f"reading {label}", count, transient=True)
+
+
+def content(
+    name: str, audits: Sequence[Audit], duplicates: Sequence[Duplicate], found: Sequence[Finding]
+) -> dict[str, Any]:
+    """The report as JSON has it."""
+    return {
+        "checked": name,
+        "errors": sum(finding.level == "error" for finding in found),
+        "warnings": sum(finding.level == "warning" for finding in found),
+        "datasets": [
+            {"name": audit.name, "root": str(audit.data.root), "home": audit.data.home} | audit.facts
+            for audit in audits
+        ],
+        "duplicates": [vars(pair) | {"level": pair.level} for pair in duplicates],
+        "findings": [vars(finding) for finding in found],
+    }
+
+
+def show(console: Console, audits: Sequence[Audit], duplicates: Sequence[Duplicate], found: Sequence[Finding]) -> None:
+    """Print the report."""
+    from rich.table import Table  # noqa: PLC0415
+
+    columns = ["data set", "images", "missing", "unreadable", "contents", "parts", "checksums"]
+    table = Table(*columns, title="On disk")
+    for audit in audits:
+        table.add_row(audit.name, *(cells(audit.facts) if audit.facts else ["-"] * (len(columns) - 1)))
+    console.print(table)
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    for audit in audits:
+        if audit.facts:
+            say(f"{audit.name}: {line(audit.facts)}")
+    for pair in [pair for pair in duplicates if pair.level == "note"][:NOTES]:
+        say(f"note: one picture twice: {pair}; {pair.waived or 'in one part, so nothing leaks'}")
+    for finding in found:
+        console.print(f"{finding.level}: ", style=STYLES[finding.level], end="")
+        say(finding.text)
+    say(", ".join(f"{sum(finding.level == level for finding in found)} {level}s" for level in STYLES))
+
+
+def cells(facts: dict[str, Any]) -> list[str]:
+    """The table row of a data set."""
+    counts = [facts["images"], len(facts["missing"]), len(facts["unreadable"]), facts["references"]]
+    return [*map(str, counts), "/".join(map(str, facts["parts"].values())), str(facts["manifest"])]
+
+
+def line(facts: dict[str, Any]) -> str:
+    """Sizes, scores and direction of a data set."""
+    sizes = [" x ".join(map(str, facts[key])) for key in ("smallest", "largest") if key in facts]
+    (low, high), (lowest, highest) = facts["mos"], facts["native_range"]
+    scores = f"MOS {low:.4g} to {high:.4g}, of {lowest:g} to {highest:g}, {facts['direction']}"
+    return f"{' to '.join(dict.fromkeys(sizes)) or 'nothing readable'} (height x width); {scores}"
+
+
+if __name__ == "__main__":
+    main()

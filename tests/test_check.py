@@ -1,0 +1,108 @@
+"""The check as a command: a report, and a status that a script can use."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+
+from iqa_lightning.check import build, check
+from tests.data.test_audit import write_photographs
+from tests.walks import ROOT, call
+
+
+def checked(*words: str) -> int:
+    """The errors that the check counts, in this process."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("check", list(words), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    return check(cfg)
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> list[str]:
+    """Words that check two sound folders."""
+    folders = [write_photographs(tmp_path / name, 100 * k) for k, name in enumerate("ab")]
+    return ["stream=folders", f"stream.folders=[{','.join(map(str, folders))}]", f"paths.output={tmp_path / 'out'}"]
+
+
+def test_a_report_of_a_stream(two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert checked(*two) == 0
+    folder = tmp_path / "out/check/folders"
+    assert {path.name for path in folder.iterdir()} == {"report.json", "a.sha256", "b.sha256"}
+    report = json.loads((folder / "report.json").read_text())
+    assert [data["name"] for data in report["datasets"]] == ["a", "b"]
+    assert report["errors"] == report["warnings"] == 0
+    assert report["duplicates"] == report["findings"] == []
+    said = capsys.readouterr().out
+    assert "0 errors, 0 warnings" in said
+    assert "72 x 96 (height x width); MOS 0 to 4.75" in said
+
+
+def test_faults_are_counted_shown_and_waived(
+    two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a/images/5.png").unlink()
+    for i in range(20):
+        if i != 5:
+            shutil.copy(tmp_path / f"a/images/{i}.png", tmp_path / f"b/images/{19 - i}.png")
+    errors = checked(*two)
+    assert errors > 1
+    said = capsys.readouterr().out
+    assert "1 of 20 images are missing" in said
+    assert "a/images/0.png" in said
+    waivers = tmp_path / "known.yaml"
+    waivers.write_text("- {datasets: [a, b], reason: made so}")
+    assert checked(*two, f"waivers={waivers}") == 1
+    assert "made so" in capsys.readouterr().out
+    waivers.write_text("- {datasets: [a, b]}")
+    with pytest.raises(ValueError, match="waiver 1"):
+        checked(*two, f"waivers={waivers}")
+    with pytest.raises(ValueError, match="does not exist"):
+        checked(*two, "waivers=no/such.yaml")
+
+
+def test_one_data_set_and_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"paths.output={tmp_path}", f"paths.data={tmp_path}"]
+    assert checked("data=clive", *words) == 1
+    assert "live.ece.utexas.edu" in capsys.readouterr().out
+    for wrong in ([], ["data=clive", "stream=demo"]):
+        with pytest.raises(ValueError, match="give data=<name> or stream=<name>"):
+            checked(*wrong, *words)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf/data").glob("*.yaml")))
+def test_every_data_set_can_be_checked(name: str) -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("check", [f"data={name}", "split=4"], return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    found, datasets = build(cfg)
+    assert found == name
+    assert datasets[name].split == 4
+
+
+@pytest.mark.slow
+def test_the_status_of_the_command(two: list[str], tmp_path: Path) -> None:
+    assert call(*two, module="check").returncode == 0
+    (tmp_path / "b/images/5.png").write_bytes(b"")
+    done = call(*two, module="check", check=False)
+    assert done.returncode == 1
+    assert "5.png is not a readable image" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_real_stream(shared_data: Path, tmp_path: Path) -> None:
+    """Two photographs of MMP-2K are one, and two files of CLIVE are the same; nothing is wrong otherwise."""
+    assert checked("stream=open4", f"paths.data={shared_data}", f"paths.output={tmp_path}") == 0
+    report = json.loads((tmp_path / "check/open4/report.json").read_text())
+    assert {data["name"]: data["images"] for data in report["datasets"]} == {
+        "clive": 1162,
+        "mmp2k": 1200,
+        "ttl": 324,
+        "avt_ai": 145,
+    }
+    pairs = {tuple(pair["images"]) for pair in report["duplicates"]}
+    assert {("Images/246.bmp", "Images/333.bmp"), ("images/952.jpg", "images/1649.jpg")} <= pairs
