@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from typing_extensions import override
 
-from iqa_lightning.continual.predict import Columns, evaluation_mode, on_device, predict
+from iqa_lightning.continual.predict import Columns, evaluation_mode, on_device, predict, share_buffers
 from iqa_lightning.continual.restart import BestWeights, restart_optimizers, save_atomic
 from iqa_lightning.continual.seeding import seed_epoch
 from iqa_lightning.continual.tracking import Draw, log_identity, log_matrices
@@ -79,6 +79,7 @@ class ContinualLearning(Callback):
         self.cost["train_seconds"] += monotonic() - self.clock
         self.cost["images_seen"] += self.images
         method, position = method_of(pl_module), stream_of(trainer).position
+        share_buffers(method)  # before they are judged and kept
         self.validate(trainer, method, position)
         if position.ends_task:
             self.end_task(trainer, method, position.task)

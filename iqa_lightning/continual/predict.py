@@ -35,6 +35,13 @@ def on_device(method: ContinualMethod, loader: Iterable[Batch]) -> Iterator[Batc
         yield method.trainer.strategy.batch_to_device(batch)
 
 
+def share_buffers(method: ContinualMethod) -> None:
+    """Give every rank the buffers of the first, such as running statistics; DDP does so at the next training step."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for buffer in method.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
 def predict(
     method: ContinualMethod,
     loader: Iterable[Batch],

@@ -8,22 +8,32 @@ import pandas as pd
 import pytest
 import torch
 
+from iqa_lightning.continual.predict import evaluation_mode
+from iqa_lightning.data.base import evaluation
+from iqa_lightning.train import build_method, build_stream
 from tests.test_contract import METHODS
-from tests.walks import SAMPLED, TINY, call, results, stream_of_folders
+from tests.walks import IN_BATCH, SAMPLED, TINY, call, composed, results, stream_of_folders, write_folder
 
 TWO_RANKS = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 
 
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Data sets whose parts two ranks cannot share evenly: 5 images to validate, 9 to test by."""
+    root = tmp_path_factory.mktemp("odd")
+    return [write_folder(root / name, seed, images=47) for seed, name in enumerate("ab")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_two_ranks_agree_with_one_process(method: str, folders: list[Path], tmp_path: Path) -> None:
+def test_two_ranks_agree_with_one_process(method: str, odd: list[Path], tmp_path: Path) -> None:
     """Normalisation by fixed statistics and a mean loss over equal shares: two ranks take the steps of one process."""
     words = [
         *TINY,
         f"method={method}",
         "method.bn_stats=frozen",
         *SAMPLED,
-        *stream_of_folders(folders),
+        *stream_of_folders(odd),
     ]
     call(*words, f"paths.output={tmp_path / 'one'}")
     call(*words, *TWO_RANKS, f"paths.output={tmp_path / 'two'}")
@@ -35,6 +45,8 @@ def test_two_ranks_agree_with_one_process(method: str, folders: list[Path], tmp_
         identity = ["dataset", "split", "image", "mos"]
         pd.testing.assert_frame_equal(alone[identity], shared[identity])
         assert not shared.duplicated(["dataset", "image"]).any()
+        sizes = shared.groupby(["dataset", "split"]).size().unstack()
+        assert sizes.to_dict("list") == {"test": [9, 9], "val": [5, 5]}
         columns = alone.columns.drop(identity)
         np.testing.assert_allclose(shared[columns], alone[columns], rtol=0, atol=2e-4)
     costs = [json.loads((folder / "summary.json").read_text())["cost"] for folder in (one, two)]
@@ -45,3 +57,23 @@ def test_two_ranks_agree_with_one_process(method: str, folders: list[Path], tmp_
         torch.testing.assert_close(
             weights[1][key], tensor, rtol=0, atol=2e-3, msg=lambda text, key=key: f"{key}: {text}"
         )
+
+
+@pytest.mark.slow
+def test_ranks_have_the_same_normalisation_statistics(odd: list[Path], tmp_path: Path) -> None:
+    """Each rank gathers statistics from its own share; what the other one scores tells which it scores by."""
+    words = [*TINY, IN_BATCH, "method=sh_cl", "method.bn_stats=always", "stream.order=[a]", *stream_of_folders(odd)]
+    words += ["schedule.warmup.epochs=0", "schedule.finetune.epochs=1"]
+    call(*words, *TWO_RANKS, f"paths.output={tmp_path}")
+    (folder,) = tmp_path.glob("none/*/*/*/*")
+    frame = pd.read_parquet(folder / "predictions" / "after_1_a.parquet")
+
+    cfg = composed(*words)
+    stream = build_stream(cfg)
+    method = build_method(cfg, stream)
+    method.load_state_dict(torch.load(folder / "tasks" / "1_a.ckpt", weights_only=True))
+    stream.setup()
+    with evaluation(), evaluation_mode(method), torch.no_grad():
+        parts = [stream.data["a"].part(name) for name in ("val", "test")]
+        scores = [float(method.score(part[i]["image"][None])) for part in parts for i in range(len(part))]
+    np.testing.assert_allclose(frame["single"], scores, rtol=0, atol=2e-4)
