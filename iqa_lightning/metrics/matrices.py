@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from iqa_lightning.metrics import continual, correlation, logistic
 
-IDENTITY = ("dataset", "split", "image", "mos")
+IDENTITY = ("dataset", "split", "image", "mos", "reference")
 
 
 class Derived(TypedDict):
