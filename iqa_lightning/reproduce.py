@@ -203,7 +203,7 @@ def make(runs: Sequence[Run], jobs: int, output: Path, experiment: str) -> list[
 
     def train(run: Run) -> str | None:
         start, log = monotonic(), logs / f"{str(run).replace(' ', '_')[:200]}.log"
-        command = [sys.executable, "-m", "iqa_lightning.train", *run.words, f"paths.output={output}"]
+        command = [sys.executable, "-m", "iqa_lightning.train", *run.words, f"paths.output={quoted(output)}"]
         with log.open("w") as file:
             call = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=env, check=False)  # noqa: S603  # ours
         print(f"{'FAILED' if call.returncode else 'done'}: {run} ({monotonic() - start:.0f} s)", flush=True)
@@ -259,6 +259,11 @@ def joined(task: Any) -> str:
 def listed(order: Order) -> str:
     """An order as Hydra reads it."""
     return f"[{','.join(task if isinstance(task, str) else listed(task) for task in order)}]"
+
+
+def quoted(path: Path) -> str:
+    """A path as Hydra reads it, whatever signs it holds."""
+    return "'" + str(path).replace("'", r"\'") + "'"
 
 
 def label(run: Run) -> str:

@@ -24,8 +24,9 @@ COST_LABELS = {
 }
 LEGEND = (
     "SRCC of each test set after the last task, then the measures over the stream (lower is better for forgetting, "
-    "higher for all others). Mean over n runs ± half of the 95 % t-interval; `[low, high]` is, where there is one run "
-    "only, the 95 % interval of image sampling (bootstrap by content), which needs five contents in the test set."
+    "higher for all others). Mean over n runs ± half of the 95 % interval; that runs share orders and splits is taken "
+    "into account. `[low, high]` is, where there is one run only, the 95 % interval of image sampling (bootstrap by "
+    "content), which needs five contents in the test set."
 )
 
 

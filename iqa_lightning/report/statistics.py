@@ -112,6 +112,32 @@ def t_interval(values: ArrayLike) -> Estimate:
     return Estimate(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x))
 
 
+def runs_interval(values: ArrayLike, factors: pd.DataFrame) -> Estimate:
+    """Mean of runs with its 95 % interval where runs share levels of crossed factors, as a sweep's orders and splits.
+
+    Such runs are not independent: a plain t-interval of them holds the truth in 55 to 75 % of simulations. The variance
+    of the mean is put together from `variance_components`, with Satterthwaite's degrees of freedom (Biometrics Bulletin
+    2, 1946, https://doi.org/10.2307/3002019); it is on the wide side where a factor hardly matters. A factor with one
+    level is taken as given. Where the runs cannot tell the factors apart this is `t_interval`.
+
+    Args:
+        values: (runs,); NaN does not count.
+        factors: one column per factor, one row per run.
+    """
+    x = np.asarray(values, np.float64)
+    used, plain = factors[~np.isnan(x)], t_interval(x)
+    components = variance_components(x[~np.isnan(x)], used)
+    rest = components.pop("rest") / max(plain.n, 1)
+    shares = {name: value / used[name].nunique() for name, value in components.items() if not math.isnan(value)}
+    variance = sum(shares.values()) + rest
+    if not shares or variance == 0:
+        return plain
+    freedom = {name: used[name].nunique() - 1 for name in shares}
+    satterthwaite = variance**2 / sum((share + rest) ** 2 / freedom[name] for name, share in shares.items())
+    half = float(stats.t.ppf(0.975, max(satterthwaite, min(freedom.values()))) * math.sqrt(variance))
+    return Estimate(plain.mean, plain.mean - half, plain.mean + half, plain.n)
+
+
 def paired_permutation(
     first: Mapping[Hashable, Sequence[float]], second: Mapping[Hashable, Sequence[float]], seed: int = 0
 ) -> Comparison:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from iqa_lightning.report.statistics import holm, paired_permutation, t_interval, variance_components
+from iqa_lightning.report.statistics import holm, paired_permutation, runs_interval, variance_components
 from iqa_lightning.report.sweep import COST, RUN, Results
 from iqa_lightning.report.tables import MEASURES
 
@@ -48,7 +48,7 @@ def summarise(results: Results, published: pd.DataFrame) -> Summary:
 
 def estimate(group: pd.DataFrame) -> dict[str, Any]:
     """Mean over runs with its interval; of a single run the interval of image sampling, where there is one."""
-    mean, low, high, n = t_interval(group["value"])
+    mean, low, high, n = runs_interval(group["value"], group[["order", "split"]])
     one = group[group["value"].notna()].iloc[:1]
     if n == 1 and one["low"].notna().all():
         return {"mean": mean, "low": one["low"].item(), "high": one["high"].item(), "n": n, "interval": "images"}

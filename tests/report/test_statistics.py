@@ -16,6 +16,7 @@ from iqa_lightning.report.statistics import (
     correlation,
     holm,
     paired_permutation,
+    runs_interval,
     t_interval,
     unit_ranks,
     variance_components,
@@ -211,6 +212,42 @@ def test_components_are_those_of_the_simulation_even_with_missing_runs() -> None
     assert means["order"] == pytest.approx(0.5, abs=0.08)
     assert means["split"] == pytest.approx(1.0, abs=0.12)
     assert means["rest"] == pytest.approx(0.25, abs=0.02)
+
+
+def test_an_interval_of_crossed_runs_by_hand() -> None:
+    """Mean squares of a 3 x 4 table without repetition: the variance of the mean is (MSo + MSs - MSr) / 12."""
+    rng, table = np.random.default_rng(9), crossed(3, 4)
+    cells = rng.normal(0, 2, (3, 1)) + rng.normal(0, 3, (1, 4)) + rng.normal(0, 1, (3, 4))
+    rows, columns, mean = cells.mean(1, keepdims=True), cells.mean(0, keepdims=True), cells.mean()
+    order, split = 4 * ((rows - mean) ** 2).sum() / 2, 3 * ((columns - mean) ** 2).sum() / 3
+    rest = ((cells - rows - columns + mean) ** 2).sum() / 6
+    assert min(order, split) > rest
+    variance = (order + split - rest) / 12
+    freedom = variance**2 / ((order / 12) ** 2 / 2 + (split / 12) ** 2 / 3)
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(variance)
+    found = runs_interval(cells.ravel(), table[["order", "split"]])
+    assert found == pytest.approx((mean, mean - half, mean + half, 12), rel=1e-6)
+
+
+def test_runs_of_one_order_have_a_plain_t_interval() -> None:
+    table = pd.DataFrame({"order": "a", "split": [1, 2, 3, 4]})
+    assert runs_interval([1.0, 4.0, NAN, 2.0], table) == t_interval([1.0, 4.0, 2.0])
+    assert runs_interval([0.5], table[:1]).n == 1
+    assert runs_interval([NAN], table[:1]).n == 0
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 1), (1, 6, 3)])
+def test_an_interval_of_crossed_runs_covers_the_truth(shape: tuple[int, int, int]) -> None:
+    rng, table, hits, naive = np.random.default_rng(10), crossed(*shape), 0, 0
+    for _ in range(500):
+        order, split = rng.normal(0, 0.7 * (shape[0] > 1), shape[0]), rng.normal(0, 1, shape[1])
+        y = order[table["order"]] + split[table["split"]] + rng.normal(0, 0.5, len(table))
+        _, low, high, _ = runs_interval(y, table[["order", "split"]])
+        hits += low <= 0 <= high
+        _, low, high, _ = t_interval(y)
+        naive += low <= 0 <= high
+    assert 0.93 <= hits / 500 <= 0.98  # on the wide side by construction
+    assert naive / 500 < 0.85
 
 
 def test_what_runs_cannot_tell_is_not_told() -> None:
