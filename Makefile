@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
-TABLE ?= open4
+TABLE ?= demo
+JOBS ?= 2
 DATA ?= stream=open4
 .PHONY: help install demo test test-fast check check-data bench reproduce-table clean
 
@@ -36,6 +37,12 @@ check: install  ## ruff, mypy (strict), import-linter
 
 check-data: install  ## what is missing, unreadable, leaking or twice on disk: make check-data DATA='stream=open4 paths.data=<folder>'
 	$(BIN)/python -m iqa_lightning.check $(DATA)
+
+reproduce-table: install  ## make missing runs of experiments/TABLE, JOBS at a time, and write its table (TABLE=demo JOBS=2)
+	$(BIN)/python -m iqa_lightning.reproduce table=$(TABLE) jobs=$(JOBS)
+
+bench: install  ## measure what the package promises about speed and memory; writes experiments/benchmarks/results
+	@for script in experiments/benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove the environment and all caches; outputs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

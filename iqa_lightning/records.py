@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 IDENTITY = {"dataset": pa.string(), "split": pa.string(), "image": pa.string(), "mos": pa.float64()}
+OPTIONAL = {"reference": pa.string()}  # images that share it show one content and are resampled together
 READOUTS = ("single", "latest", "oracle", "gated")
 DEVIATIONS = ("mos_std", "sigma")  # of methods that predict one: the human and the predicted standard deviation
 START = "start"
@@ -49,8 +50,8 @@ class RunFolder:
             t: Number of the task, from 1.
             task: Its name; data sets learnt jointly are joined with `+`.
             frame: One row per image, in stream order: `dataset`, `split` (`val` or `test`), `image`, `mos` (higher is
-                better), a column per readout, and where there are heads `score/<task>` and `gate/<task>`. NaN where
-                there is no prediction. Scores are stored as float32.
+                better), optionally `reference` (what is shown), a column per readout, and where there are heads
+                `score/<task>` and `gate/<task>`. NaN where there is no prediction. Scores are stored as float32.
 
         Returns:
             The file.
@@ -177,9 +178,11 @@ def checked(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     readouts = [name for name in READOUTS if name in names]
     deviations = [name for name in DEVIATIONS if name in names]
     heads = [name for name in names if re.fullmatch(r"(score|gate)/[A-Za-z0-9_+-]+", name)]
-    _check_columns(names, [*IDENTITY, *readouts, *deviations, *heads], readouts, source)
-    table = frame[[*IDENTITY, *readouts, *deviations, *heads]].reset_index(drop=True)
-    for name in ("dataset", "split", "image"):
+    texts = [name for name in ("dataset", "split", "image", *OPTIONAL) if name in names]
+    known = [*IDENTITY, *(name for name in OPTIONAL if name in names), *readouts, *deviations, *heads]
+    _check_columns(names, known, readouts, source)
+    table = frame[known].reset_index(drop=True)
+    for name in texts:
         if not all(isinstance(value, str) for value in table[name]):
             raise ValueError(f"{source}: column '{name}' holds something that is not text")
     for name in ("mos", *readouts, *deviations, *heads):
@@ -224,7 +227,7 @@ def _check_columns(names: list[str], known: list[str], readouts: list[str], sour
     if not readouts:
         raise ValueError(f"{source}: no readout column; expected one or more of {', '.join(READOUTS)}")
     if unknown := [name for name in names if name not in known]:
-        allowed = ", ".join([*IDENTITY, *READOUTS, *DEVIATIONS, "score/<task>", "gate/<task>"])
+        allowed = ", ".join([*IDENTITY, *OPTIONAL, *READOUTS, *DEVIATIONS, "score/<task>", "gate/<task>"])
         raise ValueError(f"{source}: column '{unknown[0]}' is not known; expected {allowed}")
     if len(set(names)) < len(names):
         raise ValueError(f"{source}: two columns have one name among {', '.join(names)}")
@@ -257,7 +260,7 @@ def _compare(first_name: str, first: pd.DataFrame, name: str, frame: pd.DataFram
         raise ValueError(f"{name} holds the readouts {readouts}, {first_name} holds {expected}: they are of two runs")
     if len(frame) != len(first):
         raise ValueError(f"{name} holds {len(frame)} rows, {first_name} holds {len(first)}: they are of two runs")
-    for column in IDENTITY:
+    for column in [*IDENTITY, *(name for name in OPTIONAL if name in frame and name in first)]:
         differs = frame[column].to_numpy() != first[column].to_numpy()
         if differs.any():
             row = int(np.argmax(differs))
@@ -266,7 +269,7 @@ def _compare(first_name: str, first: pd.DataFrame, name: str, frame: pd.DataFram
 
 
 def _parquet(table: pd.DataFrame) -> bytes:
-    kinds = [pa.field(name, IDENTITY.get(name, pa.float32())) for name in table.columns]
+    kinds = [pa.field(name, (IDENTITY | OPTIONAL).get(name, pa.float32())) for name in table.columns]
     # without pandas' own metadata, which changes with its version
     stored = pa.Table.from_pandas(table, schema=pa.schema(kinds), preserve_index=False, nthreads=1)
     sink = pa.BufferOutputStream()

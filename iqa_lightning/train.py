@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
-FREE = ("paths", "logger", "root", "cache", "cache_dir", "num_workers", "max_pixels")
-"""Config keys, at any depth, that change where things lie or how fast they go, but no result."""
 HINTS = (
     "does not have many workers",  # crops come out of a cache in memory
     "smaller than the logging interval",  # a task may be small
@@ -59,6 +57,7 @@ def run(cfg: DictConfig) -> None:
     quieten()
     pl.seed_everything(cfg.seed, verbose=False)
     stream = build_stream(cfg)
+    cfg.stream.order = stream.order  # an order by name is the same run as the order that it stands for
     order = "-".join(task.name for task in stream.tasks)
     names = (
         choices.get("experiment") or "none",
@@ -178,17 +177,17 @@ def keep_config(folder: Path, cfg: DictConfig) -> None:
         ValueError: naming each key that differs.
     """
     from iqa_lightning.records import write_bytes  # noqa: PLC0415  # pandas
+    from iqa_lightning.report.difference import config_changes  # noqa: PLC0415
 
     file = folder / "config.yaml"
     if not file.is_file():
         if is_first_process():
             write_bytes(file, OmegaConf.to_yaml(OmegaConf.create(plain(cfg))).encode())
         return
-    old, new = flat(OmegaConf.to_container(OmegaConf.load(file))), flat(plain(cfg))
-    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    changed = [key for key in changed if not set(key.split(".")) & set(FREE)]
+    old: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(file))  # type: ignore[assignment]  # it is a dict
+    changed = config_changes(old, plain(cfg))
     if changed:
-        lines = "\n".join(f"  {key}: {old.get(key)} there, {new.get(key)} now" for key in changed)
+        lines = "\n".join(f"  {key}: {there} there, {now} now" for key, (there, now) in changed.items())
         raise ValueError(
             f"{folder} holds a run of another config:\n{lines}\n"
             "take these back to go on with it, or choose another paths.output (or delete the folder)"
@@ -199,16 +198,6 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     """The config with all references resolved, as plain dictionaries."""
     content: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # it is a dict
     return content
-
-
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves by dotted key; a list is a leaf."""
-    if not isinstance(node, dict):
-        return {prefix: node}
-    leaves: dict[str, Any] = {}
-    for key, value in node.items():
-        leaves |= flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return leaves
 
 
 def shortened(order: str) -> str:

@@ -190,7 +190,8 @@ def image_columns(stream: TaskStream, name: str, part: str) -> dict[str, Any]:
     """What the records say of each image besides its scores."""
     data = stream.data[name]
     table = data.samples.table.iloc[data.part(part).rows]
-    return {"dataset": name, "split": part, "image": table["image"].to_numpy(), "mos": table["mos"].to_numpy()}
+    columns = {column: table[column].to_numpy() for column in ("image", "mos", "reference")}
+    return {"dataset": name, "split": part} | columns
 
 
 def carried(method: ContinualMethod) -> dict[str, int]:

@@ -15,11 +15,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from iqa_lightning.data.base import IQADataModule, Part
 from iqa_lightning.data.csv import CSVData
+from iqa_lightning.data.orders import named_order
 from iqa_lightning.data.pairs import InBatchPairs, ListedPairs, PairCollate, Pairs
 from iqa_lightning.data.samplers import EpochSampler, Key, SizeSampler
 from iqa_lightning.data.transforms import View
 
-Order = Sequence[str | Sequence[str]]
+Order = str | Sequence[str | Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,10 @@ class TaskStream(pl.LightningDataModule):
     """The tasks in order, as one Lightning data module for one fit over all of them.
 
     `tasks` maps the name of a data set to what builds its data module (a partial of its class); `order` picks from it:
-    a name is a task, a list of names is one joint task, null takes all as they stand. A data set that comes again is
-    a task of its own, called `<name>_2`. `split` (1 to 10) and `seed` fix all that is drawn. `splits` and `split_files`
-    (see `IQADataModule`) hold for every data set that does not set its own.
+    a name is a task, a list of names is one joint task, null takes all as they stand, `reverse` and `random:<seed>`
+    (`data/orders.py`) all in that order. A data set that comes again is a task of its own, called `<name>_2`. `split`
+    (1 to 10) and `seed` fix all that is drawn. `splits` and `split_files` (see `IQADataModule`) hold for every data set
+    that does not set its own.
 
     Raises:
         ValueError: an order that names what `tasks` does not hold, an empty order or schedule.
@@ -225,6 +227,7 @@ class TaskImages(Dataset[dict[str, Any]]):
 
 def checked_order(order: Order, tasks: Mapping[str, Any]) -> list[str | list[str]]:
     """The order as plain lists, or an error that names what is wrong in it."""
+    order = named_order(order, list(tasks)) if isinstance(order, str) else order
     plain: list[Any] = [list(item) if isinstance(item, list | tuple) else item for item in order]
     names = [name for item in plain for name in (item if isinstance(item, list) else [item])]
     unknown = [name for name in names if not isinstance(name, str) or name not in tasks]

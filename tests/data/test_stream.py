@@ -58,6 +58,13 @@ def test_without_an_order_all_tasks_come_as_they_stand() -> None:
     assert [task.name for task in named("b", "a").tasks] == ["b", "a"]
 
 
+def test_an_order_by_name_takes_all_tasks() -> None:
+    assert named("a", "b", "c", order="reverse").order == ["c", "b", "a"]
+    assert sorted(named("a", "b", "c", order="random:7").order) == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="williams is a list of orders"):
+        named("a", "b", order="williams")
+
+
 def test_nested_lists_are_joint_tasks() -> None:
     stream = named("a", "b", "c", order=[["a", "c"], "b"])
     assert [(task.name, task.datasets) for task in stream.tasks] == [("a+c", ("a", "c")), ("b", ("b",))]

@@ -1,0 +1,72 @@
+"""Task orders by name: one order for `stream.order=`, or a list of orders for a sweep.
+
+| name | orders |
+|---|---|
+| `default` | the tasks as they stand in the stream |
+| `reverse` | the same from the last to the first |
+| `random:<seed>` | a permutation drawn from a whole number |
+| `all` | every permutation; at most 5 tasks |
+| `williams` | a Williams design: T orders of T tasks, 2 T where T is odd |
+
+The last two are lists and cannot be the order of one run.
+"""
+
+import random
+import re
+from collections.abc import Sequence
+from itertools import permutations
+
+SINGLE = "default, reverse, random:<seed>"
+LONGEST = 5  # 120 permutations; six tasks already have 720
+
+
+def named_order(name: str, tasks: Sequence[str]) -> list[str]:
+    """The one order that `name` stands for.
+
+    Raises:
+        ValueError: The name is not known, or stands for a list of orders.
+    """
+    if name == "default":
+        return list(tasks)
+    if name == "reverse":
+        return list(reversed(tasks))
+    if match := re.fullmatch(r"random:(\d+)", name):
+        draw = random.Random(int(match[1]))  # noqa: S311  # an order is no secret
+        return sorted(tasks, key=lambda _: draw.random())  # of Python's draws only `random()` never changes
+    if name in ("all", "williams"):
+        raise ValueError(
+            f"stream.order={name} is a list of orders, and a run takes one: sweep over them with a runs.yaml "
+            f"(`python -m iqa_lightning.reproduce`), or choose {SINGLE} or a list of {list(tasks)}"
+        )
+    raise ValueError(f"stream.order={name} is not known: choose {SINGLE} or a list of {list(tasks)}")
+
+
+def expand_orders(name: str, tasks: Sequence[str]) -> list[list[str]]:
+    """All orders that `name` stands for; a list of one for the name of a single order.
+
+    Raises:
+        ValueError: The name is not known, or `all` is asked of a long stream.
+    """
+    if name == "williams":
+        return williams(tasks)
+    if name != "all":
+        return [named_order(name, tasks)]
+    if len(tasks) > LONGEST:
+        raise ValueError(
+            f"order 'all' takes {LONGEST} tasks at most and there are {len(tasks)}: use williams or random:<seed>"
+        )
+    return [list(order) for order in permutations(tasks)]
+
+
+def williams(tasks: Sequence[str]) -> list[list[str]]:
+    """Orders in which each task stands once (T odd: twice) at each position and directly after each other task.
+
+    The first order is `tasks` itself. E. J. Williams, Australian Journal of Chemistry 2 (1949),
+    https://doi.org/10.1071/CH9490149: neighbours in 0, T-1, 1, T-2, ... have all differences modulo T once each when T
+    is even, so its T cyclic shifts are balanced; when T is odd, they are together with their mirror images.
+    """
+    count = len(tasks)
+    zigzag = [i // 2 if i % 2 == 0 else count - 1 - i // 2 for i in range(count)]
+    label = {place: tasks[i] for i, place in enumerate(zigzag)}  # so that the first order is the given one
+    shifts = [[label[(place + shift) % count] for place in zigzag] for shift in range(count)]
+    return shifts if count % 2 == 0 or count == 1 else shifts + [list(reversed(order)) for order in shifts]

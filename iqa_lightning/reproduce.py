@@ -1,0 +1,275 @@
+"""experiments/<table> -> missing runs -> table.md, table.tex, results/*.csv: ours beside the published numbers.
+
+`python -m iqa_lightning.reproduce table=<name> jobs=2` trains what `runs.yaml` asks for and is not finished, then
+writes the table from the records alone. `diff=[<run>,<run>]` compares two runs instead. No torch in this process.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import hydra
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from iqa_lightning.records import RunFolder
+
+CONF = Path(__file__).resolve().parent / "conf"  # in a wheel
+CONF = CONF if CONF.is_dir() else CONF.parents[1] / "conf"  # in a checkout
+GRID = {"experiment": None, "methods": None, "orders": ["default"], "splits": [1], "seeds": [0], "overrides": []}
+"""Keys of runs.yaml with their defaults; the first two have none."""
+SOURCES = ("runs", "records", "results")
+
+Order = list[Any]  # names of data sets; a list in it is a joint task
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a grid: `words` are the overrides of its training, `config` is what they compose to."""
+
+    method: str
+    order: Order
+    split: int
+    seed: int
+    words: tuple[str, ...]
+    config: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.method} {'-'.join(map(joined, self.order))} split{self.split} seed{self.seed}"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="reproduce")
+def main(cfg: "DictConfig") -> None:
+    """Make a table, or compare two runs.
+
+    Raises:
+        SystemExit: Something is wrong with the files of the table or with the runs, or a run failed.
+    """
+    try:
+        if cfg.diff is not None:
+            compare(list(cfg.diff), cfg.resamples)
+            return
+        failed = reproduce(cfg)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None
+    if failed:
+        raise SystemExit("\n".join(["runs that failed:", *failed]))
+
+
+def reproduce(cfg: "DictConfig") -> list[str]:
+    """Make the missing runs and write the table; one line for each run that failed.
+
+    Raises:
+        ValueError: naming the file of the table, or the run, that is wrong.
+    """
+    from iqa_lightning.report.sweep import collect, read_results, write_results  # noqa: PLC0415  # pandas, scipy
+
+    folder, output, source = Path(cfg.experiments) / str(cfg.table), Path(cfg.output), str(cfg["from"])
+    if source not in SOURCES or cfg.jobs < 1:
+        raise ValueError(f"from={source} jobs={cfg.jobs}: from is one of {', '.join(SOURCES)}, jobs 1 or more")
+    grid = read_grid(folder / "runs.yaml")
+    runs, failed = planned_runs(grid, list(cfg.overrides)), []
+    if source != "results":
+        if source == "runs":
+            finished = finished_runs(runs, output, grid["experiment"])
+            failed = make([run for run in runs if str(run) not in finished], cfg.jobs, output, grid["experiment"])
+        finished = finished_runs(runs, output, grid["experiment"])
+        if not finished:
+            raise ValueError("\n".join([f"no run of {folder}/runs.yaml is finished under {output}", *failed]))
+        write_results(folder / "results", collect(list(finished.values()), cfg.resamples))
+    write_table(folder, runs, read_results(folder / "results"))
+    return failed
+
+
+def write_table(folder: Path, runs: "Sequence[Run]", results: Any) -> None:
+    """Write what follows from the results of runs: summary, tests, variances, table.md, table.tex."""
+    from iqa_lightning.records import write_bytes  # noqa: PLC0415  # pandas
+    from iqa_lightning.report.paper import latex, markdown  # noqa: PLC0415
+    from iqa_lightning.report.sweep import csv_bytes  # noqa: PLC0415
+    from iqa_lightning.report.verdicts import missing_runs, read_published, summarise  # noqa: PLC0415
+
+    summary = summarise(results, read_published(folder / "published.csv"))
+    names = ({"method": label(run), "order": ">".join(map(joined, run.order))} for run in runs)
+    planned = [name | {"split": run.split, "seed": run.seed} for name, run in zip(names, runs, strict=True)]
+    for name, table in (("summary", summary.lines), ("tests", summary.tests), ("variance", summary.variance)):
+        write_bytes(folder / "results" / f"{name}.csv", csv_bytes(table))
+    name = folder.resolve().name
+    write_bytes(folder / "table.md", (text := markdown(name, summary, missing_runs(planned, results.runs))).encode())
+    write_bytes(folder / "table.tex", latex(name, summary).encode())
+    print(f"{text}\nwritten: {folder / 'table.md'}")
+
+
+def read_grid(file: Path) -> dict[str, Any]:
+    """The grid of a table.
+
+    Raises:
+        ValueError: The file is missing, or a key of it is.
+    """
+    from omegaconf import OmegaConf  # noqa: PLC0415
+
+    if not file.is_file():
+        raise ValueError(
+            f"{file} is missing: table=<name> is a folder of `experiments` that holds the grid of its runs"
+        )
+    given: Any = OmegaConf.to_container(OmegaConf.load(file))
+    if not isinstance(given, dict) or (unknown := sorted(given.keys() - GRID.keys())):
+        raise ValueError(f"{file}: {unknown if isinstance(given, dict) else given} not known; keys: {', '.join(GRID)}")
+    grid: dict[str, Any] = GRID | given
+    for key, value in grid.items():
+        if value is None or (key != "experiment" and not isinstance(value, list)):
+            raise ValueError(f"{file}: {key} is {value}; expected {'a name' if key == 'experiment' else 'a list'}")
+    return grid
+
+
+def planned_runs(grid: dict[str, Any], overrides: list[str]) -> list[Run]:
+    """All runs of a grid, each with the config that its training will have."""
+    from hydra import compose  # noqa: PLC0415
+    from omegaconf import OmegaConf  # noqa: PLC0415
+
+    runs = []
+    for method in grid["methods"]:
+        words = (f"experiment={grid['experiment']}", f"method={method}", *grid["overrides"], *overrides)
+        cfg = compose("train", list(words))
+        names = list(cfg.stream.get("tasks") or [Path(folder).name for folder in cfg.stream.folders])
+        for order, split, seed in product(orders_of(grid["orders"], names), grid["splits"], grid["seeds"]):
+            cfg.stream.order, cfg.split, cfg.seed = order, split, seed
+            config: Any = OmegaConf.to_container(cfg, resolve=True)
+            last = (f"stream.order={listed(order)}", f"split={split}", f"seed={seed}")
+            runs.append(Run(method, order, split, seed, (*words, *last), config))
+    return runs
+
+
+def orders_of(entries: Sequence[Any], names: list[str]) -> list[Order]:
+    """The orders that the entries of a grid stand for, each once."""
+    from iqa_lightning.data.orders import expand_orders  # noqa: PLC0415
+
+    orders: list[Order] = []
+    for entry in entries:
+        for order in expand_orders(entry, names) if isinstance(entry, str) else [list(entry)]:
+            if order not in orders:
+                orders.append(order)
+    return orders
+
+
+def finished_runs(runs: Sequence[Run], output: Path, experiment: str) -> "dict[str, RunFolder]":
+    """The finished ones of the planned runs, in their order, with their folders.
+
+    Raises:
+        ValueError: A folder holds a finished run of another config.
+    """
+    from iqa_lightning.report.difference import config_changes  # noqa: PLC0415  # pandas
+
+    there = {
+        (method, str(order), split, seed): run for method, order, split, seed, run in found_runs(output, experiment)
+    }
+    finished = {}
+    for run in runs:
+        folder = there.get((run.method, str(run.order), run.split, run.seed))
+        if folder is None:
+            continue
+        if changed := config_changes(read_config(folder.path) or run.config, run.config):
+            lines = "\n".join(f"  {key}: {old} there, {new} in the grid" for key, (old, new) in changed.items())
+            raise ValueError(
+                f"{folder.path} is a run of another config:\n{lines}\ntake these into runs.yaml or overrides=[...], "
+                "choose another output=, or delete the folder"
+            )
+        finished[str(run)] = folder
+    return finished
+
+
+def found_runs(output: Path, experiment: str) -> "Iterator[tuple[str, Order, int, int, RunFolder]]":
+    """Every finished run of an experiment: method, order, split, seed, folder."""
+    from iqa_lightning.records import RunFolder  # noqa: PLC0415  # pandas
+
+    for path in sorted((output / experiment).glob("*/*/split*/seed*/summary.json")):
+        summary = (folder := RunFolder(path.parent)).read_summary()
+        if summary.get("finished"):
+            yield summary["method"], summary["order"], summary["split"], summary["seed"], folder
+
+
+def make(runs: Sequence[Run], jobs: int, output: Path, experiment: str) -> list[str]:
+    """Train `runs`, `jobs` at a time, each on its share of the cores; one line for each that failed."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    env = os.environ | {"OMP_NUM_THREADS": str(max(1, cores // jobs)), "PYTHONUNBUFFERED": "1"}
+    logs = output / experiment / "logs"
+
+    def train(run: Run) -> str | None:
+        start, log = monotonic(), logs / f"{str(run).replace(' ', '_')[:200]}.log"
+        command = [sys.executable, "-m", "iqa_lightning.train", *run.words, f"paths.output={quoted(output)}"]
+        with log.open("w") as file:
+            call = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=env, check=False)  # noqa: S603  # ours
+        print(f"{'FAILED' if call.returncode else 'done'}: {run} ({monotonic() - start:.0f} s)", flush=True)
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        return f"  {run}: {(lines or ['it said nothing'])[-1]} (all of it in {log})" if call.returncode else None
+
+    if runs:
+        print(f"{len(runs)} runs to make, {jobs} at a time", flush=True)
+        logs.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(jobs) as pool:
+        return [failure for failure in pool.map(train, runs) if failure]
+
+
+def compare(folders: list[str], resamples: int) -> None:
+    """Print what differs between two runs.
+
+    Raises:
+        ValueError: They are not two, or not runs that can be compared.
+    """
+    from iqa_lightning.records import RunFolder  # noqa: PLC0415  # pandas
+    from iqa_lightning.report.difference import cell_differences, config_changes, moved_images  # noqa: PLC0415
+
+    if len(folders) != 2:
+        raise ValueError(f"diff={folders}: give two run folders, as in 'diff=[<run>,<run>]'")
+    first, second = (RunFolder(folder).predictions() for folder in folders)
+    changes = config_changes(*(read_config(Path(folder)) for folder in folders))
+    synthetic = any(RunFolder(folder).read_summary().get("synthetic") for folder in folders)
+    print(f"first   {folders[0]}\nsecond  {folders[1]}\n\nconfig{'' if changes else ': no difference'}")
+    for key, (old, new) in changes.items():
+        print(f"  {key}: {old} -> {new}")
+    target = " (synthetic target)" if synthetic else ""
+    for title, table in (
+        (f"SRCC{target}, second - first, 95 % interval", cell_differences(first, second, resamples)),
+        (f"images whose rank moved most{target}", moved_images(first, second)),
+    ):
+        print(f"\n{title}\n{table.to_string(index=False, float_format='%.3f', na_rep='-')}")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config that a run was made with; empty where it is not there."""
+    from omegaconf import OmegaConf  # noqa: PLC0415
+
+    file = folder / "config.yaml"
+    config: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
+    return dict(config)
+
+
+def joined(task: Any) -> str:
+    """The name of a task of an order."""
+    return task if isinstance(task, str) else "+".join(task)
+
+
+def listed(order: Order) -> str:
+    """An order as Hydra reads it."""
+    return f"[{','.join(task if isinstance(task, str) else listed(task) for task in order)}]"
+
+
+def quoted(path: Path) -> str:
+    """A path as Hydra reads it, whatever signs it holds."""
+    return "'" + str(path).replace("'", r"\'") + "'"
+
+
+def label(run: Run) -> str:
+    """The method of a run as tables call it."""
+    return run.method if all(isinstance(task, str) for task in run.order) else f"{run.method} (joint)"
+
+
+if __name__ == "__main__":
+    main()

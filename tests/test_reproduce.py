@@ -1,0 +1,348 @@
+"""From records to a table: runs written by hand, no training; one table through the command line with real runs."""
+
+import itertools
+import math
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from scipy import stats
+
+from iqa_lightning.metrics.matrices import derive
+from iqa_lightning.records import RunFolder
+from iqa_lightning.reproduce import compare, planned_runs, read_grid, reproduce
+from tests.walks import ROOT, TINY, call
+
+ORDER = ["compression", "blur", "noise", "tone"]  # of the demo stream
+HEADER = "method,readout,dataset,metric,value,source,certainty"
+GRID = """\
+experiment: demo
+methods: [tsn_iqa, sh_cl]
+orders: [default, reverse]
+splits: [1, 2]
+"""
+
+
+def write_run(output: Path, method: str, order: list[str], split: int = 1, seed: int = 0, **options) -> RunFolder:
+    """A finished run whose scores are its ratings with noise, 12 contents of 3 test images a data set."""
+    folder = RunFolder(output / "demo" / method / "-".join(order) / f"split{split}" / f"seed{seed}")
+    rng = np.random.default_rng([split, seed, len(method), order.index("blur")])
+    images = np.random.default_rng(split)
+    rows = [
+        {"dataset": name, "split": part, "image": f"{part}{i}", "mos": images.uniform(0, 99), "reference": f"r{i % 12}"}
+        for name in order
+        for part, count in (("val", 6), ("test", 36))
+        for i in range(count)
+    ]  # fmt: skip
+    table = pd.DataFrame(rows)
+    for t, task in enumerate(["start", *order]):
+        noise = options.get("noise", 30) + 20 * np.array([t < order.index(name) + 1 for name in table["dataset"]])
+        score = table["mos"] + rng.normal(0, 1, len(table)) * noise
+        readouts = {"latest": score, "gated": score + rng.normal(0, 5, len(table))} if method != "sh_cl" else {}
+        folder.write_predictions(t, task, table.assign(**(readouts or {"single": score})))
+    cost = {"train_seconds": 60.0 + split, "images_seen": 1000, "forwards_eval": 500, "parameters_added": 7}
+    folder.write_summary({
+        "method": method, "order": order, "split": split, "split_hash": options.get("split_hash", f"hash{split}"),
+        "seed": seed, "git": "abc", "finished": True, "synthetic": options.get("synthetic", True),
+        "cost": cost | {"bytes_stored": 10**6},
+    })  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table whose runs are all there."""
+    home = tmp_path_factory.mktemp("made")
+    folder = home / "experiments" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "runs.yaml").write_text(GRID)
+    (folder / "published.csv").write_text(f"{HEADER}\n")
+    for method, order, split in itertools.product(("tsn_iqa", "sh_cl"), (ORDER, ORDER[::-1]), (1, 2)):
+        write_run(home / "outputs", method, order, split, noise=10 if method == "tsn_iqa" else 40)
+    return home
+
+
+@pytest.fixture
+def table(made: Path, tmp_path: Path) -> Path:
+    """A copy of that table, with its runs, for one test."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "experiments" / "tiny"
+
+
+def build(folder: Path, *words: str) -> list[str]:
+    """The command in this process."""
+    tmp = folder.parents[1]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        places = [f"experiments={tmp / 'experiments'}", f"output={tmp / 'outputs'}", f"table={folder.name}"]
+        return reproduce(compose("reproduce", [*places, "resamples=100", *words]))
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    files = [folder / "table.md", folder / "table.tex", *sorted((folder / "results").iterdir())]
+    return {file.name: file.read_bytes() for file in files}
+
+
+def summary(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "results" / "summary.csv").set_index(["method", "readout", "measure"])
+
+
+def test_a_table_comes_from_the_records_alone(table: Path) -> None:
+    assert build(table) == []  # nothing is missing, so nothing is trained
+    text = (table / "table.md").read_text()
+    assert "**Synthetic targets" in text
+    assert "Synthetic targets" in (table / "table.tex").read_text()
+    header = "| method | readout | n | compression | blur | noise | tone "
+    header += "| mSRCC | mPI | mSI | mPSI | forgetting | BWT | FWT | minutes |"
+    assert header in text
+    rows = [line.split(" | ")[:3] for line in text.split(header)[1].split("\n\n")[0].splitlines()[2:]]
+    assert rows == [["| tsn_iqa", "latest", "4"], ["| tsn_iqa", "gated", "4"], ["| sh_cl", "single", "4"]]
+    made = ["cells.csv", "measures.csv", "runs.csv", "summary.csv", "tests.csv", "variance.csv"]
+    assert list(written(table)) == ["table.md", "table.tex", *made]
+
+
+def test_means_and_intervals_are_those_of_the_runs(table: Path) -> None:
+    (table / "runs.yaml").write_text(GRID.replace(", reverse", ""))
+    build(table)
+    runs = sorted(table.parents[1].glob("outputs/demo/sh_cl/compression-*/*/*"))
+    derived = [derive(RunFolder(run).predictions()) for run in runs]
+    lines = summary(table)
+    for measure, values in (
+        ("msrcc", [entry["readouts"]["single"]["msrcc"] for entry in derived]),
+        ("fwt", [entry["readouts"]["single"]["fwt"] for entry in derived]),
+        ("srcc/blur", [entry["srcc"]["single"]["blur"].iloc[-1] for entry in derived]),
+        ("train_seconds", [61, 62]),
+    ):
+        line = lines.loc["sh_cl", "single", measure]
+        low, high = stats.t.interval(0.95, 1, np.mean(values), stats.sem(values))
+        assert (line["mean"], line["low"], line["high"]) == pytest.approx((np.mean(values), low, high), abs=1e-5)
+        assert (line["n"], line["interval"], line["verdict"]) == (2, "runs", "no certified number")
+
+
+def test_cells_hold_the_matrices_and_intervals_by_content(table: Path) -> None:
+    build(table)
+    cells = pd.read_csv(table / "results" / "cells.csv")
+    rows = cells[(cells["method"] == "tsn_iqa") & (cells["order"] == ">".join(ORDER)) & (cells["split"] == 2)]
+    run = RunFolder(next(table.parents[1].glob("outputs/demo/tsn_iqa/compression*/split2/seed0")))
+    derived = derive(run.predictions())
+    for kind in ("srcc", "stability"):
+        for readout, matrix in derived[kind].items():
+            found = rows[rows["readout"] == readout].pivot(index="after", columns="dataset", values=kind)
+            np.testing.assert_allclose(found.loc[matrix.index, matrix.columns], matrix, atol=1e-6)
+    assert set(rows["contents"]) == {12}
+    assert set(rows["n"]) == {36}
+    assert ((rows["srcc_low"] < rows["srcc"]) & (rows["srcc"] < rows["srcc_high"])).mean() > 0.95
+
+
+def test_built_again_no_byte_changes_with_or_without_the_runs(table: Path) -> None:
+    build(table)
+    first = written(table)
+    build(table, "from=records")
+    assert written(table) == first
+    for path in (table.parents[1] / "outputs").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    (table / "table.md").unlink()
+    build(table, "from=results")
+    assert written(table) == first
+
+
+def test_verdicts(table: Path) -> None:
+    build(table)
+    mean = summary(table)["mean"]
+    low = summary(table)["low"]
+    close, inside = mean["sh_cl", "single", "msrcc"] + 0.009, low["sh_cl", "single", "srcc/blur"] + 0.001
+    assert mean["sh_cl", "single", "srcc/blur"] - inside > 0.01
+    rows = [
+        f"sh_cl,single,,mSRCC,{close:.6f},a paper,second-hand",
+        f"sh_cl,single,blur,SRCC,{inside:.6f},a paper,second-hand",
+        "tsn_iqa,gated,blur,SRCC,-0.9,a paper,second-hand",
+        "tsn_iqa,gated,tone,SRCC,0.5,a paper,doubtful (unchecked)",
+        "tsn_iqa,gated,,mPI,,,not certified: leave the published column empty",
+        "lwf,gated,blur,SRCC,0.8,a paper,second-hand",
+    ]
+    (table / "published.csv").write_text("\n".join([HEADER, *rows, ""]))
+    build(table, "from=results")
+    said = summary(table)["verdict"]
+    assert said["sh_cl", "single", "msrcc"] == "reproduced"
+    assert said["sh_cl", "single", "srcc/blur"] == "within interval"
+    assert said["tsn_iqa", "gated", "srcc/blur"] == "differs"
+    assert said["tsn_iqa", "gated", "srcc/tone"] == said["tsn_iqa", "gated", "mpi"] == "no certified number"
+    assert said["lwf", "gated", "srcc/blur"] == "not attempted"
+    assert math.isnan(summary(table)["published"]["tsn_iqa", "gated", "srcc/tone"])  # never a target
+    text = (table / "table.md").read_text()
+    assert re.search(r"\| lwf \| gated \| srcc/blur \| 0.800 \| - \| 0 \| not attempted \|", text)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("sh_cl,single,blur,SROC,0.8,x,y", "row 1: metric 'SROC'"),
+        ("sh_cl,single,blur,SRCC,about 0.8,x,y", "row 1: value 'about 0.8'"),
+        ("a,single,b,SRCC,1,x,y\na,single,b,srcc,1,x,y", "row 2: this number is there twice"),
+    ],
+)
+def test_wrong_published_rows_are_named(table: Path, row: str, words: str) -> None:
+    (table / "published.csv").write_text(f"{HEADER}\n{row}\n")
+    with pytest.raises(ValueError, match=words):
+        build(table)
+
+
+def test_tests_between_methods_pair_the_blocks(table: Path) -> None:
+    build(table)
+    test = pd.read_csv(table / "results" / "tests.csv").set_index("measure").loc["msrcc"]
+    means = summary(table)["mean"]
+    assert (test["first"], test["second"], test["blocks"]) == ("tsn_iqa", "sh_cl", 4)
+    expected = means["tsn_iqa", "gated", "msrcc"] - means["sh_cl", "single", "msrcc"]
+    assert test["difference"] == pytest.approx(expected, abs=2e-6)
+    assert test["p"] == 2 / 16  # all four differences have one sign: the smallest p that four blocks allow
+    assert "| 0.125 | 0.125 | not distinguishable |" in (table / "table.md").read_text()
+
+
+def test_missing_runs_are_listed_and_one_run_has_the_interval_of_its_images(table: Path) -> None:
+    for path in (table.parents[1] / "outputs/demo/sh_cl").rglob("summary.json"):
+        if "compression-" not in str(path) or "split1" not in str(path):
+            path.unlink()
+    build(table, "from=records")
+    line = summary(table).loc["sh_cl", "single", "msrcc"]
+    assert (line["n"], line["interval"]) == (1, "images")
+    assert line["low"] < line["mean"] < line["high"]
+    text = (table / "table.md").read_text()
+    assert text.split("## Runs without results")[1].count("| sh_cl |") == 3
+
+
+def test_other_images_under_the_same_split_are_refused(table: Path) -> None:
+    write_run(table.parents[1] / "outputs", "sh_cl", ORDER[::-1], 2, split_hash="another")
+    with pytest.raises(ValueError, match=r"split 2 of blur, .* holds other images .*hash2.*another"):
+        build(table)
+
+
+def test_a_finished_run_of_another_config_is_refused(table: Path) -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        run = planned_runs(read_grid(table / "runs.yaml"), [])[0]
+    folder = next(table.parents[1].glob("outputs/demo/tsn_iqa/compression*/split1/seed0"))
+    from omegaconf import OmegaConf
+
+    OmegaConf.save(OmegaConf.create(run.config), folder / "config.yaml")
+    build(table)
+    OmegaConf.save(OmegaConf.create(run.config | {"select_best": False}), folder / "config.yaml")
+    with pytest.raises(ValueError, match="select_best: False there, True in the grid"):
+        build(table)
+    assert build(table, "from=results") == []
+
+
+def test_human_ratings_are_not_called_synthetic(table: Path) -> None:
+    for path in (table.parents[1] / "outputs").rglob("summary.json"):
+        RunFolder(path.parent).write_summary({"synthetic": False})
+    build(table)
+    assert "ynthetic" not in (table / "table.md").read_text() + (table / "table.tex").read_text()
+
+
+@pytest.mark.parametrize(
+    ("grid", "words"),
+    [
+        ("methods: [sh_cl]", "experiment is None"),
+        ("experiment: demo\nmethods: sh_cl", "methods is sh_cl; expected a list"),
+        ("experiment: demo\nmethods: [sh_cl]\nsplit: [1]", "split"),
+        ("- a", "not known"),
+    ],
+)
+def test_a_wrong_grid_is_refused(table: Path, grid: str, words: str) -> None:
+    (table / "runs.yaml").write_text(grid)
+    with pytest.raises(ValueError, match=words):
+        build(table)
+
+
+def test_a_grid_expands_orders_once_each(table: Path) -> None:
+    (table / "runs.yaml").write_text(
+        'experiment: demo\nmethods: [sh_cl]\norders: [default, williams, reverse, "random:1", [blur, [noise, tone]]]\n'
+    )
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        runs = planned_runs(read_grid(table / "runs.yaml"), ["schedule.finetune.epochs=1"])
+    orders = [run.order for run in runs]
+    assert orders[0] == ORDER
+    assert (
+        len(orders) == len({str(order) for order in orders}) == 6
+    )  # default and reverse are two of the four of williams
+    assert runs[-1].words[-3] == "stream.order=[blur,[noise,tone]]"
+    assert runs[-1].config["schedule"]["finetune"]["epochs"] == 1
+    assert runs[-1].config["stream"]["order"] == ["blur", ["noise", "tone"]]
+
+
+def test_two_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = write_run(tmp_path, "tsn_iqa", ORDER)
+    other = write_run(tmp_path, "mh_cl", ORDER)
+    last = other.predictions()["tone"]
+    row = last.index[(last["dataset"] == "noise") & (last["split"] == "test")][7]
+    lowest = RunFolder(one.path).predictions()["tone"]
+    lowest.loc[row, "gated"] = -1e6
+    one.write_predictions(4, "tone", lowest)
+    last.loc[row, "gated"] = 1e6
+    other.write_predictions(4, "tone", last)
+    for folder, rate in ((one, 0.1), (other, 0.2)):
+        (folder.path / "config.yaml").write_text(f"method: {{lr: {rate}}}\npaths: {{output: {rate}}}\n")
+    compare([str(one.path), str(other.path)], 100)
+    said = capsys.readouterr().out
+    assert "method.lr: 0.1 -> 0.2" in said
+    assert "paths" not in said
+    assert "synthetic target" in said
+    moved = said.split("images whose rank moved most")[1].splitlines()[2].split()
+    assert moved[2] == last.loc[row, "image"]
+    assert float(moved[-1]) == pytest.approx(35 / 36, abs=1e-3)  # from the first to the last of 36
+    cells = [line.split() for line in said.splitlines() if line.strip().startswith("gated")]
+    found = next(line for line in cells if line[1:3] == ["tone", "noise"])
+    expected = [derive(folder.predictions())["srcc"]["gated"].loc["tone", "noise"] for folder in (one, other)]
+    assert [float(value) for value in found[3:6]] == pytest.approx([*expected, expected[1] - expected[0]], abs=6e-4)
+
+
+def test_runs_of_other_images_have_no_difference(tmp_path: Path) -> None:
+    one, other = write_run(tmp_path, "tsn_iqa", ORDER, 1), write_run(tmp_path, "tsn_iqa", ORDER[::-1], 2)
+    with pytest.raises(ValueError, match="do not hold the same test images"):
+        compare([str(one.path), str(other.path)], 20)
+    with pytest.raises(ValueError, match="give two run folders"):
+        compare([str(one.path)], 20)
+
+
+def test_help_answers_without_torch() -> None:
+    block = "import sys; sys.modules['torch'] = None; sys.modules['pandas'] = None; sys.argv[0] = 'x'; "
+    code = f"{block}import runpy; runpy.run_module('iqa_lightning.reproduce', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "table: demo" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_table_from_nothing_through_the_command_line(tmp_path: Path) -> None:
+    """Two tiny runs, and one that cannot work: it ends in the report and does not stop the others."""
+    folder = tmp_path / "experiments" / "tiny"
+    folder.mkdir(parents=True)
+    words = [*TINY, "pairs.min_images=0", "schedule.warmup.epochs=0", "schedule.finetune.epochs=1", "view.crop=16"]
+    words = [word for word in words if word != "view.crop=32"]
+    lines = [
+        "experiment: demo",
+        "methods: [sh_cl]",
+        "orders: [[blur, noise], [noise, blur], [tone, zebra]]",
+        "overrides:",
+    ]
+    (folder / "runs.yaml").write_text("\n".join([*lines, *(f"- {word}" for word in words)]))
+    (folder / "published.csv").write_text(f"{HEADER}\n")
+    output = str(tmp_path / "out (it's new)").replace("'", r"\'")
+    command = [f"experiments={tmp_path / 'experiments'}", f"output='{output}'", "table=tiny", "resamples=50"]
+    done = call(*command, "jobs=2", module="reproduce", check=False)
+    assert done.returncode == 1
+    assert "FAILED: sh_cl tone-zebra" in done.stdout
+    assert "'zebra'" in done.stderr
+    assert done.stdout.count("done: ") == 2
+    first = written(folder)
+    assert "| sh_cl | single | 2 |" in first["table.md"].decode()
+    assert "| sh_cl | tone>zebra | 1 | 0 |" in first["table.md"].decode()
+    for checkpoint in tmp_path.rglob("*.ckpt"):
+        checkpoint.unlink()
+    again = call(*command, "from=records", module="reproduce")
+    assert "done: " not in again.stdout
+    assert written(folder) == first
