@@ -19,7 +19,7 @@ def yamls(group: str) -> list[str]:
 
 def test_every_group_is_covered_here() -> None:
     covered = {"data", "stream", "method", "backbone", "schedule", "view", "pairs", "trainer", "logger", "paths"}
-    assert {path.name for path in CONF.iterdir() if path.is_dir()} == covered | {"experiment", "tuned"}
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} == covered | {"experiment", "tuned", "tuned_method"}
 
 
 @pytest.mark.parametrize("name", yamls("stream"))
@@ -94,9 +94,10 @@ def test_experiment(name: str) -> None:
     assert build_stream(composed(f"experiment={name}")).num_epochs > 0
 
 
-@pytest.mark.parametrize("name", yamls("tuned"))
+@pytest.mark.parametrize("name", [*yamls("tuned"), *yamls("tuned_method")])
 def test_tuned(name: str) -> None:
-    schedule, method = name.split("/")
-    node = OmegaConf.load(CONF / "tuned" / f"{name}.yaml")
-    cfg = composed(f"schedule={schedule}", f"method={method}")
-    assert OmegaConf.merge(cfg, node) == cfg, "its values arrive in the run"
+    """A method that is unlike the others has values of its own, all others those of the schedule."""
+    schedule, _, method = name.partition("/")
+    group = "tuned_method" if method else "tuned"
+    cfg = composed(f"schedule={schedule}", f"method={method or 'mh_cl'}")
+    assert OmegaConf.merge(cfg, OmegaConf.load(CONF / group / f"{name}.yaml")) == cfg, "its values arrive in the run"

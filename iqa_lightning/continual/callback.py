@@ -46,7 +46,9 @@ class ContinualLearning(Callback):
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        trainer.fit_loop.max_epochs = stream_of(trainer).num_epochs
+        stream = stream_of(trainer)
+        stream.serve(method_of(pl_module).material)
+        trainer.fit_loop.max_epochs = stream.num_epochs
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -72,7 +74,8 @@ class ContinualLearning(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        self.images += len(batch["image"]) * trainer.world_size
+        shown = len(batch["image"]) + (len(batch["memory"]["image"]) if "memory" in batch else 0)
+        self.images += shown * trainer.world_size
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -90,10 +93,10 @@ class ContinualLearning(Callback):
             self.records.write_summary({"finished": True})
 
     def validate(self, trainer: pl.Trainer, method: ContinualMethod, position: Position) -> None:
-        """SRCC on the validation part of each data set of the current task; their mean selects the best epoch."""
+        """SRCC on the validation part of each data set that the task learns; their mean selects the best epoch."""
         stream = stream_of(trainer)
         values = {}
-        for name in position.task.datasets:
+        for name in stream.validation_sets(position.task):
             loader = stream.evaluation_dataloader(name, "val")
             columns = predict(method, loader, position.task.t, lambda batch: {"score": method.score(batch["image"])})
             values[name] = srcc(columns["score"], stream.data[name].part("val").mos.numpy())
@@ -128,7 +131,8 @@ class ContinualLearning(Callback):
             return
         self.records.write_predictions(t, task, pd.concat(parts, ignore_index=True))
         derived = derive(self.records.predictions())
-        self.records.write_summary(self.identity | {"finished": False, "cost": self.cost | carried(method)})
+        cost = self.cost | carried(method, stream.kept_bytes(t))
+        self.records.write_summary(self.identity | {"finished": False, "cost": cost})
         self.records.write_derived(derived)
         if self.draw:
             self.records.write_figure("srcc", self.draw(derived["srcc"], "SRCC", stream.synthetic))
@@ -194,10 +198,10 @@ def image_columns(stream: TaskStream, name: str, part: str) -> dict[str, Any]:
     return {"dataset": name, "split": part} | columns
 
 
-def carried(method: ContinualMethod) -> dict[str, int]:
-    """What a method carries over tasks: parameters that one more task adds, bytes of all its state.
+def carried(method: ContinualMethod, images: int) -> dict[str, int]:
+    """What a method carries over tasks: parameters that one more task adds, bytes of all its state and `images`.
 
     A network that a teacher or a gate shares with the student counts once.
     """
     stored = {tensor.data_ptr(): tensor.nbytes for tensor in method.state_dict().values()}
-    return {"parameters_added": method.added_parameters(), "bytes_stored": sum(stored.values())}
+    return {"parameters_added": method.added_parameters(), "bytes_stored": sum(stored.values()) + images}

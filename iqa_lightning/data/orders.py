@@ -13,8 +13,11 @@ The last two are lists and cannot be the order of one run.
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import permutations
+from typing import Any
+
+Order = str | Sequence[str | Sequence[str]]
 
 SINGLE = "default, reverse, random:<seed>"
 LONGEST = 5  # 120 permutations; six tasks already have 720
@@ -70,3 +73,34 @@ def williams(tasks: Sequence[str]) -> list[list[str]]:
     label = {place: tasks[i] for i, place in enumerate(zigzag)}  # so that the first order is the given one
     shifts = [[label[(place + shift) % count] for place in zigzag] for shift in range(count)]
     return shifts if count % 2 == 0 or count == 1 else shifts + [list(reversed(order)) for order in shifts]
+
+
+def checked_order(order: Order, tasks: Collection[str]) -> list[str | list[str]]:
+    """The order as plain lists, or an error that names what is wrong in it."""
+    order = named_order(order, list(tasks)) if isinstance(order, str) else order
+    plain: list[Any] = [list(item) if isinstance(item, list | tuple) else item for item in order]
+    names = [name for item in plain for name in (item if isinstance(item, list) else [item])]
+    unknown = [name for name in names if not isinstance(name, str) or name not in tasks]
+    if unknown:
+        raise ValueError(f"stream.order names {unknown[0]!r}, which is not in the stream: choose from {list(tasks)}")
+    if not names or [] in plain:
+        raise ValueError(f"stream.order={plain} holds no data set: choose from {list(tasks)}")
+    for item in plain:
+        if not isinstance(item, str) and len(set(item)) < len(item):
+            raise ValueError(f"stream.order: the joint task {item} names a data set twice")
+    return plain
+
+
+def numbered(order: list[str | list[str]]) -> tuple[list[tuple[str, ...]], dict[str, str]]:
+    """Unique data-set names of each task, and for each name the data set behind it."""
+    tasks: list[tuple[str, ...]] = []
+    sources: dict[str, str] = {}
+    given = {name for item in order for name in ([item] if isinstance(item, str) else item)}
+    for item in order:
+        names = []
+        for source in [item] if isinstance(item, str) else item:
+            candidates = (source, *(f"{source}_{again}" for again in range(2, 3 + len(given) + len(sources))))
+            names.append(next(name for name in candidates if name not in sources and name not in given - {source}))
+            sources[names[-1]] = source
+        tasks.append(tuple(names))
+    return tasks, sources

@@ -50,7 +50,14 @@ class FilePairs(SampledPairs):
             start += len(shown)
         self._table = np.concatenate(tables)
 
-    def draw(self, sizes: Sequence[int], names: Sequence[str], seed: int, batch_size: int) -> Draw:  # noqa: ARG002
+    def draw(
+        self,
+        sizes: Sequence[int],  # noqa: ARG002  # the lists say all
+        names: Sequence[str],  # noqa: ARG002
+        seed: int,  # noqa: ARG002
+        batch_size: int,
+        count: int | None = None,  # noqa: ARG002
+    ) -> Draw:
         """Batches of the listed pairs, (pairs, 2) positions each."""
         assert len(self._table), "find() comes first"
         return shuffled(self._table, batch_size)

@@ -6,6 +6,7 @@ papers' (a fixed draw per task), `InBatchPairs` (all pairs of a batch: B (B - 1)
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -58,8 +59,13 @@ class Pairs(Protocol):
 
     target: str
 
-    def draw(self, sizes: Sequence[int], names: Sequence[str], seed: int, batch_size: int) -> Draw:
-        """The function that draws an epoch's batches; `sizes` and `names` of the data sets that the task joins."""
+    def draw(
+        self, sizes: Sequence[int], names: Sequence[str], seed: int, batch_size: int, count: int | None = None
+    ) -> Draw:
+        """The function that draws an epoch's batches; `sizes` and `names` of the data sets that the task joins.
+
+        `count` asks for so many pairs of each data set instead of what is configured, where pairs are counted.
+        """
 
     def positions(self, source: Int[Tensor, " batch"]) -> Int[Tensor, "pairs 2"]:
         """Pairs of a batch as positions in it; `source` is the data set of each image."""
@@ -88,13 +94,15 @@ class SampledPairs:
     def __init__(self, count: int = 20_000, counts: Mapping[str, int] | None = None, target: str = "binary") -> None:
         self.count, self.counts, self.target = count, dict(counts or {}), checked_target(target)
 
-    def draw(self, sizes: Sequence[int], names: Sequence[str], seed: int, batch_size: int) -> Draw:
+    def draw(
+        self, sizes: Sequence[int], names: Sequence[str], seed: int, batch_size: int, count: int | None = None
+    ) -> Draw:
         """Batches of pairs, (pairs, 2) positions each, all pairs once an epoch."""
         starts = np.cumsum([0, *sizes])
-        pairs = [
-            start + draw_pairs(size, self.counts.get(name, self.count), np.random.default_rng((seed, *name.encode())))
-            for start, size, name in zip(starts[:-1], sizes, names, strict=True)
-        ]
+        pairs = []
+        for start, size, name in zip(starts[:-1], sizes, names, strict=True):
+            wanted = self.counts.get(name, self.count) if count is None else count
+            pairs.append(start + draw_pairs(size, wanted, np.random.default_rng((seed, *name.encode()))))
         return shuffled(np.concatenate(pairs), batch_size)
 
     def positions(self, source: Int[Tensor, " batch"]) -> Int[Tensor, "pairs 2"]:
@@ -124,7 +132,14 @@ class InBatchPairs:
     def __init__(self, min_images: int = 0, target: str = "binary") -> None:
         self.min_images, self.target = min_images, checked_target(target)
 
-    def draw(self, sizes: Sequence[int], names: Sequence[str], seed: int, batch_size: int) -> Draw:  # noqa: ARG002
+    def draw(
+        self,
+        sizes: Sequence[int],
+        names: Sequence[str],  # noqa: ARG002  # pairs are made in the batch
+        seed: int,  # noqa: ARG002
+        batch_size: int,
+        count: int | None = None,  # noqa: ARG002
+    ) -> Draw:
         """Batches of images, (images, 1) positions each."""
         images = sum(sizes)
         wanted = max(images, self.min_images)
@@ -143,15 +158,30 @@ class InBatchPairs:
 
 
 class PairCollate:
-    """Stack the images of a batch and add `pairs` (P, 2) and `target` (P,)."""
+    """Stack the images of a batch and add `pairs` (P, 2) and `target` (P,).
 
-    def __init__(self, pairs: Pairs) -> None:
-        self.pairs = pairs
+    The images of the first `own` sources are the batch; others are its `memory`, a batch of its own within it, in which
+    the images of each task are paired by themselves.
+    """
 
-    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Items of a task's images to one batch."""
-        batch: dict[str, Tensor] = default_collate(items)
-        both = self.pairs.positions(batch["source"])
+    def __init__(self, pairs: Pairs, own: int | None = None) -> None:
+        self.pairs, self.own = pairs, own
+
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        """Items of a task's images, then those of its memory task by task, to one batch."""
+        own = [item for item in items if self.own is None or item["source"] < self.own]
+        batch = self.paired([own])
+        if len(own) < len(items):
+            tasks = groupby(items[len(own) :], key=lambda item: item["task"])
+            batch["memory"] = self.paired([list(group) for _, group in tasks])
+        return batch
+
+    def paired(self, groups: list[list[dict[str, Any]]]) -> dict[str, Any]:
+        """Groups of items to one batch without pairs between groups."""
+        batch: dict[str, Any] = default_collate([item for group in groups for item in group])
+        sources = batch["source"].split([len(group) for group in groups])
+        starts = np.cumsum([0, *map(len, sources)])
+        both = torch.cat([int(k) + self.pairs.positions(part) for k, part in zip(starts[:-1], sources, strict=True)])
         both = both[batch["index"][both[:, 0]] != batch["index"][both[:, 1]]]  # two crops of one image are no pair
         batch["pairs"] = both
         if isinstance(self.pairs, ListedPairs):

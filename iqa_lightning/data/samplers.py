@@ -1,6 +1,6 @@
 """Batch samplers: which images, seen how, in which order. Each is a pure function of (seed, epoch)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,22 @@ class EpochSampler(Sampler[list[Key]]):
     def __len__(self) -> int:
         """Number of batches."""
         return len(self.batches(np.random.default_rng(self.seed)))
+
+
+class JoinedSampler(Sampler[list[Key]]):
+    """The batches of several samplers of one length, joined: to each of the first what the others give along."""
+
+    def __init__(self, samplers: Sequence[EpochSampler]) -> None:
+        self.samplers = samplers
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        """Lists of keys, one list a batch."""
+        for batches in zip(*self.samplers, strict=True):
+            yield [key for batch in batches for key in batch]
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self.samplers[0])
 
 
 class SizeSampler(Sampler[list[int]]):

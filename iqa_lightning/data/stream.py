@@ -3,32 +3,33 @@
 import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from math import cos, pi
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Sampler
 
 from iqa_lightning.data.base import IQADataModule, Part
 from iqa_lightning.data.csv import CSVData
-from iqa_lightning.data.orders import named_order
+from iqa_lightning.data.material import Material, TaskImages, cycled, draw_from, replay
+from iqa_lightning.data.orders import Order, checked_order, numbered
 from iqa_lightning.data.pairs import InBatchPairs, ListedPairs, PairCollate, Pairs
 from iqa_lightning.data.samplers import EpochSampler, Key, SizeSampler
 from iqa_lightning.data.transforms import View
-
-Order = str | Sequence[str | Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Phase:
     """A part of each task's training: warm-up (heads only) or fine-tuning (all that the method trains).
 
-    `batch_size` counts images over all ranks. The learning rates are the optimiser's times `lr_factor`, over the epochs
-    of the phase constant or along a half `cosine` to zero.
+    `trains` is `heads`, `all` or `nothing` (a task that only passes by). `batch_size` counts images over all ranks. The
+    learning rates are the optimiser's times `lr_factor`, over the epochs of the phase constant or along a half `cosine`
+    to zero.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Phase:
     def __post_init__(self) -> None:
         """Refuse what cannot run."""
         for key, value, known in (
-            ("trains", self.trains, ("heads", "all")),
+            ("trains", self.trains, ("heads", "all", "nothing")),
             ("decay", self.decay, ("constant", "cosine")),
         ):
             if value not in known:
@@ -106,7 +107,8 @@ class TaskStream(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.order = checked_order(list(tasks) if order is None else order, tasks)
-        self.tasks, sources = number_tasks(self.order)
+        names, sources = numbered(self.order)
+        self.tasks = [Task(t, "+".join(sets), sets) for t, sets in enumerate(names, start=1)]
         shown = {"split": split, "view": view or View(resize=0, crop=224), "cache": cache, "cache_dir": cache_dir}
         given = {key: value for key, value in (("splits", splits), ("split_files", split_files)) if value is not None}
         own = {name: getattr(tasks[name], "keywords", {}) for name in sources.values()}  # of a partial
@@ -117,6 +119,24 @@ class TaskStream(pl.LightningDataModule):
         self.phases, self.pairs = list(phases), pairs or InBatchPairs()
         self.split, self.seed = split, seed
         self.num_workers, self.max_pixels = num_workers, max_pixels
+        self.serve(Material())
+
+    def serve(self, material: Material) -> None:
+        """Make batches of what a method learns from; called before the walk begins.
+
+        Raises:
+            ValueError: the method's memory is too small for the tasks.
+        """
+        material.check(len(self.tasks))
+        self.material = material
+        self._walk = [(task, k, phase) for task in self.tasks for k, phase in enumerate(self.phases_of(task))]
+        self._ends = list(accumulate(phase.epochs for _, _, phase in self._walk))
+
+    def phases_of(self, task: Task) -> list[Phase]:
+        """The schedule; where the first task has learnt all there is, the others pass by: one batch, no change."""
+        if self.material.images != "all" or task.t == 1:
+            return self.phases
+        return [replace(self.phases[-1], name="keep", epochs=1, trains="nothing", lr_factor=0.0)]
 
     @property
     def datasets(self) -> list[str]:
@@ -139,10 +159,6 @@ class TaskStream(pl.LightningDataModule):
         known = sorted({f"{data.name}:{data.split_hash}" for data in self.data.values()})
         return hashlib.sha256("\n".join(known).encode()).hexdigest()[:16]
 
-    @cached_property
-    def _ends(self) -> list[int]:
-        return list(accumulate(phase.epochs for _ in self.tasks for phase in self.phases))
-
     @property
     def num_epochs(self) -> int:
         """Epochs of the whole walk."""
@@ -151,12 +167,12 @@ class TaskStream(pl.LightningDataModule):
     def at(self, epoch: int) -> Position:
         """Where epoch `epoch` (from 0) lies."""
         index = bisect_right(self._ends, epoch)
-        t, k = divmod(index, len(self.phases))
-        phase = self.phases[k]
+        task, k, phase = self._walk[index]
+        phases = self.phases_of(task)
         within = epoch - (self._ends[index] - phase.epochs)
-        full = within + sum(p.epochs for p in self.phases[:k] if p.trains == "all") if phase.trains == "all" else -1
-        last = k == len(self.phases) - 1 and within == phase.epochs - 1
-        return Position(self.tasks[t], phase, within, full, k == 0 and within == 0, last)
+        full = within + sum(p.epochs for p in phases[:k] if p.trains == "all") if phase.trains == "all" else -1
+        last = k == len(phases) - 1 and within == phase.epochs - 1
+        return Position(task, phase, within, full, k == 0 and within == 0, last)
 
     @property
     def position(self) -> Position:
@@ -183,77 +199,68 @@ class TaskStream(pl.LightningDataModule):
         trainer = self._trainer
         epoch = min(trainer.current_epoch, self.num_epochs - 1)
         position = self.at(epoch)
-        images = TaskImages([self.data[name].part("train") for name in position.task.datasets])
-        if isinstance(self.pairs, ListedPairs):
-            given = [self.data[name].name for name in position.task.datasets]
-            self.pairs.find([part.images for part in images.parts], given)
-        draw = self.pairs.draw(images.sizes, position.task.datasets, self.seed, position.phase.batch_size)
-        sampler = EpochSampler(draw, (self.seed, epoch), trainer.global_rank, trainer.world_size)
+        images, sampler, own = self._training(position, (self.seed, epoch))
         return DataLoader(
             images,
             batch_sampler=sampler,
-            collate_fn=PairCollate(self.pairs),
+            collate_fn=PairCollate(self.pairs, own),
             num_workers=self.num_workers,
             generator=torch.Generator(),
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _training(self, position: Position, seed: tuple[int, ...]) -> tuple[TaskImages, Sampler[list[Key]], int]:
+        """Images that an epoch may show, its batches, and how many of the data sets are not of the replay memory."""
+        t, phase, trainer = position.task.t, position.phase, self._trainer
+        learnt = self.material.learnt(t, len(self.tasks))
+        replayed = self.material.replayed(t) if phase.trains == "all" else range(0)
+        images = TaskImages({k: self._parts(k, "train") for k in (*learnt, *replayed)})
+        if isinstance(self.pairs, ListedPairs):
+            self._find_listed(self.pairs, images, position.task)
+        memory = self.material.memory
+        sizes = [sum(map(len, self._parts(k, "train").values())) for k in range(1, t + 1)]
+        rows = dict(enumerate(memory.rows(sizes), start=1)) if memory and self.material.images == "memory" else {}
+        pool = {name: found for k in learnt for name, found in images.positions(k, rows.get(k)).items()}
+        draw = draw_from(pool, self.pairs, self.seed, phase.batch_size)
+        if phase.trains == "nothing":
+            draw = cycled(draw, 1)
+        sampler = EpochSampler(draw, seed, trainer.global_rank, trainer.world_size)
+        if not memory or not replayed:
+            return images, sampler, len(pool)
+        kept = enumerate(memory.rows(sizes[:-1]), start=1)
+        pools = {k: images.positions(k, found) for k, found in kept}
+        batch_size = round(memory.share(len(replayed)) * phase.batch_size)
+        return images, replay(sampler, pools, self.pairs, self.seed, batch_size), len(pool)
+
+    def _find_listed(self, pairs: ListedPairs, images: TaskImages, task: Task) -> None:
+        """Let listed pairs look up the images of the task."""
+        if self.material.images != "task" or self.material.memory is not None:
+            raise ValueError(
+                "pairs=files lists the pairs of one data set, and this method learns from images of other tasks too: "
+                "draw pairs with pairs=paper or pairs=in_batch"
+            )
+        pairs.find([part.images for part in images.parts], [self.data[name].name for name in task.datasets])
+
+    def _parts(self, t: int, part: str) -> dict[str, Part]:
+        """A part of each data set of task t."""
+        return {name: self.data[name].part(part) for name in self.tasks[t - 1].datasets}
+
+    def validation_sets(self, task: Task) -> list[str]:
+        """Data sets whose validation parts choose the best epoch of a task."""
+        return [name for t in self.material.validated(task.t, len(self.tasks)) for name in self.tasks[t - 1].datasets]
+
+    def kept_bytes(self, t: int) -> int:
+        """Bytes of the pixels of training images that the method must still have once task t is learnt."""
+        numbers = range(1, len(self.tasks) + 1)
+        nbytes = [np.concatenate([part.nbytes for part in self._parts(k, "train").values()]) for k in numbers]
+        kept = self.material.kept(t, [len(images) for images in nbytes])
+        return sum(int(images[rows].sum()) for images, rows in zip(nbytes, kept, strict=False))
 
     def evaluation_dataloader(self, name: str, part: str) -> DataLoader[Any]:
         """This rank's share of a part of data set `name`, every image once, in the evaluation view."""
         trainer, images = self._trainer, self.data[name].part(part)
         sampler = SizeSampler(images.sizes, self.max_pixels, trainer.global_rank, trainer.world_size)
         return DataLoader(images, batch_sampler=sampler, num_workers=self.num_workers, generator=torch.Generator())
-
-
-class TaskImages(Dataset[dict[str, Any]]):
-    """Training images of a task: the parts of its data sets one after another, each item with its `source`."""
-
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self.parts, self.sizes = parts, [len(part) for part in parts]
-        self.ends = list(accumulate(self.sizes))
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return self.ends[-1]
-
-    def __getitem__(self, key: Key) -> dict[str, Any]:
-        """One image as the key says it is seen."""
-        index, *view = key
-        source = bisect_right(self.ends, index)
-        start = self.ends[source] - self.sizes[source]
-        top, left, flip = view
-        return self.parts[source][(index - start, top, left, flip)] | {"index": index, "source": source}
-
-
-def checked_order(order: Order, tasks: Mapping[str, Any]) -> list[str | list[str]]:
-    """The order as plain lists, or an error that names what is wrong in it."""
-    order = named_order(order, list(tasks)) if isinstance(order, str) else order
-    plain: list[Any] = [list(item) if isinstance(item, list | tuple) else item for item in order]
-    names = [name for item in plain for name in (item if isinstance(item, list) else [item])]
-    unknown = [name for name in names if not isinstance(name, str) or name not in tasks]
-    if unknown:
-        raise ValueError(f"stream.order names {unknown[0]!r}, which is not in the stream: choose from {list(tasks)}")
-    if not names or [] in plain:
-        raise ValueError(f"stream.order={plain} holds no data set: choose from {list(tasks)}")
-    for item in plain:
-        if not isinstance(item, str) and len(set(item)) < len(item):
-            raise ValueError(f"stream.order: the joint task {item} names a data set twice")
-    return plain
-
-
-def number_tasks(order: list[str | list[str]]) -> tuple[list[Task], dict[str, str]]:
-    """Tasks with unique names, and for each of their data-set names the data set behind it."""
-    tasks: list[Task] = []
-    sources: dict[str, str] = {}
-    given = {name for item in order for name in ([item] if isinstance(item, str) else item)}
-    for t, item in enumerate(order, start=1):
-        names = []
-        for source in [item] if isinstance(item, str) else item:
-            candidates = (source, *(f"{source}_{again}" for again in range(2, 3 + len(given) + len(sources))))
-            names.append(next(name for name in candidates if name not in sources and name not in given - {source}))
-            sources[names[-1]] = source
-        tasks.append(Task(t, "+".join(names), tuple(names)))
-    return tasks, sources
 
 
 def folder_stream(folders: Sequence[str], **options: Any) -> TaskStream:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from iqa_lightning.data.material import Material
 from iqa_lightning.data.stream import Position, Task
 from iqa_lightning.losses.fidelity import pair_loss
 from iqa_lightning.models.backbones import Backbone, Encoder, Images
@@ -38,6 +39,9 @@ class ContinualMethod(pl.LightningModule):
 
     readouts: tuple[str, ...]
     """The ways one score is read out of the heads: `single`, or `latest`, `oracle` and `gated`."""
+
+    material: Material = Material()
+    """What its batches are made of: by default the current task alone."""
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from iqa_lightning.data.stream import Position
-from iqa_lightning.losses.distillation import kept_preferences
+from iqa_lightning.losses.distillation import distillation_loss
 from iqa_lightning.losses.fidelity import pair_loss
 from iqa_lightning.methods.base import Batch
 from iqa_lightning.methods.finetune import MultiHead
@@ -60,4 +60,4 @@ class LwF(MultiHead):
             wanted = torch.stack([self.teacher_heads.free(seen_before, k) for k in old], dim=1)
         scores = torch.stack([self.heads(feature, k) for k in old], dim=1)
         new = pair_loss(self.heads(feature, self.head()), pairs, batch["target"], self.link)
-        return new + self.weight * kept_preferences(scores, wanted, pairs, self.link)
+        return new + self.weight * distillation_loss(scores, wanted, pairs, self.link)

@@ -1,0 +1,168 @@
+"""What the batches of a task are made of: its own images, those of other tasks, or what a memory holds of them."""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from iqa_lightning.data.base import Part
+from iqa_lightning.data.memory import ReplayMemory
+from iqa_lightning.data.pairs import Draw, Pairs
+from iqa_lightning.data.samplers import EpochSampler, JoinedSampler, Key
+
+IMAGES = ("task", "seen", "all", "memory")
+
+
+@dataclass(frozen=True)
+class Material:
+    """Which training images a method learns from; tasks are numbered from 1.
+
+    `images`: `task` (those of the current one), `seen` (of all tasks so far), `all` (of all tasks of the stream at
+    once, in the place of the first task; the later ones then train nothing), `memory` (of what the memory holds, the
+    current task included). With `task`, a memory rides along: in the phases that train all, each batch also brings
+    images of every earlier task, as `batch["memory"]`.
+    """
+
+    images: str = "task"
+    memory: ReplayMemory | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        assert self.images in IMAGES, f"{self.images} is not one of {IMAGES}"
+        assert self.memory is not None or self.images != "memory", "there is no memory to learn from"
+        assert self.memory is None or self.images in ("task", "memory"), f"with {self.images} a memory is of no use"
+
+    def learnt(self, t: int, count: int) -> range:
+        """Tasks, of `count`, whose images make the batches of task t."""
+        ranges = {"task": range(t, t + 1), "all": range(1, count + 1)}
+        return ranges.get(self.images, range(1, t + 1))
+
+    def replayed(self, t: int) -> range:
+        """Tasks of which images ride along in the batches of task t."""
+        return range(1, t) if self.memory is not None and self.images == "task" else range(0)
+
+    def validated(self, t: int, count: int) -> range:
+        """Tasks whose validation parts choose the best epoch: a memory holds no validation images."""
+        return range(t, t + 1) if self.images == "memory" else self.learnt(t, count)
+
+    def kept(self, t: int, sizes: Sequence[int]) -> list[NDArray[np.int64]]:
+        """Training images of each task that must still be there once task t is learnt, by position; `sizes` of all."""
+        if self.memory is not None:
+            return self.memory.rows(sizes[:t])
+        last = {"task": 0, "seen": t}.get(self.images, len(sizes))
+        return [np.arange(size) for size in sizes[:last]]
+
+    def check(self, tasks: int) -> None:
+        """Refuse a memory that cannot hold a pair of each task.
+
+        Raises:
+            ValueError: naming the capacity and the number of tasks.
+        """
+        if self.memory is not None and self.memory.capacity < 2 * tasks:
+            raise ValueError(
+                f"method.memory.capacity={self.memory.capacity} is too little for {tasks} tasks: a pair of each takes "
+                f"{2 * tasks} images; raise it"
+            )
+
+
+class TaskImages(Dataset[dict[str, Any]]):
+    """Training images of tasks (by number), the parts of their data sets (by name) one after another.
+
+    An item also says its `task`, its `source` (number of the part) and, as `index`, its position among the images of
+    its task.
+    """
+
+    def __init__(self, tasks: Mapping[int, Mapping[str, Part]]) -> None:
+        self.names = [(t, name) for t, parts in tasks.items() for name in parts]
+        self.parts = [part for parts in tasks.values() for part in parts.values()]
+        self.ends = [0, *accumulate(len(part) for part in self.parts)]
+        self.starts: dict[int, int] = {}
+        for (t, _), start in zip(self.names, self.ends[:-1], strict=True):
+            self.starts.setdefault(t, start)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return self.ends[-1]
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        """One image as the key says it is seen."""
+        position, *view = key
+        source = bisect_right(self.ends, position) - 1
+        top, left, flip = view
+        t = self.names[source][0]
+        item = self.parts[source][(position - self.ends[source], top, left, flip)]
+        return item | {"index": position - self.starts[t], "source": source, "task": t}
+
+    def positions(self, t: int, rows: NDArray[np.int64] | None = None) -> dict[str, NDArray[np.int64]]:
+        """Positions of the images of task t by data set: of all of them, or of those at `rows` of the task."""
+        found = {}
+        for source, (task, name) in enumerate(self.names):
+            if task == t:
+                whole = np.arange(self.ends[source], self.ends[source + 1])
+                found[name] = whole if rows is None else whole[np.isin(whole - self.starts[t], rows)]
+        return found
+
+
+def draw_from(
+    pool: Mapping[str, NDArray[np.int64]], pairs: Pairs, seed: int, batch_size: int, count: int | None = None
+) -> Draw:
+    """The function that draws an epoch's batches out of a pool of positions by data set."""
+    draw = pairs.draw([len(rows) for rows in pool.values()], list(pool), seed, batch_size, count)
+    where = np.concatenate(list(pool.values()))
+    return lambda generator: [where[batch] for batch in draw(generator)]
+
+
+def replay(
+    current: EpochSampler,
+    pools: Mapping[int, Mapping[str, NDArray[np.int64]]],
+    pairs: Pairs,
+    seed: int,
+    batch_size: int,
+) -> JoinedSampler:
+    """The batches of `current` with about `batch_size` images of each earlier task appended.
+
+    Per earlier task there are (units of the current epoch) // (earlier tasks) pairs, one draw for the whole task, gone
+    through pass after pass as long as there are batches of `current`. Pairs of a batch (`InBatchPairs`) go through the
+    images of the memory in the same way and pair what comes together.
+
+    Raises:
+        ValueError: the memory of a task is too small to give a pair to each rank.
+    """
+    steps, ranks = len(current), current.world_size
+    units = sum(len(batch) for batch in current.batches(np.random.default_rng(current.seed)))
+    samplers = [current]
+    for t, pool in pools.items():
+        share = units // len(pools) // len(pool)
+        draw = draw_from(pool, pairs, seed, max(batch_size, 2 * ranks), share)
+        sampler = EpochSampler(cycled(draw, steps), (*current.seed, t), current.rank, ranks)
+        if len(sampler) < steps:
+            held = sum(map(len, pool.values()))
+            raise ValueError(
+                f"the memory holds {held} images of task {t}, too few for a pair on each of {ranks} devices: "
+                "raise method.memory.capacity"
+            )
+        samplers.append(sampler)
+    return JoinedSampler(samplers)
+
+
+def cycled(draw: Draw, steps: int) -> Draw:
+    """`steps` batches of one size, from as many passes of `draw` as that takes; what is left over of a pass is dropped.
+
+    None at all where a pass is empty.
+    """
+
+    def epoch(generator: np.random.Generator) -> list[NDArray[np.int64]]:
+        batches: list[NDArray[np.int64]] = []
+        while len(batches) < steps:
+            one = draw(generator)
+            if not one:
+                return []
+            batches += [batch for batch in one if len(batch) == len(one[0])]
+        return batches[:steps]
+
+    return epoch

@@ -1,0 +1,48 @@
+"""Joint learning, separate models, GDumb: what they learn from and what they start from."""
+
+import pytest
+import torch
+
+from iqa_lightning.methods.gdumb import GDumb
+from iqa_lightning.methods.joint import Joint, JointSeen
+from iqa_lightning.methods.separate import SeparateModels
+from tests.methods.steps import build, changed, columns, images, learn, snapshot, start
+
+
+def test_what_each_learns_from() -> None:
+    assert list(build(Joint).material.learnt(1, 3)) == [1, 2, 3]
+    assert list(build(JointSeen).material.learnt(2, 3)) == [1, 2]
+    assert list(build(SeparateModels).material.learnt(2, 3)) == [2]
+    method = build(GDumb, memory={"capacity": 20, "seed": 4})
+    assert method.material.images == "memory"
+    assert (method.material.memory.capacity, method.material.memory.seed) == (20, 4)
+
+
+@pytest.mark.parametrize("kind", [SeparateModels, GDumb])
+def test_every_task_starts_from_the_start(kind: type) -> None:
+    method = build(kind)
+    before = snapshot(method)
+    learn(method, 1)
+    assert {key.partition(".")[0] for key in changed(before, method)} == {"backbone", "heads", "task"}
+    start(method, 2)
+    assert changed(before, method) == {"task"}
+
+
+def test_separate_models_learn_nothing_from_each_other() -> None:
+    second = columns(learn(learn(build(SeparateModels), 1), 2), images(0), 1)["single"]
+    alone = columns(learn(build(SeparateModels), 1, seed=2), images(0), 1)["single"]
+    assert torch.equal(second, alone)
+
+
+@pytest.mark.parametrize("kind", [Joint, JointSeen])
+def test_joint_models_go_on_from_where_they_were(kind: type) -> None:
+    method = learn(build(kind), 1)
+    before = snapshot(method)
+    start(method, 2)
+    assert changed(before, method) == {"task"}
+
+
+def test_parameters_added_by_a_task() -> None:
+    method = build(SeparateModels)
+    assert method.added_parameters() == sum(p.numel() for p in method.backbone.parameters()) + 256
+    assert [build(kind).added_parameters() for kind in (Joint, JointSeen, GDumb)] == [0, 0, 0]
