@@ -1,6 +1,7 @@
 """Multi-head fine-tuning with a penalty on changing what mattered: what EWC, SI, MAS and the L2 anchor share."""
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -65,9 +66,14 @@ class PairImportance(Regularized):
     """Importances that are the mean, over all pairs of an epoch of the task, of |gradient|^`power` of each pair.
 
     Evaluation mode (images of a batch do not see each other), the training's crops, the task's head with its free norm.
+    `importance_batches`: of how many batches of the epoch; null takes all, as the official code does.
     """
 
     power: int
+
+    def __init__(self, importance_batches: int | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.importance_batches = importance_batches
 
     def slope(self, delta: Float[Tensor, " pairs"], batch: Batch) -> Float[Tensor, " pairs"]:
         """Derivative of what is differentiated, by the difference of the scores of each pair."""
@@ -76,7 +82,7 @@ class PairImportance(Regularized):
     def new_importance(self) -> Sequence[Tensor]:
         """The mean over the pairs of all ranks."""
         totals, pairs = [torch.zeros_like(part) for part in self.importance], torch.zeros((), device=self.device)
-        for batch in self.training_batches():
+        for batch in islice(self.training_batches(), self.importance_batches):
             scores, gradients = self.scores_and_gradients(batch)
             both = batch["pairs"]
             slope = self.slope(scores[both[:, 0]] - scores[both[:, 1]], batch)
@@ -99,7 +105,7 @@ class PairImportance(Regularized):
             feature = functional_call(network, named, tuple(x[None] for x in one))
             return self.heads.free(feature, head)[0]
 
-        known = dict(zip(self.names, (parameter.detach() for parameter in self.backbone.trainable()), strict=True))
+        known: Parameters = dict(zip(self.names, self.backbone.trainable(), strict=True))
         with torch.no_grad():
             scores = self.heads.free(network(*inputs), head)
         return scores, score_gradients(score, known, *inputs)

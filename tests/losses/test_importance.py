@@ -44,10 +44,8 @@ def test_sums_over_pairs_by_hand() -> None:
     gradients = {"w": torch.tensor([[[1.0], [2.0]], [[4.0], [0.0]], [[0.0], [5.0]]])}  # three images, shape (2, 1)
     pairs, slope = torch.tensor([[0, 1], [2, 0]]), torch.tensor([2.0, -3.0])
     # pair gradients: 2 * (-3, 2) = (-6, 4); -3 * (-1, 3) = (3, -9)
-    for chunk in (1, 16):
-        squares = importance.sum_over_pairs(gradients, slope, pairs, 2, chunk)["w"]
-        assert squares.tolist() == [[36 + 9], [16 + 81]]
-        assert importance.sum_over_pairs(gradients, slope, pairs, 1, chunk)["w"].tolist() == [[6 + 3], [4 + 9]]
+    assert importance.sum_over_pairs(gradients, slope, pairs, 2)["w"].tolist() == [[36 + 9], [16 + 81]]
+    assert importance.sum_over_pairs(gradients, slope, pairs, 1)["w"].tolist() == [[6 + 3], [4 + 9]]
 
 
 def test_si_by_hand() -> None:
