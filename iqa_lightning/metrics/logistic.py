@@ -56,30 +56,13 @@ def _map(
     first = np.array(start(x, y), np.float64)
     if len(x) <= len(first):  # as many parameters as images: every such fit is perfect and says nothing
         return np.full(len(x), np.nan)
-    mapped, status = _fit(curve, x, y, first)
+    with np.errstate(all="ignore"):  # steps that overflow are tried on the way and rejected
+        # with full_output MINPACK reports failure in its code, not as a warning
+        best, *_, status = leastsq(lambda b: curve(x, b) - y, first, maxfev=200 * (len(first) + 1), full_output=True)
+        mapped = curve(x, best)
     if status in CONVERGED and np.isfinite(mapped).all() and np.ptp(mapped) > 1e-9 * np.ptp(y):
         return mapped
     return _straight_line(x, y)
-
-
-def _fit(curve: Callable[[Vector, Vector], Vector], x: Vector, y: Vector, first: Vector) -> tuple[Vector, int]:
-    """The fitted curve at `x` and MINPACK's code.
-
-    Once in some hundred calls MINPACK (SciPy 1.17) gives other last digits for the same input, which would change the
-    bytes of records: a fit counts when it has come out twice.
-    """
-    fits: dict[bytes, int] = {}
-    while True:
-        with np.errstate(all="ignore"):  # steps that overflow are tried on the way and rejected
-            # with full_output MINPACK reports failure in its code, not as a warning
-            best, *_, status = leastsq(
-                lambda b: curve(x, b) - y, first, maxfev=200 * (len(first) + 1), full_output=True
-            )
-            mapped = curve(x, best)
-        key = mapped.tobytes()
-        fits[key] = fits.get(key, 0) + 1
-        if fits[key] == 2:
-            return mapped, int(status)
 
 
 def _straight_line(x: Vector, y: Vector) -> Vector:
