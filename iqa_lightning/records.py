@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 IDENTITY = {"dataset": pa.string(), "split": pa.string(), "image": pa.string(), "mos": pa.float64()}
-OPTIONAL = {"reference": pa.string()}  # images that share it show one content and are resampled together
+OPTIONAL = {"image/reference": pa.string()}  # images that share it show one content and are resampled together
 READOUTS = ("single", "latest", "oracle", "gated")
 DEVIATIONS = ("mos_std", "sigma")  # of methods that predict one: the human and the predicted standard deviation
 START = "start"
@@ -50,7 +50,7 @@ class RunFolder:
             t: Number of the task, from 1.
             task: Its name; data sets learnt jointly are joined with `+`.
             frame: One row per image, in stream order: `dataset`, `split` (`val` or `test`), `image`, `mos` (higher is
-                better), optionally `reference` (what is shown), a column per readout, and where there are heads
+                better), optionally `image/reference` (what is shown), a column per readout, and where there are heads
                 `score/<task>` and `gate/<task>`. NaN where there is no prediction. Scores are stored as float32.
 
         Returns:

@@ -53,13 +53,13 @@ def test_predictions_keep_values_types_and_rows(folder: RunFolder) -> None:
 
 
 def test_the_content_of_an_image_may_be_stored_and_comes_after_its_rating(folder: RunFolder) -> None:
-    path = folder.write_predictions(0, "start", frame().assign(reference=["x", "y", "x", "z"]))
+    path = folder.write_predictions(0, "start", frame().assign(**{"image/reference": ["x", "y", "x", "z"]}))
     stored = pq.read_table(path)
-    assert stored.column_names[3:6] == ["mos", "reference", "latest"]
-    assert stored["reference"].to_pylist() == ["x", "y", "x", "z"]
+    assert stored.column_names[3:6] == ["mos", "image/reference", "latest"]
+    assert stored["image/reference"].to_pylist() == ["x", "y", "x", "z"]
     folder.write_predictions(1, "a", frame())  # records of an older version hold none
     assert list(folder.predictions()) == ["start", "a"]
-    folder.write_predictions(1, "a", frame().assign(reference=["x", "y", "x", "other"]))
+    folder.write_predictions(1, "a", frame().assign(**{"image/reference": ["x", "y", "x", "other"]}))
     with pytest.raises(ValueError, match="'other'"):
         folder.predictions()
 

@@ -35,7 +35,8 @@ def write_run(output: Path, method: str, order: list[str], split: int = 1, seed:
     rng = np.random.default_rng([split, seed, len(method), order.index("blur")])
     images = np.random.default_rng(split)
     rows = [
-        {"dataset": name, "split": part, "image": f"{part}{i}", "mos": images.uniform(0, 99), "reference": f"r{i % 12}"}
+        {"dataset": name, "split": part, "image": f"{part}{i}", "mos": images.uniform(0, 99)}
+        | {"image/reference": f"r{i % 12}"}
         for name in order
         for part, count in (("val", 6), ("test", 36))
         for i in range(count)

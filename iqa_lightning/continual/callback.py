@@ -194,8 +194,8 @@ def image_columns(stream: TaskStream, name: str, part: str) -> dict[str, Any]:
     """What the records say of each image besides its scores."""
     data = stream.data[name]
     table = data.samples.table.iloc[data.part(part).rows]
-    columns = {column: table[column].to_numpy() for column in ("image", "mos", "reference")}
-    return {"dataset": name, "split": part} | columns
+    columns = {"image": "image", "mos": "mos", "image/reference": "reference"}
+    return {"dataset": name, "split": part} | {key: table[column].to_numpy() for key, column in columns.items()}
 
 
 def carried(method: ContinualMethod, images: int) -> dict[str, int]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from iqa_lightning.metrics import continual, correlation, logistic
 from iqa_lightning.metrics.audits import audits
 
-IDENTITY = ("dataset", "split", "image", "mos", "reference")
+IDENTITY = ("dataset", "split", "image", "mos")
 DEVIATIONS = ("mos_std", "sigma")  # human and predicted
 
 

@@ -136,7 +136,7 @@ def with_interval(draws: Array, contents: int) -> dict[str, float]:
 def contents_of(frame: pd.DataFrame, name: str) -> NDArray[Any]:
     """The content of each test image of a data set: its reference where the records hold one, else the image."""
     rows = (frame["dataset"] == name) & (frame["split"] == "test")
-    return frame.loc[rows, "reference" if "reference" in frame else "image"].to_numpy()
+    return frame.loc[rows, "image/reference" if "image/reference" in frame else "image"].to_numpy()
 
 
 def resampled_matrices(
