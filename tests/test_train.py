@@ -8,6 +8,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from iqa_lightning import train
+from iqa_lightning.report.difference import flat
 from tests.walks import ROOT, composed, stream_of_folders
 
 BASE = {"seed": 0, "method": {"lr": 0.1, "gate": {"clusters": 8}}, "stream": {"order": ["a", "b"], "num_workers": 0}}
@@ -66,7 +67,7 @@ def test_references_are_compared_by_their_value(tmp_path: Path) -> None:
 
 
 def test_leaves_by_dotted_key() -> None:
-    assert train.flat({"a": {"b": 1, "c": {"d": [1, {"e": 2}]}}, "f": None}) == {
+    assert flat({"a": {"b": 1, "c": {"d": [1, {"e": 2}]}}, "f": None}) == {
         "a.b": 1,
         "a.c.d": [1, {"e": 2}],
         "f": None,
