@@ -62,7 +62,7 @@ def test_two_ranks_agree_with_one_process(method: str, odd: list[Path], tmp_path
         if method in DRIFTING and key.endswith("head.bias"):
             continue
         # on average: where a gradient is nearly nothing, Adam makes a step of the sign that rounding gives it
-        assert (weights[1][key].double() - tensor.double()).abs().mean() < 2e-4, key
+        assert (weights[1][key].double() - tensor.double()).abs().mean() < 5e-4, key  # a quarter of a step
 
 
 @pytest.mark.slow
