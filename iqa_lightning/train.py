@@ -227,8 +227,9 @@ def sole_owner(folder: Path) -> Iterator[None]:
         return
     with (folder / ".lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            # of this process alone: loader workers, which live on a while after a kill, do not inherit it
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
             raise ValueError(
                 f"another process is at work in {folder}: wait for it, or choose another paths.output"
             ) from error

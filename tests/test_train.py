@@ -1,5 +1,6 @@
 """The train command's own parts: the config of a folder, its one owner, names, the commit, sweeps."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -74,15 +75,16 @@ def test_leaves_by_dotted_key() -> None:
     }
 
 
-def test_a_second_owner_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
-    """A lock on another open file is refused as one of another process is."""
-    folder = tmp_path / "run"
-    with train.sole_owner(folder):
-        with pytest.raises(ValueError, match=f"another process is at work in {folder}"), train.sole_owner(folder):
-            pass
-        with train.sole_owner(tmp_path / "other"):
-            pass
-    with train.sole_owner(folder):
+@pytest.mark.slow
+def test_a_killed_owner_leaves_no_lock_though_its_workers_live_on(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, signal, sys, time; from iqa_lightning.train import sole_owner; "
+        "sole_owner(pathlib.Path(sys.argv[1])).__enter__(); "
+        "time.sleep(20) if os.fork() == 0 else os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    with train.sole_owner(tmp_path):
         pass
 
 
