@@ -162,7 +162,7 @@ def cycled(draw: Draw, steps: int) -> Draw:
             one = draw(generator)
             if not one:
                 return []
-            batches += [batch for batch in one if len(batch) == len(one[0])]
+            batches += [batch for batch in one if len(batch) == max(map(len, one))]
         return batches[:steps]
 
     return epoch

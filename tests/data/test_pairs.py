@@ -171,6 +171,23 @@ def test_in_batch_images_come_in_whole_rounds(images: int, least: int, batch_siz
     assert {len(batch) for batch in batches[:-1]} <= {batch_size}
 
 
+@few
+@given(st.lists(st.integers(2, 60), min_size=2, max_size=5), st.integers(0, 80), st.integers(4, 16))
+def test_a_small_set_of_a_union_gets_its_share_of_pairs(sizes: list[int], least: int, batch_size: int) -> None:
+    names = [chr(97 + i) for i in range(len(sizes))]
+    batches = InBatchPairs(min_images=least).draw(sizes, names, 0, batch_size)(np.random.default_rng(0))
+    source = np.repeat(np.arange(len(sizes)), sizes)
+    seen, paired = np.zeros(len(sizes)), np.zeros(len(sizes))
+    for batch in batches:
+        assert len(batch) <= batch_size
+        held = np.bincount(source[batch.ravel()], minlength=len(sizes))
+        seen, paired = seen + held, paired + held * (held - 1) // 2
+    assert seen.tolist() == [max(size, least) for size in sizes]
+    length = batch_size // 2
+    runs = [divmod(int(count), length) for count in seen]
+    assert (paired >= [whole * length * (length - 1) // 2 + rest * (rest - 1) // 2 for whole, rest in runs]).all()
+
+
 def collate(index: list[int], source: list[int], mos: list[float], pairs: InBatchPairs) -> dict[str, torch.Tensor]:
     items = [
         {"index": i, "source": s, "mos": torch.tensor(m), "mos_std": torch.tensor(1.0)}
