@@ -65,6 +65,24 @@ def test_two_ranks_agree_with_one_process(method: str, odd: list[Path], tmp_path
         assert (weights[1][key].double() - tensor.double()).abs().mean() < 2e-3, key
 
 
+NOT_SYNCHRONISED = "++trainer.strategy={_target_: tests.continual.apart.Apart, find_unused_parameters: true}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["mh_cl", "icarl_v2"])
+def test_ranks_that_keep_their_gradients_to_themselves_are_found_out(
+    method: str, odd: list[Path], tmp_path: Path
+) -> None:
+    """The tolerance of the test above is far below what a forgotten synchronisation does."""
+    words = [*TINY, f"method={method}", "method.bn_stats=frozen", *SAMPLED, *stream_of_folders(odd)]
+    walk(tmp_path / "one", *words)
+    call(*words, *TWO_RANKS, NOT_SYNCHRONISED, f"paths.output={tmp_path / 'two'}")
+    one, two = (next((tmp_path / name).glob("none/*/*/*/*")) for name in ("one", "two"))
+    alone, apart = (pd.read_parquet(folder / "predictions" / "after_2_b.parquet") for folder in (one, two))
+    columns = [name for name in alone.columns if name in ("latest", "oracle")]
+    assert (apart[columns] - alone[columns]).abs().max().min() > 10 * 2e-3
+
+
 @pytest.mark.slow
 def test_ranks_have_the_same_normalisation_statistics(odd: list[Path], tmp_path: Path) -> None:
     """Each rank gathers statistics from its own share; what the other one scores tells which it scores by."""
