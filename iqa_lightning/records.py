@@ -32,7 +32,10 @@ START = "start"
 RESERVED = (START, "after")  # they label the rows of a matrix
 FILE = re.compile(r"after_(0|[1-9][0-9]*)_([A-Za-z0-9_+-]+)\.parquet")
 DATASET = re.compile(r"[A-Za-z0-9_-]+")
-SUMMARY = ("method", "order", "split", "split_hash", "seed", "git", "finished", "synthetic", "readouts", "cost")
+SUMMARY = (
+    *("method", "order", "split", "split_hash", "seed", "git", "finished", "synthetic", "independent_tasks"),
+    *("readouts", "cost"),
+)
 
 
 class RunFolder:

@@ -38,7 +38,8 @@ def order_sensitivity(values: pd.DataFrame) -> pd.DataFrame:
         (highest - lowest, of means over splits and seeds) and the orders `order_lowest` and `order_highest`.
     """
     keys, rows = ["method", "readout", "measure"], []
-    means = values.groupby([*keys, "order"], sort=False)["value"].mean().dropna().reset_index()
+    # rounded, so that the same orders are lowest and highest on every machine
+    means = values.groupby([*keys, "order"], sort=False)["value"].mean().dropna().round(9).reset_index()
     for key, part in means.groupby(keys, sort=False):
         x = part["value"].to_numpy(np.float64)
         least, most = int(x.argmin()), int(x.argmax())

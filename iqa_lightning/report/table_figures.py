@@ -17,6 +17,7 @@ from iqa_lightning.report.tables import MEASURES, SYNTHETIC
 from iqa_lightning.report.verdicts import HONEST, chosen_readouts
 
 MARKS = "osD^vP*X<>"
+SPREAD = ("msrcc", "mpsi")  # the final state, and the way there
 DPI = 110
 
 
@@ -117,46 +118,43 @@ def draw_ranks(axis: Axes, ranking: Ranking) -> None:
         ends = [places[group[0]] - 0.02 * count, places[group[-1]] + 0.02 * count]
         axis.plot(ends, [0.5 + 0.5 * i] * 2, color="C3", lw=3.5, solid_capstyle="butt")
     if ranking.distance <= count - 1:  # a longer one would leave the axis
-        axis.plot([1, 1 + ranking.distance], [-0.75, -0.75], color="black", lw=1.5, marker="|", ms=7)
-    axis.text(1, -1.0, f"critical distance {ranking.distance:.2f}", fontsize=8, va="bottom")
-    axis.axhline(0, 0, 1, color="white", lw=0)
+        axis.plot([1, 1 + ranking.distance], [-1.3, -1.3], color="black", lw=1.5, marker="|", ms=7)
+    axis.text(1, -1.5, f"critical distance {ranking.distance:.2f}", fontsize=8, va="bottom")
     axis.plot([1, count], [0, 0], color="black", lw=1.2)
     for tick in range(1, count + 1):
         axis.plot([tick, tick], [0, -0.15], color="black", lw=1)
         axis.text(tick, -0.2, str(tick), ha="center", va="bottom", fontsize=8)
     axis.set_xlim(1 - 0.45 * count, count + 0.45 * count)
-    axis.set_ylim(1.4 + 0.5 * bars + half, -2.0)
+    axis.set_ylim(1.4 + 0.5 * bars + half, -2.3)
     axis.set_axis_off()
 
 
-def order_spread(
-    measures: pd.DataFrame, orders: pd.DataFrame, synthetic: bool = False, measure: str = "msrcc"
-) -> bytes:
-    """A measure of each method in each order: dots are orders that were run, small grey ones are re-indexed."""
+def order_spread(measures: pd.DataFrame, orders: pd.DataFrame, synthetic: bool = False) -> bytes:
+    """Measures of each method by order: large dots are orders that were run, small grey ones are re-indexed."""
     chosen = chosen_readouts(measures)
-    rows = chosen[chosen["measure"] == measure]
-    methods = list(dict.fromkeys(rows["method"]))
-    figure, axes = canvas(1, 2.0 + 0.9 * len(methods), 3.4)
-    for i, method in enumerate(methods):
-        run = rows[rows["method"] == method]
-        if len(orders):
-            held = orders[(orders["method"] == method) & (orders["readout"] == run["readout"].iloc[0])]
-            means = held.groupby(["trained", "order"], sort=False)[measure].mean().to_numpy(np.float64)
-            axes[0].plot(i + np.linspace(-0.25, 0.25, len(means)), np.sort(means), ".", color="0.65", ms=4)
-        means = run.groupby("order", sort=False)["value"].mean().to_numpy(np.float64)
-        axes[0].plot([i] * len(means), means, "o", color=f"C{i % 10}", ms=6, mec="white")
-    axes[0].set_xticks(range(len(methods)), methods, rotation=30, ha="right", rotation_mode="anchor", fontsize=9)
-    axes[0].set_xlim(-0.6, len(methods) - 0.4)
-    axes[0].set_ylabel(MEASURES[measure])
-    axes[0].grid(axis="y", color="0.9")
-    return png(figure, titled(f"{MEASURES[measure]} by order (grey: re-indexed)", synthetic))
+    methods = list(dict.fromkeys(chosen["method"]))
+    figure, axes = canvas(len(SPREAD), 1.6 + 0.7 * len(methods), 3.4, sharey=False)
+    for axis, measure in zip(axes, SPREAD, strict=True):
+        for i, method in enumerate(methods):
+            run = chosen[(chosen["measure"] == measure) & (chosen["method"] == method)]
+            if len(orders):
+                held = orders[(orders["method"] == method) & orders["readout"].isin(run["readout"])]
+                means = held.groupby(["trained", "order"], sort=False)[measure].mean().to_numpy(np.float64)
+                axis.plot(i + np.linspace(-0.25, 0.25, len(means)), np.sort(means), ".", color="0.65", ms=4)
+            means = run.groupby("order", sort=False)["value"].mean().to_numpy(np.float64)
+            axis.plot([i] * len(means), means, "o", color=f"C{i % 10}", ms=6, mec="white")
+        axis.set_xticks(range(len(methods)), methods, rotation=30, ha="right", rotation_mode="anchor", fontsize=9)
+        axis.set_xlim(-0.6, len(methods) - 0.4)
+        axis.set_title(MEASURES[measure], fontsize=10)
+        axis.grid(axis="y", color="0.9")
+    return png(figure, titled("By order of the tasks (grey: re-indexed)", synthetic))
 
 
-def canvas(columns: int, width: float, height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
+def canvas(columns: int, width: float, height: float, rows: int = 1, sharey: bool = True) -> tuple[Figure, list[Axes]]:
     """A figure without a window, and its axes; `width` inches a column, `height` inches in all."""
     figure = Figure(figsize=(columns * width, height + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(rows, columns, squeeze=False, sharey=rows == 1).ravel())
+    return figure, list(figure.subplots(rows, columns, squeeze=False, sharey=sharey and rows == 1).ravel())
 
 
 def legend(figure: Figure, axis: Axes) -> None:

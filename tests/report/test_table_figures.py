@@ -113,8 +113,8 @@ def test_re_indexed_orders_are_drawn_too(monkeypatch: pytest.MonkeyPatch) -> Non
     plot = Axes.plot
     monkeypatch.setattr(Axes, "plot", lambda self, *a, **k: (seen.append(a), plot(self, *a, **k))[1])
     held = pd.DataFrame({"method": "x", "readout": ["gated", "gated", "latest"], "trained": "a>b+c",
-                         "order": ["a>b+c", "b+c>a", "b+c>a"], "msrcc": [0.7, 0.6, 0.1]})  # fmt: skip
+                         "order": ["a>b+c", "b+c>a", "b+c>a"], "msrcc": [0.7, 0.6, 0.1], "mpsi": 0.5})  # fmt: skip
     order_spread(table.measures, held)
     dots = [list(a[1]) for a in seen if a[2] == "."]
-    assert dots == [[0.6, 0.7], []]
+    assert dots == [[0.6, 0.7], [], [0.5, 0.5], []]
     assert drawing.file_name("jl (joint)") == "jl_joint"
