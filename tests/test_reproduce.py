@@ -17,7 +17,7 @@ from scipy import stats
 from iqa_lightning.metrics.matrices import derive
 from iqa_lightning.records import RunFolder
 from iqa_lightning.report.forgetting import pair_flips
-from iqa_lightning.reproduce import compare, overrides, planned_runs, read_grid, reproduce
+from iqa_lightning.reproduce import compare, independent, overrides, planned_runs, read_grid, reproduce
 from tests.walks import ROOT, TINY, call
 
 ORDER = ["compression", "blur", "noise", "tone"]  # of the demo stream
@@ -362,6 +362,17 @@ def test_details_come_from_the_records(table: Path) -> None:
     assert "**Synthetic targets" in text
     assert "| runs | sh_cl | single | mSRCC | 2 |" in text
     assert "data sets without recorded deviations, where all pairs count: compression, blur, noise, tone" in text
+
+
+def test_a_run_tells_whether_its_tasks_are_independent(tmp_path: Path) -> None:
+    """By its summary; one made before that was recorded by its config: only TSN-IQA has `init`."""
+    run = write_run(tmp_path, "tsn_iqa", ORDER)
+    assert not independent(run)
+    for init, expected in (("nearest", False), ("pretrained", True)):
+        (run.path / "config.yaml").write_text(f"method: {{init: {init}}}\n")
+        assert independent(run) is expected
+    run.write_summary({"independent_tasks": False})
+    assert not independent(run)
 
 
 def test_results_of_an_older_version_have_a_table_without_details(table: Path) -> None:
