@@ -23,14 +23,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 IDENTITY = {"dataset": pa.string(), "split": pa.string(), "image": pa.string(), "mos": pa.float64()}
-OPTIONAL = {"image/reference": pa.string()}  # images that share it show one content and are resampled together
+OPTIONAL = {name: pa.string() for name in ("image/reference", "image/distortion", "image/scene")}
+"""What is known of an image: its content (images that share it are resampled together), the kind of its distortion, and
+what it shows, several labels joined with `+`; empty where unknown."""
 READOUTS = ("single", "latest", "oracle", "gated")
-DEVIATIONS = ("mos_std", "sigma")  # of methods that predict one: the human and the predicted standard deviation
+DEVIATIONS = ("mos_std", "sigma")  # standard deviations: of an image's ratings, and predicted by methods that do so
 START = "start"
 RESERVED = (START, "after")  # they label the rows of a matrix
 FILE = re.compile(r"after_(0|[1-9][0-9]*)_([A-Za-z0-9_+-]+)\.parquet")
 DATASET = re.compile(r"[A-Za-z0-9_-]+")
-SUMMARY = ("method", "order", "split", "split_hash", "seed", "git", "finished", "synthetic", "readouts", "cost")
+SUMMARY = (
+    *("method", "order", "split", "split_hash", "seed", "git", "finished", "synthetic", "independent_tasks"),
+    *("readouts", "cost"),
+)
 
 
 class RunFolder:
@@ -50,8 +55,9 @@ class RunFolder:
             t: Number of the task, from 1.
             task: Its name; data sets learnt jointly are joined with `+`.
             frame: One row per image, in stream order: `dataset`, `split` (`val` or `test`), `image`, `mos` (higher is
-                better), optionally `image/reference` (what is shown), a column per readout, and where there are heads
-                `score/<task>` and `gate/<task>`. NaN where there is no prediction. Scores are stored as float32.
+                better), optionally `image/reference`, `image/distortion`, `image/scene` (see `OPTIONAL`) and `mos_std`
+                (of the ratings, NaN where unknown), a column per readout, and where there are heads `score/<task>` and
+                `gate/<task>`. NaN where there is no prediction. Scores are stored as float32.
 
         Returns:
             The file.

@@ -1,7 +1,8 @@
-"""experiments/<table> -> missing runs -> table.md, table.tex, results/*.csv: ours beside the published numbers.
+"""experiments/<table> -> missing runs -> table.md, table.tex, details.md, results/*.csv, figures/*.png.
 
 `python -m iqa_lightning.reproduce table=<name> jobs=2` trains what `runs.yaml` asks for and is not finished, then
-writes the table from the records alone. `diff=[<run>,<run>]` compares two runs instead. No torch in this process.
+writes the table from the records alone: ours beside the published numbers. `diff <run> <run>` compares two runs
+instead, `gmad <run>[@<task>] <run>[@<task>]` finds the images about which they disagree. No torch in this process.
 """
 
 import os
@@ -54,9 +55,10 @@ def main(cfg: "DictConfig") -> None:
         SystemExit: Something is wrong with the files of the table or with the runs, or a run failed.
     """
     try:
-        if cfg.diff is not None:
-            compare(list(cfg.diff), cfg.resamples)
-            return
+        for kind, number in (("diff", cfg.resamples), ("gmad", cfg.levels)):
+            if cfg[kind] is not None:
+                print(compare(kind, list(cfg[kind]), number))
+                return
         failed = reproduce(cfg)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
@@ -70,7 +72,8 @@ def reproduce(cfg: "DictConfig") -> list[str]:
     Raises:
         ValueError: naming the file of the table, or the run, that is wrong.
     """
-    from iqa_lightning.report.sweep import collect, read_results, write_results  # noqa: PLC0415  # pandas, scipy
+    from iqa_lightning.report.details import collect_details, write_details  # noqa: PLC0415  # pandas, scipy
+    from iqa_lightning.report.sweep import collect, write_results  # noqa: PLC0415
 
     folder, output, source = Path(cfg.experiments) / str(cfg.table), Path(cfg.output), str(cfg["from"])
     if source not in SOURCES or cfg.jobs < 1:
@@ -84,18 +87,22 @@ def reproduce(cfg: "DictConfig") -> list[str]:
         finished = finished_runs(runs, output, grid["experiment"])
         if not finished:
             raise ValueError("\n".join([f"no run of {folder}/runs.yaml is finished under {output}", *failed]))
-        write_results(folder / "results", collect(list(finished.values()), cfg.resamples))
-    write_table(folder, runs, read_results(folder / "results"))
+        folders = list(finished.values())
+        write_results(folder / "results", collect(folders, cfg.resamples))
+        write_details(folder / "results", collect_details(folders, list(map(independent, folders)), cfg.resamples))
+    write_table(folder, runs, cfg.figures)
     return failed
 
 
-def write_table(folder: Path, runs: "Sequence[Run]", results: Any) -> None:
-    """Write what follows from the results of runs: summary, tests, variances, table.md, table.tex."""
+def write_table(folder: Path, runs: "Sequence[Run]", figures: bool = True) -> None:
+    """Write what follows from the stored results of runs: summary, tests, table.md, table.tex, details.md, figures."""
     from iqa_lightning.records import write_bytes  # noqa: PLC0415  # pandas
+    from iqa_lightning.report.details import written_details  # noqa: PLC0415
     from iqa_lightning.report.paper import latex, markdown  # noqa: PLC0415
-    from iqa_lightning.report.sweep import csv_bytes  # noqa: PLC0415
+    from iqa_lightning.report.sweep import csv_bytes, read_results  # noqa: PLC0415
     from iqa_lightning.report.verdicts import missing_runs, read_published, summarise  # noqa: PLC0415
 
+    results = read_results(folder / "results")
     summary = summarise(results, read_published(folder / "published.csv"))
     names = ({"method": label(run), "order": ">".join(map(joined, run.order))} for run in runs)
     planned = [name | {"split": run.split, "seed": run.seed} for name, run in zip(names, runs, strict=True)]
@@ -104,7 +111,8 @@ def write_table(folder: Path, runs: "Sequence[Run]", results: Any) -> None:
     name = folder.resolve().name
     write_bytes(folder / "table.md", (text := markdown(name, summary, missing_runs(planned, results.runs))).encode())
     write_bytes(folder / "table.tex", latex(name, summary).encode())
-    print(f"{text}\nwritten: {folder / 'table.md'}")
+    written_details(folder, name, results, figures)
+    print(f"{text}\nwritten: {folder / 'table.md'}, details.md, table.tex")
 
 
 def read_grid(file: Path) -> dict[str, Any]:
@@ -217,29 +225,29 @@ def make(runs: Sequence[Run], jobs: int, output: Path, experiment: str) -> list[
         return [failure for failure in pool.map(train, runs) if failure]
 
 
-def compare(folders: list[str], resamples: int) -> None:
-    """Print what differs between two runs.
+def compare(kind: str, runs: list[str], number: int) -> str:
+    """What differs between two runs (`diff`), or the images about which two states of runs disagree (`gmad`), as text.
+
+    `number` is that of resamples or of levels.
 
     Raises:
         ValueError: They are not two, or not runs that can be compared.
     """
-    from iqa_lightning.records import RunFolder  # noqa: PLC0415  # pandas
-    from iqa_lightning.report.difference import cell_differences, config_changes, moved_images  # noqa: PLC0415
+    from iqa_lightning.report.difference import difference_text  # noqa: PLC0415  # pandas
+    from iqa_lightning.report.gmad import gmad_text  # noqa: PLC0415
 
-    if len(folders) != 2:
-        raise ValueError(f"diff={folders}: give two run folders, as in 'diff=[<run>,<run>]'")
-    first, second = (RunFolder(folder).predictions() for folder in folders)
-    changes = config_changes(*(read_config(Path(folder)) for folder in folders))
-    synthetic = any(RunFolder(folder).read_summary().get("synthetic") for folder in folders)
-    print(f"first   {folders[0]}\nsecond  {folders[1]}\n\nconfig{'' if changes else ': no difference'}")
-    for key, (old, new) in changes.items():
-        print(f"  {key}: {old} -> {new}")
-    target = " (synthetic target)" if synthetic else ""
-    for title, table in (
-        (f"SRCC{target}, second - first, 95 % interval", cell_differences(first, second, resamples)),
-        (f"images whose rank moved most{target}", moved_images(first, second)),
-    ):
-        print(f"\n{title}\n{table.to_string(index=False, float_format='%.3f', na_rep='-')}")
+    if len(runs) != 2:
+        raise ValueError(f"{kind}={runs}: give two run folders, as in `{kind} <run> <run>`")
+    if kind == "gmad":
+        return gmad_text(runs[0], runs[1], number)
+    return difference_text(runs[0], runs[1], read_config(Path(runs[0])), read_config(Path(runs[1])), number)
+
+
+def independent(folder: "RunFolder") -> bool:
+    """Whether no task of a run learns from another. Runs of before this was recorded tell by their config."""
+    summary = folder.read_summary()
+    method = read_config(folder.path).get("method") or {}
+    return bool(summary.get("independent_tasks", method.get("init") == "pretrained"))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -261,7 +269,7 @@ def listed(order: Order) -> str:
     return f"[{','.join(task if isinstance(task, str) else listed(task) for task in order)}]"
 
 
-def quoted(path: Path) -> str:
+def quoted(path: Path | str) -> str:
     """A path as Hydra reads it, whatever signs it holds."""
     return "'" + str(path).replace("'", r"\'") + "'"
 
@@ -271,5 +279,15 @@ def label(run: Run) -> str:
     return run.method if all(isinstance(task, str) for task in run.order) else f"{run.method} (joint)"
 
 
+def overrides(words: list[str]) -> list[str]:
+    """`diff <run> <run>` and `gmad <run> <run>` as Hydra reads them; other words as they are."""
+    if not words or words[0] not in ("diff", "gmad"):
+        return words
+    runs = [word for word in words[1:] if not word.startswith("-") and "=" not in word.split("/")[0]]
+    rest = [word for word in words[1:] if word not in runs]
+    return [f"{words[0]}=[{','.join(quoted(run) for run in runs)}]", *rest]
+
+
 if __name__ == "__main__":
+    sys.argv[1:] = overrides(sys.argv[1:])
     main()

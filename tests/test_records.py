@@ -64,6 +64,17 @@ def test_the_content_of_an_image_may_be_stored_and_comes_after_its_rating(folder
         folder.predictions()
 
 
+def test_what_is_known_of_an_image_may_be_stored(folder: RunFolder) -> None:
+    known = {"mos_std": [1.0, 2.0, math.nan, 4.0], "image/scene": ["city+night", "", "", ""]}
+    path = folder.write_predictions(0, "start", frame(**known, **{"image/distortion": ["blur", "", "noise", ""]}))
+    stored = pq.read_table(path)
+    assert stored.column_names[4:6] == ["image/distortion", "image/scene"]
+    assert stored["image/scene"].to_pylist() == ["city+night", "", "", ""]
+    assert folder.predictions()["start"]["mos_std"].dtype == np.float32
+    with pytest.raises(ValueError, match="column 'image/scene' holds something that is not text"):
+        folder.write_predictions(0, "start", frame(**{"image/scene": ["x", None, "y", "z"]}))
+
+
 def test_columns_are_stored_in_one_order(folder: RunFolder) -> None:
     path = folder.write_predictions(0, "start", frame())
     once = path.read_bytes()

@@ -16,7 +16,8 @@ from scipy import stats
 
 from iqa_lightning.metrics.matrices import derive
 from iqa_lightning.records import RunFolder
-from iqa_lightning.reproduce import compare, planned_runs, read_grid, reproduce
+from iqa_lightning.report.forgetting import pair_flips
+from iqa_lightning.reproduce import compare, independent, overrides, planned_runs, read_grid, reproduce
 from tests.walks import ROOT, TINY, call
 
 ORDER = ["compression", "blur", "noise", "tone"]  # of the demo stream
@@ -81,11 +82,11 @@ def build(folder: Path, *words: str) -> list[str]:
     tmp = folder.parents[1]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         places = [f"experiments={tmp / 'experiments'}", f"output={tmp / 'outputs'}", f"table={folder.name}"]
-        return reproduce(compose("reproduce", [*places, "resamples=100", *words]))
+        return reproduce(compose("reproduce", [*places, "resamples=100", "figures=false", *words]))
 
 
 def written(folder: Path) -> dict[str, bytes]:
-    files = [folder / "table.md", folder / "table.tex", *sorted((folder / "results").iterdir())]
+    files = [*(folder / name for name in ("table.md", "table.tex", "details.md")), *sorted(folder.glob("*/*"))]
     return {file.name: file.read_bytes() for file in files}
 
 
@@ -103,8 +104,9 @@ def test_a_table_comes_from_the_records_alone(table: Path) -> None:
     assert header in text
     rows = [line.split(" | ")[:3] for line in text.split(header)[1].split("\n\n")[0].splitlines()[2:]]
     assert rows == [["| tsn_iqa", "latest", "4"], ["| tsn_iqa", "gated", "4"], ["| sh_cl", "single", "4"]]
-    made = ["cells.csv", "measures.csv", "runs.csv", "summary.csv", "tests.csv", "variance.csv"]
-    assert list(written(table)) == ["table.md", "table.tex", *made]
+    made = ["cells", "forgetting", "gate", "measures", "order_spread", "orders", "pair_flips", "ranks", "runs"]
+    made += ["summary", "tests", "variance", "worst_images"]
+    assert list(written(table)) == ["table.md", "table.tex", "details.md", *(f"{name}.csv" for name in made)]
 
 
 def test_means_and_intervals_are_those_of_the_runs(table: Path) -> None:
@@ -141,14 +143,27 @@ def test_cells_hold_the_matrices_and_intervals_by_content(table: Path) -> None:
 
 
 def test_built_again_no_byte_changes_with_or_without_the_runs(table: Path) -> None:
-    build(table)
+    runs = [path.parent for path in (table.parents[1] / "outputs").rglob("summary.json")]
+    for checkpoint in ("last.ckpt", "tasks/1_blur.ckpt"):
+        for run in runs:
+            (run / checkpoint).parent.mkdir(exist_ok=True)
+            (run / checkpoint).write_bytes(b"weights")
+    build(table, "figures=true")
     first = written(table)
+    pictures = {f"{kind}_{method}.png" for kind in ("srcc", "stability") for method in ("tsn_iqa", "sh_cl")}
+    assert {name for name in first if name.endswith(".png")} == pictures | {"curves.png", "ranks.png", "orders.png"}
+    for path in [*(table.parents[1] / "outputs").rglob("*.ckpt"), *table.glob("*.md"), *table.glob("*/*.png")]:
+        path.unlink()
+    (table / "figures" / "srcc_of_a_method_that_is_gone.png").write_bytes(b"old")
+    build(table, "figures=true")  # nothing is trained for want of a checkpoint
+    assert written(table) == first
     build(table, "from=records")
     assert written(table) == first
     for path in (table.parents[1] / "outputs").rglob("*"):
         if path.is_file():
             path.unlink()
-    (table / "table.md").unlink()
+    for path in table.glob("*.md"):
+        path.unlink()
     build(table, "from=results")
     assert written(table) == first
 
@@ -275,7 +290,7 @@ def test_a_grid_expands_orders_once_each(table: Path) -> None:
     assert runs[-1].config["stream"]["order"] == ["blur", ["noise", "tone"]]
 
 
-def test_two_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_runs_side_by_side(tmp_path: Path) -> None:
     one = write_run(tmp_path, "tsn_iqa", ORDER)
     other = write_run(tmp_path, "mh_cl", ORDER)
     last = other.predictions()["tone"]
@@ -287,8 +302,7 @@ def test_two_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str
     other.write_predictions(4, "tone", last)
     for folder, rate in ((one, 0.1), (other, 0.2)):
         (folder.path / "config.yaml").write_text(f"method: {{lr: {rate}}}\npaths: {{output: {rate}}}\n")
-    compare([str(one.path), str(other.path)], 100)
-    said = capsys.readouterr().out
+    said = compare("diff", [str(one.path), str(other.path)], 100)
     assert "method.lr: 0.1 -> 0.2" in said
     assert "paths" not in said
     assert "synthetic target" in said
@@ -304,9 +318,71 @@ def test_two_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_runs_of_other_images_have_no_difference(tmp_path: Path) -> None:
     one, other = write_run(tmp_path, "tsn_iqa", ORDER, 1), write_run(tmp_path, "tsn_iqa", ORDER[::-1], 2)
     with pytest.raises(ValueError, match="do not hold the same test images"):
-        compare([str(one.path), str(other.path)], 20)
-    with pytest.raises(ValueError, match="give two run folders"):
-        compare([str(one.path)], 20)
+        compare("diff", [str(one.path), str(other.path)], 20)
+    for kind in ("diff", "gmad"):
+        with pytest.raises(ValueError, match=f"give two run folders, as in `{kind} <run> <run>`"):
+            compare(kind, [str(one.path)], 20)
+
+
+def test_words_of_the_command_line_become_overrides(tmp_path: Path) -> None:
+    assert overrides(["table=demo", "jobs=2"]) == ["table=demo", "jobs=2"]
+    assert overrides([]) == []
+    words = overrides(["gmad", "out/it's/a=b,c", "out/two@blur", "levels=5"])
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("reproduce", words)
+    assert (list(cfg.gmad), cfg.levels, cfg.diff) == (["out/it's/a=b,c", "out/two@blur"], 5, None)
+
+
+def test_details_come_from_the_records(table: Path) -> None:
+    for path in (table.parents[1] / "outputs/demo/tsn_iqa").rglob("summary.json"):
+        RunFolder(path.parent).write_summary({"independent_tasks": False})
+    build(table)
+    results = {file.stem: pd.read_csv(file) for file in (table / "results").glob("*.csv")}
+    flips = results["pair_flips"]
+    run = RunFolder(next(table.parents[1].glob("outputs/demo/sh_cl/compression*/split2/seed0")))
+    expected = pair_flips(run.predictions(), "single")
+    there = flips[(flips["method"] == "sh_cl") & (flips["order"] == ">".join(ORDER)) & (flips["split"] == 2)]
+    assert there["rate"].tolist() == pytest.approx(expected["rate"].tolist(), abs=1e-6)
+    assert flips.groupby(["method", "readout"]).size().to_dict() == {
+        ("sh_cl", "single"): 24, ("tsn_iqa", "gated"): 24, ("tsn_iqa", "latest"): 24
+    }  # fmt: skip
+    worst = results["worst_images"]
+    assert worst.groupby(["method", "order", "split"]).size().max() <= 50
+    assert set(results["forgetting"]["by"]) == {"band"}
+    assert results["orders"].empty
+    spread = results["order_spread"].set_index(["orders_from", "method", "readout", "measure"])
+    means = results["measures"].groupby(["method", "readout", "measure", "order"])["value"].mean()
+    found = spread.loc[("runs", "sh_cl", "single", "msrcc")]
+    both = means["sh_cl", "single", "msrcc"]
+    assert (found["orders"], found["spread"]) == (2, pytest.approx(both.max() - both.min(), abs=2e-6))
+    assert results["gate"].empty  # neither run has an oracle to be compared with
+    ranks = results["ranks"].set_index(["measure", "method"])
+    assert (ranks.loc[("msrcc", "tsn_iqa"), "rank"], ranks.loc[("msrcc", "sh_cl"), "blocks"]) == (1, 4)
+    text = (table / "details.md").read_text()
+    assert "**Synthetic targets" in text
+    assert "| runs | sh_cl | single | mSRCC | 2 |" in text
+    assert "data sets without recorded deviations, where all pairs count: compression, blur, noise, tone" in text
+
+
+def test_a_run_tells_whether_its_tasks_are_independent(tmp_path: Path) -> None:
+    """By its summary; one made before that was recorded by its config: only TSN-IQA has `init`."""
+    run = write_run(tmp_path, "tsn_iqa", ORDER)
+    assert not independent(run)
+    for init, expected in (("nearest", False), ("pretrained", True)):
+        (run.path / "config.yaml").write_text(f"method: {{init: {init}}}\n")
+        assert independent(run) is expected
+    run.write_summary({"independent_tasks": False})
+    assert not independent(run)
+
+
+def test_results_of_an_older_version_have_a_table_without_details(table: Path) -> None:
+    build(table)
+    for name in ("details.md", "results/orders.csv", "results/worst_images.csv"):
+        (table / name).unlink()
+    first = (table / "table.md").read_bytes()
+    build(table, "from=results")
+    assert (table / "table.md").read_bytes() == first
+    assert not (table / "details.md").exists()
 
 
 def test_help_answers_without_torch() -> None:

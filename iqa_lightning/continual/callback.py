@@ -132,7 +132,8 @@ class ContinualLearning(Callback):
         self.records.write_predictions(t, task, pd.concat(parts, ignore_index=True))
         derived = derive(self.records.predictions())
         cost = self.cost | carried(method, stream.kept_bytes(t))
-        self.records.write_summary(self.identity | {"finished": False, "cost": cost})
+        facts = {"finished": False, "independent_tasks": method.independent_tasks, "cost": cost}
+        self.records.write_summary(self.identity | facts)
         self.records.write_derived(derived)
         if self.draw:
             self.records.write_figure("srcc", self.draw(derived["srcc"], "SRCC", stream.synthetic))
@@ -191,11 +192,17 @@ def method_of(module: pl.LightningModule) -> ContinualMethod:
 
 
 def image_columns(stream: TaskStream, name: str, part: str) -> dict[str, Any]:
-    """What the records say of each image besides its scores."""
+    """What the records say of each image besides its scores; what no data set of the stream knows is left out."""
     data = stream.data[name]
     table = data.samples.table.iloc[data.part(part).rows]
-    columns = {"image": "image", "mos": "mos", "image/reference": "reference"}
-    return {"dataset": name, "split": part} | {key: table[column].to_numpy() for key, column in columns.items()}
+    columns: dict[str, Any] = {"dataset": name, "split": part, "image": table["image"], "mos": table["mos"]}
+    everything = [other.samples.table for other in stream.data.values()]
+    for label in ("reference", "distortion", "scene"):
+        if any(label in other and (other[label] != "").any() for other in everything):
+            columns[f"image/{label}"] = table.get(label, "")
+    if any(other["mos_std"].notna().any() for other in everything):
+        columns["mos_std"] = table["mos_std"]
+    return {key: value.to_numpy() if isinstance(value, pd.Series) else value for key, value in columns.items()}
 
 
 def carried(method: ContinualMethod, images: int) -> dict[str, int]:

@@ -43,6 +43,9 @@ class ContinualMethod(pl.LightningModule):
     material: Material = Material()
     """What its batches are made of: by default the current task alone."""
 
+    independent_tasks: bool = False
+    """Whether what a task learns depends on no other task: the records of one order then hold those of all orders."""
+
     def __init__(
         self,
         backbone: Backbone,

@@ -18,6 +18,8 @@ class SeparateModels(SingleHead):
     that nothing trains.
     """
 
+    independent_tasks = True
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.start = nn.ModuleList([copy.deepcopy(self.backbone), copy.deepcopy(self.heads)]).requires_grad_(False)

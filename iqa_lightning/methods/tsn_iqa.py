@@ -50,7 +50,7 @@ class TSNIQA(ContinualMethod):
         super().__init__(**options)
         if init not in INITS:
             raise ValueError(f"method.init={init!r}: choose one of {INITS}")
-        self.init = init
+        self.init, self.independent_tasks = init, init == "pretrained"
         self.backbone.requires_grad_(False)
         self.norms = NormSets(self.backbone.network, 1 + len(self.tasks))
         for t in range(1, 1 + len(self.tasks)):

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from iqa_lightning.metrics.matrices import readouts_of
+from iqa_lightning.records import RunFolder
 from iqa_lightning.report.statistics import bootstrap_interval, content_weights, correlation, unit_ranks
 from iqa_lightning.report.sweep import contents_of
 
@@ -41,7 +42,8 @@ def cell_differences(first: Predictions, second: Predictions, resamples: int = 1
     Where the orders differ only the final rows are compared (`after` is then `the last task`).
 
     Returns:
-        Columns `readout`, `after`, `dataset`, `first`, `second`, `difference`, `low`, `high`.
+        Columns `readout`, `after`, `dataset`, `first`, `second`, `difference`, `low`, `high`, `at 5 %`: whether image
+        sampling leaves a difference (one of twenty cells is said to differ by chance; another seed is not in it).
 
     Raises:
         ValueError: The runs have no readout in common, or do not hold the same test images.
@@ -60,7 +62,9 @@ def cell_differences(first: Predictions, second: Predictions, resamples: int = 1
                 before, now = correlation(x, mos), correlation(y, mos)
                 low, high = bootstrap_interval((now - before)[1:], len(set(contents)))
                 cell = {"readout": readout, "after": after, "dataset": name, "first": before[0], "second": now[0]}
-                rows.append(cell | {"difference": now[0] - before[0], "low": float(low), "high": float(high)})
+                cell |= {"difference": now[0] - before[0], "low": float(low), "high": float(high)}
+                said = "differ" if low > 0 or high < 0 else "not distinguishable" if low <= high else ""
+                rows.append(cell | {"at 5 %": said})
     return pd.DataFrame(rows)
 
 
@@ -86,6 +90,26 @@ def moved_images(first: Predictions, second: Predictions, count: int = 20) -> pd
     order = table["moved"].abs().sort_values(ascending=False, kind="stable").index[:count]
     table.insert(0, "readout", readout)
     return table.loc[order].reset_index(drop=True)
+
+
+def difference_text(first: str, second: str, old: dict[str, Any], new: dict[str, Any], resamples: int = 1000) -> str:
+    """What differs between two run folders: configs (`old`, `new`), cells with intervals, the images that moved most.
+
+    Raises:
+        ValueError: see `cell_differences`.
+    """
+    one, other = (RunFolder(folder).predictions() for folder in (first, second))
+    changes = config_changes(old, new)
+    synthetic = any(RunFolder(folder).read_summary().get("synthetic") for folder in (first, second))
+    target = " (synthetic target)" if synthetic else ""
+    lines = [f"first   {first}", f"second  {second}", "", f"config{'' if changes else ': no difference'}"]
+    lines += [f"  {key}: {before} -> {after}" for key, (before, after) in changes.items()]
+    for title, table in (
+        (f"SRCC{target}, second - first, 95 % interval of image sampling", cell_differences(one, other, resamples)),
+        (f"images whose rank moved most{target}", moved_images(one, other)),
+    ):
+        lines += ["", title, table.to_string(index=False, float_format="%.3f", na_rep="-")]
+    return "\n".join(lines)
 
 
 def common_readouts(first: Predictions, second: Predictions) -> list[str]:

@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 
 from iqa_lightning import train
 from iqa_lightning.continual import callback
-from iqa_lightning.continual.callback import ContinualLearning
+from iqa_lightning.continual.callback import ContinualLearning, image_columns
 from iqa_lightning.continual.predict import evaluation_mode
 from iqa_lightning.continual.restart import AtomicCheckpointIO, BestWeights
 from iqa_lightning.data import base
@@ -24,7 +24,7 @@ from iqa_lightning.data.stream import TaskStream
 from iqa_lightning.methods.base import ContinualMethod
 from iqa_lightning.records import RunFolder
 from tests.test_contract import Interrupted, interrupt_after
-from tests.walks import IN_BATCH, TINY, composed, results, stream_of_folders, walk
+from tests.walks import IN_BATCH, TINY, composed, results, stream_of_folders, walk, write_folder
 
 IMAGES = 4 + 8  # of 40: those of the validation and of the test part
 
@@ -234,6 +234,26 @@ def test_zero_shot_scores_are_recorded_before_any_training(folders: list[Path], 
     note = Start()
     fit(tmp_path, "method=sh_cl", "stream.order=[a]", *stream_of_folders(folders), callbacks=([], [note]))
     assert note.files == ["after_0_start.parquet"]
+
+
+def test_records_say_what_the_data_sets_know_of_an_image(tmp_path: Path) -> None:
+    """Labels of one data set leave empty cells in the others; what none knows has no column."""
+    folders = [write_folder(tmp_path / name, seed) for seed, name in enumerate("pq")]
+    ratings = pd.read_csv(folders[0] / "ratings.csv", dtype={"image": str})
+    kinds = {image: f"kind{i % 3}" for i, image in enumerate(ratings["image"])}
+    ratings.assign(distortion=ratings["image"].map(kinds)).to_csv(folders[0] / "ratings.csv", index=False)
+    ratings.drop(columns="mos_std").to_csv(folders[1] / "ratings.csv", index=False)
+    stream = train.build_stream(composed(*TINY, *stream_of_folders(folders)))
+    stream.setup("fit")
+    first, second = (image_columns(stream, name, "val") for name in "pq")
+    assert list(first) == ["dataset", "split", "image", "mos", "image/reference", "image/distortion", "mos_std"]
+    assert list(second) == list(first)
+    assert list(first["image/distortion"]) == [kinds[image] for image in first["image"]]
+    assert (first["mos_std"] == 5).all()
+    assert (list(set(second["image/distortion"])), np.isnan(second["mos_std"]).all()) == ([""], True)
+    without = train.build_stream(composed(*TINY, *stream_of_folders(folders[1:])))
+    without.setup("fit")
+    assert list(image_columns(without, "q", "val")) == ["dataset", "split", "image", "mos", "image/reference"]
 
 
 @pytest.mark.parametrize(
