@@ -1,7 +1,8 @@
 """experiments/<table> -> missing runs -> table.md, table.tex, results/*.csv: ours beside the published numbers.
 
 `python -m iqa_lightning.reproduce table=<name> jobs=2` trains what `runs.yaml` asks for and is not finished, then
-writes the table from the records alone. `diff=[<run>,<run>]` compares two runs instead. No torch in this process.
+writes the table from the records alone. `dashboard=true` shows the results as an HTML page instead,
+`diff=[<run>,<run>]` compares two runs. No torch in this process.
 """
 
 import os
@@ -48,7 +49,7 @@ class Run:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="reproduce")
 def main(cfg: "DictConfig") -> None:
-    """Make a table, or compare two runs.
+    """Make a table, show one, or compare two runs.
 
     Raises:
         SystemExit: Something is wrong with the files of the table or with the runs, or a run failed.
@@ -56,6 +57,9 @@ def main(cfg: "DictConfig") -> None:
     try:
         if cfg.diff is not None:
             compare(list(cfg.diff), cfg.resamples)
+            return
+        if cfg.dashboard:
+            show(cfg)
             return
         failed = reproduce(cfg)
     except (ValueError, OSError) as error:
@@ -240,6 +244,26 @@ def compare(folders: list[str], resamples: int) -> None:
         (f"images whose rank moved most{target}", moved_images(first, second)),
     ):
         print(f"\n{title}\n{table.to_string(index=False, float_format='%.3f', na_rep='-')}")
+
+
+def show(cfg: "DictConfig") -> None:
+    """Write `dashboard.html` beside a table; push its views to wandb where `push` says whereto. Nothing is trained.
+
+    Stored results are shown; those of the finished runs where none are stored, or with `from=records`.
+
+    Raises:
+        ValueError: There are neither results nor finished runs, or wandb cannot be reached.
+    """
+    from iqa_lightning.report import dashboard, html, sweep, verdicts  # noqa: PLC0415  # pandas
+
+    folder, output = Path(cfg.experiments) / str(cfg.table), Path(cfg.output)
+    experiment = read_grid(folder / "runs.yaml")["experiment"]
+    runs = [run for *_, run in found_runs(output, experiment)]
+    results = sweep.results_of(folder / "results", runs, cfg.resamples, cfg["from"] == "records")
+    summary = verdicts.summarise(results, verdicts.read_published(folder / "published.csv"))
+    print(html.write_page(folder, results, summary, [(run, read_config(run.path)) for run in runs], cfg.images))
+    if cfg.push is not None:
+        print(dashboard.push(str(cfg.push), folder.resolve().name, experiment, results, summary))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
