@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from plotly.offline import get_plotlyjs
 
 from iqa_lightning.records import RunFolder, write_bytes
@@ -21,7 +20,7 @@ from iqa_lightning.report.gallery import gallery
 from iqa_lightning.report.page_tables import table
 from iqa_lightning.report.panels import Key, Predictions, payload
 from iqa_lightning.report.paper import LEGEND, SYNTHETIC
-from iqa_lightning.report.sweep import RUN, Results, csv_bytes, run_row
+from iqa_lightning.report.sweep import RUN, Results, run_row
 from iqa_lightning.report.verdicts import Summary
 
 PAGE = Path(__file__).with_name("page")
@@ -60,11 +59,12 @@ def write_page(
 
 
 def key_of(folder: RunFolder, results: Results) -> Key | None:
-    """The run that a folder holds; None if it is not one of the results: its images, commit or cost are others."""
-    row = run_row(folder)
-    line = csv_bytes(pd.DataFrame([row])[list(results.runs.columns)])
-    known = line.splitlines()[1] in csv_bytes(results.runs).splitlines()
-    return tuple(row[name] for name in RUN) if known else None
+    """The run that a folder holds; None if it is not one of the results: its images, commit or seconds are others."""
+    row, runs = run_row(folder), results.runs.fillna({"git": ""})
+    names = [*RUN, "split_hash", "git"]
+    same = (runs[names] == [row[name] for name in names]).all(axis=1)
+    other = (runs["train_seconds"] - row["train_seconds"]).abs() > 1e-5  # stored with six decimals; may be unknown
+    return tuple(row[name] for name in RUN) if (same & ~other).any() else None
 
 
 def data_roots(configs: Sequence[Mapping[str, Any]], data: str | None) -> dict[str, Path]:

@@ -105,7 +105,9 @@ def published(lines: pd.DataFrame) -> Table:
     for row in lines[lines["published"].notna()].to_dict("records"):
         theirs = Cell(number(row["published"]), value=row["published"])
         texts = [Cell(str(row[key])) for key in ("verdict", "source", "certainty")]
-        first = [Cell(str(row[key])) for key in ("method", "readout", "measure")]
+        measure = str(row["measure"])
+        label = MEASURES.get(measure, measure.replace("srcc/", "SRCC on "))
+        first = [Cell(str(row["method"])), Cell(str(row["readout"])), Cell(label)]
         rows.append([*first, theirs, estimate({str(k): v for k, v in row.items()}, row["n"]), *texts])
     return columns, rows
 

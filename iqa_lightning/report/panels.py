@@ -113,6 +113,8 @@ def gate_weights(predictions: Predictions) -> list[list[list[float | None]]] | N
 def average_ranks(chosen: pd.DataFrame, tests: pd.DataFrame, measure: str) -> dict[str, Any] | None:
     """Average rank of each method (1 is best) over the blocks (order, split) that hold all of them, best first.
 
+    A method that shares no block with any other, as joint learning, is left out.
+
     `groups` are the first and the last of methods in a row of which no two differ at 5 % in the corrected tests, as in
     a critical-difference diagram: J. Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7
     (2006), https://www.jmlr.org/papers/v7/demsar06a.html.
@@ -126,7 +128,9 @@ def average_ranks(chosen: pd.DataFrame, tests: pd.DataFrame, measure: str) -> di
         `methods`, `ranks`, `groups`, `blocks`; None if there are not two methods, or no block that holds them all.
     """
     rows = chosen[(chosen["measure"] == measure) & chosen["value"].notna()]
-    table = rows.pivot_table(index=["order", "split"], columns="method", values="value", sort=False).dropna()
+    table = rows.pivot_table(index=["order", "split"], columns="method", values="value", sort=False)
+    shared = table[table.notna().sum(axis=1) > 1]
+    table = table.loc[:, shared.notna().any()].dropna()
     if table.shape[1] < 2 or table.empty:
         return None
     ranks = pd.Series(stats.rankdata(-table.to_numpy(), axis=1).mean(axis=0), table.columns).sort_values(kind="stable")

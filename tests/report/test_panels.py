@@ -14,6 +14,7 @@ def test_average_ranks_and_groups_by_hand() -> None:
         for split, value in enumerate(values)
     ]
     rows += [{**rows[0], "method": "a", "split": 7, "value": 0.0}]  # a block that not all of them have
+    rows += [{**rows[0], "method": "joint", "order": "x+y"}]  # shares no block with any other
     pairs = [("a", "b", 0.2), ("a", "c", 0.01), ("b", "c", 0.4)]
     tests = pd.DataFrame([{"measure": "msi", "first": x, "second": y, "p_holm": p} for x, y, p in pairs])
     found = average_ranks(pd.DataFrame(rows), tests, "msi")

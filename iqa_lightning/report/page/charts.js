@@ -48,7 +48,7 @@ function drawMeans() {
     };
   });
   const yaxis = { autorange: "reversed", showgrid: false };
-  draw("plot-means", traces, { height: 70 + 30 * lines.length, xaxis: { title: text(label) }, yaxis }, `${label}, mean and interval of each method`);
+  draw("plot-means", traces, { height: 70 + 36 * lines.length, xaxis: { title: text(label) }, yaxis }, `${label}, mean and interval of each method`);
   const said = data.measures[key].lower ? "Lower is better." : "Higher is better.";
   for (const span of document.querySelectorAll("[data-direction]")) span.textContent = said;
 }
@@ -59,7 +59,8 @@ function drawRanks() {
   $("ranks-note").textContent = !data.tested.includes(key) ? `Tests are made on ${data.tested.map((k) => data.measures[k].label).join(", ")}.`
     : !found ? "There is no order and split on which all of two or more methods were run."
     : `Average rank by ${label} over ${found.blocks} order${found.blocks === 1 ? " and split" : "s and splits"} that all methods share; `
-      + "1 is best. Thick bars join methods that cannot be told apart (permutation tests, Holm, 5 %).";
+      + "1 is best. Thick bars join methods that cannot be told apart (permutation tests, Holm, 5 %)."
+      + methods.filter((method) => !found.methods.includes(method)).map((method) => ` ${method} shares none with the others.`).join("");
   if (!found) return;
   const count = found.methods.length, bars = found.groups.length;
   const shapes = found.groups.map(([first, last], i) => ({
@@ -137,8 +138,13 @@ function drawCurves() {
     `SRCC after each task of ${dataset === ALL ? "the data sets learnt so far" : dataset}`);
 }
 
+function stepName(task, t) { // a joint task by the number of its data sets
+  const sets = task.split("+").length;
+  return t ? `${t} ${sets > 1 ? `joint (${sets})` : text(task)}` : "start";
+}
+
 function taskAxis(after) {
-  return { tickvals: after.map((_, t) => t), ticktext: after.map((name, t) => t ? `${t} ${text(name)}` : "start"), title: "after task", showgrid: false };
+  return { tickvals: after.map((_, t) => t), ticktext: after.map(stepName), title: "after task", showgrid: false, range: [-0.3, after.length - 0.7] };
 }
 
 function drawCost() {
@@ -162,7 +168,9 @@ function startCharts() {
   options($("measure"), labels);
   options($("cost-measure"), labels.filter(([key]) => data.measures[key].cost));
   options($("curve-dataset"), [[ALL, "mean of those learnt so far"], ...unique(data.runs.flatMap((run) => run.datasets)).map((d) => [d, d])]);
-  options($("curve-order"), unique(data.runs.map((run) => run.order)).map((order) => [order, arrows(order)]));
+  const tasks = (order) => order.split(">").length;
+  const orders = unique(data.runs.map((run) => run.order)).sort((a, b) => tasks(b) - tasks(a)); // joint learning last
+  options($("curve-order"), orders.map((order) => [order, arrows(order)]));
   for (const action of [drawMeans, drawRanks, drawOrders]) $("measure").addEventListener("change", action);
   for (const id of ["curve-dataset", "curve-order"]) $(id).addEventListener("change", drawCurves);
   $("cost-measure").addEventListener("change", drawCost);

@@ -30,8 +30,11 @@ function fillSplits(wanted) {
 // dark text on the bright half of the colour scale, at least 4.5 to 1
 const inked = (words, value) => `<span style="color:${value > 0.45 ? "#000" : "#fff"}">${words}</span>`;
 
+// an axis whose labels stay where no cell has a value
+const places = (labels) => ({ tickvals: labels.map((_, i) => i), ticktext: labels, showgrid: false });
+
 function drawHeat(id, values, run, t, label, bounds) {
-  const rows = run.after.map((name, i) => i ? `${i} ${text(name)}` : "start"), columns = run.datasets.map(text);
+  const rows = run.after.map(stepName), columns = run.datasets.map(text);
   const z = values.map((row, i) => i <= t ? row : row.map(() => null));
   const cell = (x, i, d) => x === null ? "" : inked(i < run.learnt[d] ? `<i>${shown(x, 2)}</i>` : shown(x, 2), x);
   const tip = (x, i, d) => {
@@ -43,12 +46,12 @@ function drawHeat(id, values, run, t, label, bounds) {
   });
   const shapes = columns.map((_, d) => d).filter((d) => run.learnt[d] <= t && values[run.learnt[d]][d] !== null).map((d) => box(d, run.learnt[d], colour("ink"), 2.5, 0.03));
   draw(id, [{
-    type: "heatmap", z, x: columns, y: rows, zmin: LOWEST, zmax: 1, colorscale: SCALE, showscale: false, xgap: 2, ygap: 2, hoverongaps: false,
+    type: "heatmap", z, zmin: LOWEST, zmax: 1, colorscale: SCALE, showscale: false, xgap: 2, ygap: 2, hoverongaps: false,
     text: z.map((row, i) => row.map((x, d) => cell(x, i, d))), texttemplate: "%{text}", textfont: { size: 13 },
     hovertext: z.map((row, i) => row.map((x, d) => tip(x, i, d))), hovertemplate: "%{hovertext}<extra></extra>",
   }], {
-    height: 90 + 42 * rows.length, plot_bgcolor: colour("empty"), shapes, xaxis: { side: "top", showgrid: false, type: "category", range: [-0.5, columns.length - 0.5] },
-    yaxis: { showgrid: false, type: "category", range: [rows.length - 0.5, -0.5], title: "after task" },
+    height: 90 + 42 * rows.length, plot_bgcolor: colour("empty"), shapes, xaxis: { side: "top", ...places(columns), range: [-0.5, columns.length - 0.5] },
+    yaxis: { ...places(rows), range: [rows.length - 0.5, -0.5], title: "after task" },
   }, `${label} ${t ? `after ${run.after[t]}` : "before training"}: ${run.datasets.map((d, i) => `${d} ${shown(z[t][i])}`).join(", ")}`);
 }
 
@@ -67,8 +70,7 @@ function drawDatasets(id, run, values, t, label, bounds) {
     };
     return [part(0, first, "dot", false), part(first, run.after.length, "solid", true)];
   });
-  const xaxis = { ...taskAxis(run.after), range: [-0.3, run.after.length - 0.7] };
-  draw(id, traces, { height: 340, xaxis, yaxis: { title: label } }, `${label} of each data set after each task`);
+  draw(id, traces, { height: 340, xaxis: taskAxis(run.after), yaxis: { title: label } }, `${label} of each data set after each task`);
 }
 
 function drawGate(run, t) {
@@ -78,12 +80,13 @@ function drawGate(run, t) {
     : "Mean weight that images of a data set (row) give to the head of a task (column) after this step; a row sums to 1. Brighter is more.";
   if (!weights) return;
   draw("plot-gate", [{
-    type: "heatmap", z: weights, x: heads.map(text), y: run.datasets.map(text), zmin: LOWEST, zmax: 1, colorscale: SCALE, showscale: false, xgap: 2, ygap: 2,
+    type: "heatmap", z: weights, zmin: LOWEST, zmax: 1, colorscale: SCALE, showscale: false, xgap: 2, ygap: 2,
     text: weights.map((row) => row.map((x) => x === null ? "" : inked(shown(x, 2), x))), texttemplate: "%{text}", textfont: { size: 13 }, hoverongaps: false,
-    hovertemplate: "images of %{y} to head %{x}: %{z:.3f}<extra></extra>",
+    hovertext: weights.map((row, i) => row.map((x, h) => `images of ${text(run.datasets[i])} to head ${text(heads[h])}: ${shown(x)}`)),
+    hovertemplate: "%{hovertext}<extra></extra>",
   }], {
-    height: 90 + 42 * run.datasets.length, plot_bgcolor: colour("empty"), xaxis: { side: "top", type: "category", showgrid: false, title: "head" },
-    yaxis: { type: "category", autorange: "reversed", showgrid: false, title: "images of" },
+    height: 90 + 42 * run.datasets.length, plot_bgcolor: colour("empty"), xaxis: { side: "top", ...places(heads.map((head, h) => stepName(head, h + 1))), range: [-0.5, heads.length - 0.5], title: "head of task" },
+    yaxis: { ...places(run.datasets.map(text)), range: [run.datasets.length - 0.5, -0.5], title: "images of" },
   }, "Mean weight of each head on each data set");
 }
 
