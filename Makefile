@@ -8,7 +8,7 @@ WORKERS ?= 2
 TABLE ?= demo
 JOBS ?= 2
 DATA ?= stream=open4
-.PHONY: help install demo test test-fast check check-data bench reproduce-table clean
+.PHONY: help install demo test test-fast check check-data bench reproduce-table dashboard clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -40,6 +40,9 @@ check-data: install  ## what is missing, unreadable, leaking or twice on disk: m
 
 reproduce-table: install  ## make missing runs of experiments/TABLE, JOBS at a time, and write its table (TABLE=demo JOBS=2)
 	$(BIN)/python -m iqa_lightning.reproduce table=$(TABLE) jobs=$(JOBS)
+
+dashboard: install  ## one HTML page of the results of experiments/TABLE (PUSH=<entity>/<project>: in wandb too)
+	$(BIN)/python -m iqa_lightning.reproduce table=$(TABLE) dashboard=true $(if $(PUSH),push=$(PUSH))
 
 bench: install  ## measure what the package promises about speed and memory; writes experiments/benchmarks/results
 	@for script in experiments/benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -1,8 +1,9 @@
 """experiments/<table> -> missing runs -> table.md, table.tex, details.md, results/*.csv, figures/*.png.
 
 `python -m iqa_lightning.reproduce table=<name> jobs=2` trains what `runs.yaml` asks for and is not finished, then
-writes the table from the records alone: ours beside the published numbers. `diff <run> <run>` compares two runs
-instead, `gmad <run>[@<task>] <run>[@<task>]` finds the images about which they disagree. No torch in this process.
+writes the table from the records alone: ours beside the published numbers. `dashboard=true` shows the results as a
+page (HTML), `diff <run> <run>` compares two runs, `gmad <run>[@<task>] <run>[@<task>]` finds the images about which
+they disagree. No torch in this process.
 """
 
 import os
@@ -49,7 +50,7 @@ class Run:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="reproduce")
 def main(cfg: "DictConfig") -> None:
-    """Make a table, or compare two runs.
+    """Make a table, show one, or compare two runs.
 
     Raises:
         SystemExit: Something is wrong with the files of the table or with the runs, or a run failed.
@@ -59,6 +60,9 @@ def main(cfg: "DictConfig") -> None:
             if cfg[kind] is not None:
                 print(compare(kind, list(cfg[kind]), number))
                 return
+        if cfg.dashboard:
+            show(cfg)
+            return
         failed = reproduce(cfg)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
@@ -74,6 +78,7 @@ def reproduce(cfg: "DictConfig") -> list[str]:
     """
     from iqa_lightning.report.details import collect_details, write_details  # noqa: PLC0415  # pandas, scipy
     from iqa_lightning.report.sweep import collect, write_results  # noqa: PLC0415
+    from iqa_lightning.report.table_files import write_table  # noqa: PLC0415
 
     folder, output, source = Path(cfg.experiments) / str(cfg.table), Path(cfg.output), str(cfg["from"])
     if source not in SOURCES or cfg.jobs < 1:
@@ -90,29 +95,10 @@ def reproduce(cfg: "DictConfig") -> list[str]:
         folders = list(finished.values())
         write_results(folder / "results", collect(folders, cfg.resamples))
         write_details(folder / "results", collect_details(folders, list(map(independent, folders)), cfg.resamples))
-    write_table(folder, runs, cfg.figures)
+    named = ({"method": label(run), "order": ">".join(map(joined, run.order))} for run in runs)
+    planned = [name | {"split": run.split, "seed": run.seed} for name, run in zip(named, runs, strict=True)]
+    print(write_table(folder, planned, cfg.figures))
     return failed
-
-
-def write_table(folder: Path, runs: "Sequence[Run]", figures: bool = True) -> None:
-    """Write what follows from the stored results of runs: summary, tests, table.md, table.tex, details.md, figures."""
-    from iqa_lightning.records import write_bytes  # noqa: PLC0415  # pandas
-    from iqa_lightning.report.details import written_details  # noqa: PLC0415
-    from iqa_lightning.report.paper import latex, markdown  # noqa: PLC0415
-    from iqa_lightning.report.sweep import csv_bytes, read_results  # noqa: PLC0415
-    from iqa_lightning.report.verdicts import missing_runs, read_published, summarise  # noqa: PLC0415
-
-    results = read_results(folder / "results")
-    summary = summarise(results, read_published(folder / "published.csv"))
-    names = ({"method": label(run), "order": ">".join(map(joined, run.order))} for run in runs)
-    planned = [name | {"split": run.split, "seed": run.seed} for name, run in zip(names, runs, strict=True)]
-    for name, table in (("summary", summary.lines), ("tests", summary.tests), ("variance", summary.variance)):
-        write_bytes(folder / "results" / f"{name}.csv", csv_bytes(table))
-    name = folder.resolve().name
-    write_bytes(folder / "table.md", (text := markdown(name, summary, missing_runs(planned, results.runs))).encode())
-    write_bytes(folder / "table.tex", latex(name, summary).encode())
-    written_details(folder, name, results, figures)
-    print(f"{text}\nwritten: {folder / 'table.md'}, details.md, table.tex")
 
 
 def read_grid(file: Path) -> dict[str, Any]:
@@ -248,6 +234,26 @@ def independent(folder: "RunFolder") -> bool:
     summary = folder.read_summary()
     method = read_config(folder.path).get("method") or {}
     return bool(summary.get("independent_tasks", method.get("init") == "pretrained"))
+
+
+def show(cfg: "DictConfig") -> None:
+    """Write `dashboard.html` beside a table; push its views to wandb where `push` says whereto. Nothing is trained.
+
+    Stored results are shown; those of the finished runs where none are stored, or with `from=records`.
+
+    Raises:
+        ValueError: There are neither results nor finished runs, or wandb cannot be reached.
+    """
+    from iqa_lightning.report import dashboard, html, sweep, verdicts  # noqa: PLC0415  # pandas
+
+    folder, output = Path(cfg.experiments) / str(cfg.table), Path(cfg.output)
+    experiment = read_grid(folder / "runs.yaml")["experiment"]
+    runs = [run for *_, run in found_runs(output, experiment)]
+    results = sweep.results_of(folder / "results", runs, cfg.resamples, cfg["from"] == "records")
+    summary = verdicts.summarise(results, verdicts.read_published(folder / "published.csv"))
+    print(html.write_page(folder, results, summary, [(run, read_config(run.path)) for run in runs], cfg.images))
+    if cfg.push is not None:
+        print(dashboard.push(str(cfg.push), folder.resolve().name, experiment, results, summary))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

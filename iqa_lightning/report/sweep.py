@@ -187,6 +187,19 @@ def read_results(folder: Path) -> Results:
     return Results(*tables)
 
 
+def results_of(folder: Path, runs: Sequence[RunFolder], resamples: int = 1000, again: bool = False) -> Results:
+    """The tables stored in `folder`; those of `runs` where there are none, or `again`.
+
+    Raises:
+        ValueError: There are neither tables nor runs.
+    """
+    if not again and (folder / "runs.csv").is_file():
+        return read_results(folder)
+    if not runs:
+        raise ValueError(f"there is no {folder}/runs.csv, and no finished run was found: make the table first")
+    return collect(runs, resamples)
+
+
 def csv_bytes(table: pd.DataFrame) -> bytes:
     """CSV with 6 decimals: rounding errors of another machine stay below the last digit, nearly always."""
     text = io.StringIO()

@@ -1,0 +1,179 @@
+// Charts: each function draws one from `data` and the controls. Plotly's texts take markup, so names go through text().
+const VIRIDIS = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
+const LOWEST = -0.05; // of the colour scale: all that is negative has one colour of its own
+const ZERO = -LOWEST / (1 - LOWEST);
+const SCALE = [[0, "#8c3b4a"], [ZERO, "#8c3b4a"], ...VIRIDIS.map((c, i) => [ZERO + (1 - ZERO) * (i + 1e-6) / 9.00001, c])];
+SCALE[SCALE.length - 1][0] = 1;
+const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "triangle-down"];
+const methods = unique(data.lines.map((line) => line.method));
+
+const text = (name) => String(name).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+const shown = (value, digits = 3) => value === null || value === undefined ? "-"
+  : Math.abs(value) >= 1e4 ? value.toLocaleString("en", { maximumFractionDigits: 0 }) : value.toFixed(digits);
+const mean = (list) => { const real = list.filter((x) => x !== null); return real.length ? real.reduce((a, b) => a + b) / real.length : null; };
+const looks = (names, name) => { const i = Math.max(0, names.indexOf(name)); return { color: colour(`c${i % 8}`), symbol: SYMBOLS[i % 8] }; };
+
+function layout(extra) {
+  const axis = { gridcolor: colour("line"), zeroline: false, automargin: true, linecolor: colour("line"), fixedrange: true };
+  const { xaxis, yaxis, ...rest } = extra, small = { size: 12, color: colour("dim") };
+  const full = (own) => ({ ...axis, ...own, ...(own?.title ? { title: { text: own.title, font: small, standoff: 8 } } : {}) });
+  return {
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height: 320, margin: { l: 8, r: 12, t: 8, b: 8 },
+    font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: colour("ink") },
+    hoverlabel: { bgcolor: colour("surface"), bordercolor: colour("line"), font: { color: colour("ink") } },
+    legend: { orientation: "h", x: 0, y: 1.03, yanchor: "bottom", font: { size: 12 } }, dragmode: false,
+    xaxis: full(xaxis), yaxis: full(yaxis), ...rest,
+  };
+}
+
+function draw(id, traces, extra, label) {
+  Plotly.react($(id), traces, layout(extra), { responsive: true, displayModeBar: false });
+  $(id).setAttribute("role", "img");
+  $(id).setAttribute("aria-label", label);
+}
+
+function drawMeans() {
+  const key = $("measure").value, { label } = data.measures[key];
+  const lines = data.lines.filter((line) => line.measure === key && line.mean !== null);
+  const name = (line) => `${text(line.method)} · ${text(line.readout)}`;
+  const traces = lines.map((line) => {
+    const { color, symbol } = looks(methods, line.method);
+    const interval = line.low === null ? "" : ` [${shown(line.low)}, ${shown(line.high)}]`;
+    return {
+      x: [line.mean], y: [name(line)], mode: "markers", showlegend: false,
+      marker: { color, symbol: symbol + (line.readout === "oracle" ? "-open" : ""), size: 10, line: { width: 2, color } },
+      error_x: line.low === null ? undefined
+        : { type: "data", symmetric: false, array: [line.high - line.mean], arrayminus: [line.mean - line.low], color, thickness: 2, width: 4 },
+      hovertemplate: `${name(line)}<br>${text(label)} ${shown(line.mean)}${interval}<br>${line.n} run${line.n === 1 ? "" : "s"}<extra></extra>`,
+    };
+  });
+  const yaxis = { autorange: "reversed", showgrid: false };
+  draw("plot-means", traces, { height: 70 + 36 * lines.length, xaxis: { title: text(label) }, yaxis }, `${label}, mean and interval of each method`);
+  const said = data.measures[key].lower ? "Lower is better." : "Higher is better.";
+  for (const span of document.querySelectorAll("[data-direction]")) span.textContent = said;
+}
+
+function drawRanks() {
+  const key = $("measure").value, found = data.ranks[key], { label } = data.measures[key];
+  $("plot-ranks").hidden = !found;
+  $("ranks-note").textContent = !data.tested.includes(key) ? `Tests are made on ${data.tested.map((k) => data.measures[k].label).join(", ")}.`
+    : !found ? "There is no order and split on which all of two or more methods were run."
+    : `Average rank by ${label} over ${found.blocks} order${found.blocks === 1 ? " and split" : "s and splits"} that all methods share; `
+      + "1 is best. Thick bars join methods that cannot be told apart (permutation tests, Holm, 5 %)."
+      + methods.filter((method) => !found.methods.includes(method)).map((method) => ` ${method} shares none with the others.`).join("");
+  if (!found) return;
+  const count = found.methods.length, bars = found.groups.length;
+  const shapes = found.groups.map(([first, last], i) => ({
+    type: "line", x0: found.ranks[first] - 0.06, x1: found.ranks[last] + 0.06, y0: -0.5 - 0.45 * i, y1: -0.5 - 0.45 * i,
+    line: { color: colour("ink"), width: 6 },
+  }));
+  found.methods.forEach((_, i) => shapes.push({
+    type: "line", x0: found.ranks[i], x1: found.ranks[i], y0: -0.5 - 0.45 * bars, y1: -1.2 - 0.45 * bars - i, layer: "below",
+    line: { color: colour("line"), width: 1.5 },
+  }));
+  const traces = found.methods.map((method, i) => {
+    const { color, symbol } = looks(methods, method), left = found.ranks[i] > (count + 1) / 2;
+    return {
+      x: [found.ranks[i]], y: [-1.2 - 0.45 * bars - i], mode: "markers+text", showlegend: false, cliponaxis: false,
+      text: [left ? `${text(method)}  ` : `  ${text(method)}`], textposition: left ? "middle left" : "middle right",
+      marker: { color, symbol, size: 10 }, hovertemplate: `${text(method)}: average rank ${shown(found.ranks[i], 2)}<extra></extra>`,
+    };
+  });
+  draw("plot-ranks", traces, {
+    height: 90 + 30 * count + 14 * bars, shapes, margin: { l: 12, r: 12, t: 48, b: 4 },
+    xaxis: { side: "top", range: [0.8, count + 0.2], dtick: 1, title: "average rank (1 is best)", showgrid: false, ticks: "outside" },
+    yaxis: { visible: false, range: [-1.7 - 0.45 * bars - (count - 1), 0] },
+  }, `Average ranks: ${found.methods.map((m, i) => `${m} ${shown(found.ranks[i], 2)}`).join(", ")}`);
+}
+
+function drawOrders() {
+  const key = $("measure").value, { label } = data.measures[key];
+  const orders = unique(data.values.map((run) => run.order)), several = orders.length > 1;
+  const spread = [];
+  const traces = methods.filter((method) => data.values.some((run) => run.method === method && key in run)).map((method) => {
+    const runs = data.values.filter((run) => run.method === method && key in run);
+    const points = several
+      ? orders.map((order) => [arrows(order), mean(runs.filter((run) => run.order === order).map((run) => run[key]))])
+      : runs.map((run) => [`split ${run.split}, seed ${run.seed}`, run[key]]);
+    const real = points.filter(([, value]) => value !== null).sort(([, a], [, b]) => a - b), heights = real.map(([, value]) => value);
+    const { color, symbol } = looks(methods, method);
+    spread.push(`${method} ${shown(Math.max(...heights) - Math.min(...heights))}`);
+    return {
+      y: heights.map(() => text(method)), x: heights, text: real.map(([name]) => text(name)), mode: "lines+markers", showlegend: false,
+      marker: { color, symbol, size: 9, opacity: 0.8 }, line: { width: 2, color: colour("line") },
+      hovertemplate: `${text(method)} (${text(data.readouts[method])})<br>%{text}<br>${text(label)} %{x:.3f}<extra></extra>`,
+    };
+  });
+  $("orders-note").textContent = several
+    ? `A point is one of ${orders.length} orders, the mean of its runs. From lowest to highest: ${spread.join(", ")}.`
+    : `All runs share one order (${arrows(orders[0])}), so a point is a run. From lowest to highest: ${spread.join(", ")}.`;
+  draw("plot-orders", traces, {
+    height: 80 + 36 * traces.length, xaxis: { title: text(label) }, yaxis: { autorange: "reversed", showgrid: false },
+  }, $("orders-note").textContent);
+}
+
+const matrixOf = (run, readout, kind) => run.readouts[readout]?.[kind];
+const lastLearnt = (run, t) => run.datasets.map((_, d) => d).filter((d) => run.learnt[d] <= t);
+
+function drawCurves() {
+  const [dataset, order] = [$("curve-dataset").value, $("curve-order").value];
+  const runs = data.runs.filter((run) => run.order === order);
+  const height = (run, readout, t) => dataset === ALL
+    ? mean(lastLearnt(run, t).map((d) => matrixOf(run, readout, "srcc")[t][d])) : matrixOf(run, readout, "srcc")[t][run.datasets.indexOf(dataset)];
+  const traces = methods.filter((method) => runs.some((run) => run.method === method)).map((method, i) => {
+    const mine = runs.filter((run) => run.method === method), readout = data.readouts[method];
+    const rows = mine[0].after.map((_, t) => mine.map((run) => height(run, readout, t)).filter((x) => x !== null && x !== undefined));
+    const y = rows.map((row) => mean(row)), { color, symbol } = looks(methods, method);
+    const bound = (kind, t) => matrixOf(mine[0], readout, kind)[t][mine[0].datasets.indexOf(dataset)] ?? y[t];
+    const high = rows.map((row, t) => mine.length > 1 ? Math.max(...row) : dataset === ALL ? y[t] : bound("srcc_high", t));
+    const low = rows.map((row, t) => mine.length > 1 ? Math.min(...row) : dataset === ALL ? y[t] : bound("srcc_low", t));
+    return {
+      x: y.map((_, t) => t + 0.05 * (i - 2)), y, name: `${text(method)} (${text(readout)})`, mode: "lines+markers", line: { color, width: 2 }, marker: { color, symbol, size: 8 },
+      error_y: { type: "data", symmetric: false, array: high.map((h, t) => h - y[t]), arrayminus: low.map((l, t) => y[t] - l), color, thickness: 1, width: 3 },
+      customdata: mine[0].after.map(text),
+      hovertemplate: `${text(method)}, after %{customdata}<br>SRCC %{y:.3f} (${mine.length} run${mine.length === 1 ? "" : "s"})<extra></extra>`,
+    };
+  });
+  draw("plot-curves", traces, { height: 400, xaxis: taskAxis(runs[0].after), yaxis: { title: "SRCC" } },
+    `SRCC after each task of ${dataset === ALL ? "the data sets learnt so far" : dataset}`);
+}
+
+function stepName(task, t) { // a joint task by the number of its data sets
+  const sets = task.split("+").length;
+  return t ? `${t} ${sets > 1 ? `joint (${sets})` : text(task)}` : "start";
+}
+
+function taskAxis(after) {
+  return { tickvals: after.map((_, t) => t), ticktext: after.map(stepName), title: "after task", showgrid: false, range: [-0.3, after.length - 0.7] };
+}
+
+function drawCost() {
+  const key = $("cost-measure").value, of = (method, measure) => data.lines.find((line) =>
+    line.method === method && line.readout === data.readouts[method] && line.measure === measure)?.mean ?? null;
+  const traces = methods.map((method) => ({ method, x: of(method, key), y: of(method, "msrcc"), ...looks(methods, method) }))
+    .filter(({ x, y }) => x !== null && y !== null).map(({ method, x, y, color, symbol }) => ({
+      x: [x], y: [y], name: text(method), mode: "markers", marker: { color, symbol, size: 13 },
+      hovertemplate: `${text(method)}<br>${text(data.measures[key].label)} ${shown(x, 0)}<br>mSRCC ${shown(y)}<extra></extra>`,
+    }));
+  draw("plot-cost", traces, { xaxis: { title: text(data.measures[key].label), rangemode: "tozero" }, yaxis: { title: "mSRCC" } },
+    `Final mSRCC against ${data.measures[key].label}`);
+}
+
+function drawAll() {
+  for (const action of [drawMeans, drawRanks, drawOrders, drawCurves, drawCost, drawRun]) action();
+}
+
+function startCharts() {
+  const labels = Object.entries(data.measures).map(([key, { label, lower, cost }]) => [key, cost ? label : `${label} ${lower ? "↓" : "↑"}`]);
+  options($("measure"), labels);
+  options($("cost-measure"), labels.filter(([key]) => data.measures[key].cost));
+  options($("curve-dataset"), [[ALL, "mean of those learnt so far"], ...unique(data.runs.flatMap((run) => run.datasets)).map((d) => [d, d])]);
+  const tasks = (order) => order.split(">").length;
+  const orders = unique(data.runs.map((run) => run.order)).sort((a, b) => tasks(b) - tasks(a)); // joint learning last
+  options($("curve-order"), orders.map((order) => [order, arrows(order)]));
+  for (const action of [drawMeans, drawRanks, drawOrders]) $("measure").addEventListener("change", action);
+  for (const id of ["curve-dataset", "curve-order"]) $(id).addEventListener("change", drawCurves);
+  $("cost-measure").addEventListener("change", drawCost);
+  startRun();
+  drawAll();
+}

@@ -1,0 +1,28 @@
+"""The files of a table that follow from its stored results."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from iqa_lightning.records import write_bytes
+from iqa_lightning.report.details import written_details
+from iqa_lightning.report.paper import latex, markdown
+from iqa_lightning.report.sweep import csv_bytes, read_results
+from iqa_lightning.report.verdicts import missing_runs, read_published, summarise
+
+
+def write_table(folder: Path, planned: Sequence[dict[str, Any]], figures: bool = True) -> str:
+    """Write summary, tests, tables, details and figures from `results/*.csv`; the text of table.md.
+
+    `planned` names the runs that the table should have, by method, order, split and seed.
+    """
+    results = read_results(folder / "results")
+    summary = summarise(results, read_published(folder / "published.csv"))
+    for name, table in (("summary", summary.lines), ("tests", summary.tests), ("variance", summary.variance)):
+        write_bytes(folder / "results" / f"{name}.csv", csv_bytes(table))
+    name = folder.resolve().name
+    text = markdown(name, summary, missing_runs(list(planned), results.runs))
+    write_bytes(folder / "table.md", text.encode())
+    write_bytes(folder / "table.tex", latex(name, summary).encode())
+    written_details(folder, name, results, figures)
+    return f"{text}\nwritten: {folder / 'table.md'}, details.md, table.tex"
