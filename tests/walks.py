@@ -22,6 +22,11 @@ IN_BATCH = "pairs.min_images=0"  # so that a pass over a small data set is an ep
 SAMPLED = ("pairs=paper", "pairs.count=16")
 
 
+def suited(method: str) -> list[str]:
+    """What a method needs besides TINY: LIQE a network that reads sentences, and windows of the size that it sees."""
+    return ["backbone=clip_tiny", "view.evaluation=windows"] if method.startswith("liqe") else []
+
+
 def write_folder(folder: Path, seed: int, images: int = 40, shuffled: bool = False) -> Path:
     """A folder data set whose images get more noise, and so a lower MOS, one by one."""
     rng = np.random.default_rng(seed)

@@ -195,6 +195,7 @@ def image_columns(stream: TaskStream, name: str, part: str) -> dict[str, Any]:
     data = stream.data[name]
     table = data.samples.table.iloc[data.part(part).rows]
     columns = {"image": "image", "mos": "mos", "image/reference": "reference"}
+    columns |= {"image/distortion": "distortion", "image/scene": "scene"}
     return {"dataset": name, "split": part} | {key: table[column].to_numpy() for key, column in columns.items()}
 
 
