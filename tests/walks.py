@@ -24,7 +24,10 @@ SAMPLED = ("pairs=paper", "pairs.count=16")
 
 def suited(method: str) -> list[str]:
     """What a method needs besides TINY: LIQE a network that reads sentences, and windows of the size that it sees."""
-    return ["backbone=clip_tiny", "view.evaluation=windows"] if method.startswith("liqe") else []
+    if not method.startswith("liqe"):
+        return []
+    text = "{context_length: 24, vocab_size: 49408, width: 16, heads: 1, layers: 1}"  # 495 sentences in each step
+    return ["backbone=clip_tiny", f"backbone.options.text_cfg={text}", "view.evaluation=windows"]
 
 
 def write_folder(folder: Path, seed: int, images: int = 40, shuffled: bool = False) -> Path:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from iqa_lightning.losses.fidelity import EPS, fidelity, preference
 
 PerTask = Float[Tensor, " tasks"]
-SMALL = 1e-12  # under the root of each of some hundred classes, where EPS would add up
+SMALL = 1e-16  # under the root of each of some hundred classes, where EPS would add up
 KINDS = ("fidelity", "kl")
 
 
@@ -64,7 +64,7 @@ def joint_distillation(
 ) -> Float[Tensor, ""]:
     """How far a joint distribution is from a teacher's, averaged over the images; 0 where they are the same.
 
-    `fidelity`: 1 - sum sqrt(p_old p_new), up to 1e-6 for each class. `kl`: sum p_old log(p_old / p_new). The teacher gets no gradient.
+    `fidelity`: 1 - sum sqrt(p_old p_new). `kl`: sum p_old log(p_old / p_new). The teacher gets no gradient.
 
     Raises:
         ValueError: another kind.
@@ -83,11 +83,11 @@ def joint_distillation(
 def dwa_weights(last: PerTask, before: PerTask, temperature: float = 2.0) -> PerTask:
     """Dynamic weight averaging: K exp(r / T) / sum exp(r / T) with r = last / before, the mean losses of two epochs.
 
-    Tasks whose `last` is NaN had no labels: they do not count among the K, and their weight is 1. Where `before` is 0
-    or NaN, r is 1. Source: Liu et al., CVPR 2019, https://arxiv.org/abs/1803.10704.
+    Tasks whose `last` is 0 had no labels: they do not count among the K, and their weight is 1. Where `before` is 0, r
+    is 1. Source: Liu et al., CVPR 2019, https://arxiv.org/abs/1803.10704.
     """
-    known = ~last.isnan()
-    ratio = torch.where(before.isnan() | (before == 0), torch.ones_like(last), last / before)
+    known = last != 0
+    ratio = torch.where(before != 0, last / before, torch.ones_like(last))
     shares = (ratio / temperature).masked_fill(~known, -torch.inf).softmax(dim=0)
     return torch.where(known, known.sum() * shares, torch.ones_like(last))
 
@@ -118,7 +118,7 @@ class Weighting(nn.Module):
         """Losses of a training step, over all ranks."""
 
     def end_epoch(self) -> None:
-        """An epoch of training is over."""
+        """An epoch of training is over; without a step since the last one, nothing happens."""
 
 
 class DynamicWeightAverage(Weighting):
@@ -142,7 +142,7 @@ class DynamicWeightAverage(Weighting):
     def reset(self) -> None:
         """Forget all epochs."""
         self.weights.fill_(1.0)
-        self.history.fill_(torch.nan)
+        self.history.zero_()
         self.total.zero_()
         self.count.zero_()
 
@@ -152,9 +152,11 @@ class DynamicWeightAverage(Weighting):
         self.count += present
 
     def end_epoch(self) -> None:
-        """Weights of the next epoch; NaN stands for an epoch that was not, or had no labels."""
-        mean = torch.where(self.count > 0, self.total / self.count.clamp_min(1e-9), torch.nan)
-        if not self.history[0].isnan().all():
+        """Weights of the next epoch; a mean of 0 stands for an epoch that was not, or had no labels."""
+        if not self.count.any():
+            return
+        mean = torch.where(self.count > 0, self.total / self.count, torch.zeros_like(self.total))
+        if self.history[0].any():
             self.weights.copy_(dwa_weights(mean, self.history[0], self.temperature))
         self.history.copy_(torch.stack([mean, self.history[0]]))
         self.total.zero_()
@@ -192,14 +194,14 @@ class GradNorm(Weighting):
         self.alpha = alpha
         self.weights = nn.Parameter(torch.ones(tasks))
         self.first: Tensor
-        self.register_buffer("first", torch.full((tasks,), torch.nan))
+        self.register_buffer("first", torch.zeros(tasks))
 
     def forward(self, losses: PerTask, present: Float[Tensor, " tasks"], shared: Tensor) -> Float[Tensor, ""]:
         """Weighted sum plus what draws the weights; the weights get gradient from the latter alone."""
         with torch.no_grad():
             positive = self.weights.clamp_min(1e-3)
             self.weights.copy_(positive * self.tasks / positive.sum())
-            unknown = self.first.isnan() & (present > 0)
+            unknown = (self.first == 0) & (present > 0)
             self.first.copy_(torch.where(unknown, losses.clamp_min(1e-6), self.first))
         total = super().forward(losses * self.weights.detach(), present, shared)
         active = present.nonzero()[:, 0].tolist()
@@ -215,4 +217,4 @@ class GradNorm(Weighting):
         """All weights are 1, and the next losses the first."""
         with torch.no_grad():
             self.weights.fill_(1.0)
-            self.first.fill_(torch.nan)
+            self.first.zero_()

@@ -149,8 +149,9 @@ class LIQE(ContinualMethod):
             self.teacher.load_state_dict(self.clip.state_dict())
 
     def on_phase_start(self, position: Position) -> None:
-        """A warm-up trains the projections, which come nearest to heads."""
+        """The losses of the epoch before weigh those of this one; a warm-up trains the projections alone."""
         super().on_phase_start(position)
+        self.weighting.end_epoch()
         if position.phase.trains == "heads":
             trained = {id(parameter) for parameter in self.body_parameters()}
             for parameter in self.clip.projections():
@@ -208,10 +209,6 @@ class LIQE(ContinualMethod):
                 self.log(f"train/{name}", value, batch_size=size)
         self.log("train/loss", loss, batch_size=size)
         return loss
-
-    def on_train_epoch_end(self) -> None:
-        """The losses of the epoch weigh those of the next."""
-        self.weighting.end_epoch()
 
 
 def joint(logits: Joint) -> Joint:

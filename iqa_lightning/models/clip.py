@@ -8,6 +8,7 @@ import copy
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any
 
 import open_clip
@@ -196,8 +197,8 @@ def build_clip(name: str, options: dict[str, Any]) -> Any:
     """The open_clip model `name` with random weights, in float32; nothing is downloaded."""
     config = open_clip.get_model_config(name.replace("/", "-")) if ":" not in name else None
     if config is None:
-        near = [model for model in open_clip.list_models() if model[:6].lower() == name[:6].lower()]
-        raise ValueError(f"backbone.name={name!r} is not a model of open_clip (near: {', '.join(near[:8]) or 'none'})")
+        near = ", ".join(get_close_matches(name, open_clip.list_models(), 6)) or "see open_clip.list_models()"
+        raise ValueError(f"backbone.name={name!r} is not a model of open_clip (near: {near})")
     text = config["text_cfg"]
     if "hf_model_name" in text or "hf_tokenizer_name" in text:
         raise ValueError(

@@ -72,11 +72,8 @@ def read_clip_weights(file: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor
     where = f"backbone.pretrained={str(file)!r}"
     missing, unknown = ([key for key in a if key not in b] for a, b in ((wanted, found), (found, wanted)))
     if missing or unknown:
-        words = [
-            f"{len(keys)} {kind}, first {keys[0]!r}"
-            for keys, kind in ((missing, "missing"), (unknown, "unknown"))
-            if keys
-        ]
+        both = ((missing, "missing"), (unknown, "unknown"))
+        words = [f"{len(keys)} names {kind}, first {keys[0]!r}" for keys, kind in both if keys]
         raise ValueError(f"{where} does not fit the model: {'; '.join(words)}; choose the backbone.name it belongs to")
     for key, tensor in wanted.items():
         if found[key].numel() == tensor.numel() == 1:

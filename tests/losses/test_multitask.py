@@ -85,8 +85,7 @@ def test_golden_dwa() -> None:
 
 
 def test_dwa_without_history_or_labels() -> None:
-    nan = math.nan
-    found = dwa_weights(torch.tensor([0.1, 0.2, nan]), torch.tensor([0.0, 0.1, 0.3]))
+    found = dwa_weights(torch.tensor([0.1, 0.2, 0.0]), torch.tensor([0.0, 0.1, 0.3]))
     e = np.exp(np.array([1.0, 2.0]) / 2)  # before = 0 counts as no change
     np.testing.assert_allclose(found, [*(2 * e / e.sum()), 1.0], rtol=1e-6)
 
@@ -109,6 +108,7 @@ def test_dwa_over_epochs() -> None:
     weighting.reset()
     weighting.observe(losses, ALL)
     weighting.end_epoch()
+    weighting.end_epoch()  # no epoch in between
     assert weighting.weights.tolist() == [1.0, 1.0, 1.0]
     assert set(weighting.state_dict()) == {"weights", "history", "total", "count"}, "a resumed run goes on with it"
 
@@ -162,7 +162,7 @@ def test_joint_distillation() -> None:
     assert joint_distillation(q, p, "kl").item() == pytest.approx(kl, abs=1e-6)
     many = torch.softmax(torch.randn(4, 495, generator=torch.Generator().manual_seed(0)) * 8, dim=1)
     for kind in ("fidelity", "kl"):
-        assert joint_distillation(many, many, kind).item() == pytest.approx(0.0, abs=1e-4)
+        assert joint_distillation(many, many, kind).item() == pytest.approx(0.0, abs=1e-5)
     student = many.clone().requires_grad_(True)
     joint_distillation(student, torch.eye(495)[:4]).backward()
     assert student.grad is not None

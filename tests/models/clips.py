@@ -16,10 +16,10 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def tiny(seed: int = 0, **options: Any) -> CLIP:
-    """A random CLIP of two and two layers."""
+def tiny(seed: int = 0, pretrained: str | None = None, **options: Any) -> CLIP:
+    """A random CLIP of two and two layers, `options` instead of its own."""
     torch.manual_seed(seed)
-    return CLIP("ViT-B-32-quickgelu", options=OPTIONS, **options)
+    return CLIP("ViT-B-32-quickgelu", pretrained, options=OPTIONS | options)
 
 
 def block(width: int) -> dict[str, tuple[int, ...]]:
@@ -61,7 +61,7 @@ def openai_names(image: int, text: int, embed: int, layers: int, side: int, patc
 
 
 def released(seed: int = 0) -> dict[str, Tensor]:
-    """A state dict as the authors of LIQE release theirs, in the size of `tiny`: fp16 but for the norms and the scale."""
+    """A state dict as the authors of LIQE release theirs, in the size of `tiny`: fp16 but for norms and scale."""
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for name, shape in openai_names(WIDTH, WIDTH, WIDTH, 2, SIDE, 16, CONTEXT).items():

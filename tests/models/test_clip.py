@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from iqa_lightning.models.clip import CLIP, build_clip
+from iqa_lightning.models.clip import CLIP
 from tests.models.clips import OPTIONS, SIDE, openai_names, released, tiny
 
 TEXTS = ("a photo with bad quality", "a photo with perfect quality")
@@ -174,7 +174,7 @@ def test_names_of_vit_b_32() -> None:
     names = openai_names(768, 512, 512, 12, 224, 32, 77)
     assert len(names) == 302
     with torch.device("meta"):
-        network = build_clip("ViT-B-32-quickgelu", {})
+        network = open_clip.CLIP(**open_clip.get_model_config("ViT-B-32-quickgelu"))
     assert {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()} == names
 
 
