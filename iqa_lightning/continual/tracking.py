@@ -141,7 +141,7 @@ def log_matrices(
             log_pictures(logger, f"after_{t}_{task}", derived, step, draw)
             if "confusion" in derived["audits"]:
                 confusion = derived["audits"]["confusion"]
-                log_confusion(logger, f"after_{t}_{task}", confusion[confusion["after"] == task])
+                log_confusion(logger, f"after_{t}_{task}", confusion[confusion["after"] == task], step)
 
 
 @harmless
@@ -160,7 +160,7 @@ def log_pictures(logger: WandbLogger, after: str, derived: Derived, step: int, d
 
 
 @harmless
-def log_confusion(logger: WandbLogger, after: str, table: pd.DataFrame) -> None:
+def log_confusion(logger: WandbLogger, after: str, table: pd.DataFrame, step: int) -> None:
     """What was taken for what, as wandb's own charts `confusion/<kind>/<dataset>/<after>`."""
     import wandb  # noqa: PLC0415  # a run without wandb must not need it
 
@@ -168,4 +168,4 @@ def log_confusion(logger: WandbLogger, after: str, table: pd.DataFrame) -> None:
     for (kind, dataset), rows in table.groupby(["kind", "dataset"], sort=False):
         data = wandb.Table(dataframe=rows[list(fields.values())].reset_index(drop=True))
         chart = wandb.plot_table("wandb/confusion_matrix/v1", data, fields, {"title": f"{kind} of {dataset}"})
-        logger.experiment.log({f"confusion/{kind}/{dataset}/{after}": chart})
+        logger.experiment.log({f"confusion/{kind}/{dataset}/{after}": chart, "trainer/global_step": step})

@@ -33,13 +33,13 @@ def find_weights(name: str, pretrained: str) -> Path:
     if hub := config.get("hf_hub"):
         repository, _, file = hub.rpartition("/")
         for candidate in [file] if file else NAMES:
-            found: Any = try_to_load_from_cache(repository, candidate)  # a path, or what says that it is not there
+            found = try_to_load_from_cache(repository, candidate)
             if isinstance(found, str):
                 return Path(found)
         shelf = f"{constants.HF_HUB_CACHE}/models--{repository.replace('/', '--')}"
         places.append(f"{shelf} (hf download {repository} {file or NAMES[0]})")
     if url := config.get("url"):
-        local = Path(FOLDER).expanduser() / url.rpartition("/")[2]
+        local: Path = Path(FOLDER).expanduser() / url.rpartition("/")[2]
         if local.is_file():
             return local
         places.append(f"{local} (from {url})")

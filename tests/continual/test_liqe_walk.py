@@ -55,8 +55,8 @@ def test_confusions_and_parts_of_the_loss_reach_wandb(run: Path) -> None:
     tracked = Tracked(run)
     counts = pd.read_csv(run / "confusion.csv")
     counts = counts[(counts["after"] == "a") & (counts["kind"] == "distortion")]
-    (logged,) = tracked.values("confusion/distortion/a/after_1_a_table")
-    table = json.loads(tracked.media(logged["path"]).read_text())
+    (path,) = tracked.values("confusion/distortion/a/after_1_a_table/path")
+    table = json.loads(tracked.media(path).read_text())
     assert table["columns"] == ["actual", "predicted", "n"]
     assert table["data"] == counts[["actual", "predicted", "n"]].to_numpy().tolist()
     (accuracy,) = tracked.values("task/labels/scene_images/a")[:1]
