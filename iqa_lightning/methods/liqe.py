@@ -22,7 +22,7 @@ from iqa_lightning.losses.multitask import (
     quality_loss,
     scene_loss,
 )
-from iqa_lightning.methods.base import Batch, ContinualMethod, from_all_ranks, sum_over_ranks
+from iqa_lightning.methods.base import Batch, ContinualMethod, sum_over_ranks
 from iqa_lightning.metrics.labels import DISTORTIONS, SCENES, column, distortion_index, scene_targets
 from iqa_lightning.models.backbones import Images
 from iqa_lightning.models.clip import CLIP
@@ -201,8 +201,7 @@ class LIQE(ContinualMethod):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002  # Lightning's signature
         """`loss` of the batch and its parts, logged."""
         loss, losses, present = self.total(batch)
-        ranks = len(from_all_ranks(None))
-        self.weighting.observe(sum_over_ranks(losses * present) / ranks, sum_over_ranks(present.clone()) / ranks)
+        self.weighting.observe(sum_over_ranks(losses * present), sum_over_ranks(present.clone()))
         size = len(batch["image"])
         for name, value, counts in zip(("quality", *self.kinds), losses, present, strict=True):
             if counts:
