@@ -115,7 +115,7 @@ class Weighting(nn.Module):
         """A task of the stream begins."""
 
     def observe(self, losses: PerTask, present: Float[Tensor, " tasks"]) -> None:
-        """Losses of a training step, those that count, and how often each does, both summed over all ranks."""
+        """Losses of a training step, those that count, and how often each does, both as means over the ranks."""
 
     def end_epoch(self) -> None:
         """An epoch of training is over; without a step since the last one, nothing happens."""

@@ -201,7 +201,8 @@ class LIQE(ContinualMethod):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002  # Lightning's signature
         """`loss` of the batch and its parts, logged."""
         loss, losses, present = self.total(batch)
-        self.weighting.observe(sum_over_ranks(losses * present), sum_over_ranks(present.clone()))
+        ranks = self.trainer.world_size
+        self.weighting.observe(sum_over_ranks(losses * present) / ranks, sum_over_ranks(present.clone()) / ranks)
         size = len(batch["image"])
         for name, value, counts in zip(("quality", *self.kinds), losses, present, strict=True):
             if counts:
