@@ -46,9 +46,12 @@ def test_data(name: str) -> None:
 
 @pytest.mark.parametrize("name", yamls("schedule"))
 def test_schedule(name: str) -> None:
-    stream = build_stream(composed(f"schedule={name}"))
-    assert stream.phases[0].trains == "heads"
-    assert all(phase.trains == "all" for phase in stream.phases[1:])
+    phases = build_stream(composed(f"schedule={name}")).phases
+    if "liqe" in name:  # no heads, no warm-up
+        assert [phase.trains for phase in phases] == ["all"]
+    else:
+        assert phases[0].trains == "heads"
+        assert all(phase.trains == "all" for phase in phases[1:])
 
 
 @pytest.mark.parametrize("group", ["view", "pairs", "trainer"])
@@ -66,8 +69,9 @@ def test_small_groups(group: str) -> None:
 @pytest.mark.parametrize("name", yamls("backbone"))
 def test_backbone(name: str) -> None:
     """Without weights, since those of timm are downloaded; the bundled ones have a test of their own."""
-    words = ["backbone.scnn_weights=null"] if "dbcnn" in name else []
-    assert instantiate(composed(f"backbone={name}", "backbone.weights=null", *words).backbone).width > 0
+    words = ["backbone.pretrained=null"] if "clip" in name else ["backbone.weights=null"]
+    words += ["backbone.scnn_weights=null"] if "dbcnn" in name else []
+    assert instantiate(composed(f"backbone={name}", *words).backbone).width > 0
 
 
 @pytest.mark.parametrize("method", ["mh_cl", "tsn_iqa"])
@@ -78,6 +82,12 @@ def test_gate(method: str) -> None:
         assert gate([4], 2).widths == [4]
     assert composed(f"method={method}", "method.gate.clusters=5").method.gate.clusters == 5
     assert composed("method=mh_cl", "method.gate=null").method.gate is None
+
+
+@pytest.mark.parametrize("name", yamls("method/weighting"))
+def test_weighting(name: str) -> None:
+    weighting = instantiate(composed("method=liqe", f"method/weighting={name}").method.weighting)(3)
+    assert weighting.tasks == 3
 
 
 @pytest.mark.parametrize("name", yamls("logger"))

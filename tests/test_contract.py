@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from iqa_lightning.methods.base import ContinualMethod
-from tests.walks import IN_BATCH, ROOT, results, stream_of_folders, walk
+from tests.walks import IN_BATCH, ROOT, results, stream_of_folders, suited, walk
 
 IMAGES_SEEN = {  # 28 images to train on in each of two tasks, 3 epochs of batches of 8, 2 of them with replay
     "jl": 3 * 56 + 8,  # all at once, then one batch that changes nothing
@@ -40,7 +40,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 def test_learns_is_interrupted_and_resumes_to_the_same_bytes(
     method: str, folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    overrides = [f"method={method}", IN_BATCH, *stream_of_folders(folders)]
+    overrides = [f"method={method}", *suited(method), IN_BATCH, *stream_of_folders(folders)]
     whole = walk(tmp_path / "whole", *overrides)
 
     for steps in (6, 11):  # in the middle of epochs 1 and, from there, 3

@@ -102,6 +102,8 @@ def test_the_same_predictions_give_the_same_bytes(folder: RunFolder, tmp_path: P
         ({"latest": None, "gated": None}, "no readout column; expected one or more of single, latest, oracle, gated"),
         ({"gatd": [0.0] * 4}, "column 'gatd' is not known"),
         ({"score/": [0.0] * 4}, "column 'score/' is not known"),
+        ({"scene/still life": [0.0] * 4}, "column 'scene/still life' is not known"),
+        ({"scene/night": ["x"] * 4}, "column 'scene/night' holds"),
         ({"split": ["val", "test", "train", "test"]}, "column 'split' holds 'train'"),
         ({"mos": [1.0, math.nan, 2.0, 3.0]}, r"column 'mos' holds nan for image '2.png' \(row 1\)"),
         ({"mos": ["1", "2", "3", "4"]}, "column 'mos' holds (object|str), expected numbers"),

@@ -22,6 +22,15 @@ IN_BATCH = "pairs.min_images=0"  # so that a pass over a small data set is an ep
 SAMPLED = ("pairs=paper", "pairs.count=16")
 
 
+def suited(method: str) -> list[str]:
+    """What a method needs besides TINY: LIQE a network that reads sentences, and windows of the size that it sees."""
+    if not method.startswith("liqe"):
+        return []
+    text = "{context_length: 24, vocab_size: 49408, width: 16, heads: 1, layers: 1}"  # 495 sentences in each step
+    words = ["backbone=clip_tiny", f"backbone.options.text_cfg={text}", "view.evaluation=windows"]
+    return [*words, "method.optimizer.lr=0.0005"]  # scores are in [1, 5]: a step moves them further than others
+
+
 def write_folder(folder: Path, seed: int, images: int = 40, shuffled: bool = False) -> Path:
     """A folder data set whose images get more noise, and so a lower MOS, one by one."""
     rng = np.random.default_rng(seed)

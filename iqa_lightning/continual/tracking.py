@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ParamSpec
 from uuid import uuid4
 
+import pandas as pd
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -126,7 +127,8 @@ def log_matrices(
         measures |= {f"task/{name}/{readout}": value for name, value in values.items() if isfinite(value)}
         row = derived["srcc"][readout].loc[task]
         measures |= {f"task/srcc/{readout}/{name}": value for name, value in row.dropna().to_dict().items()}
-    for name, table in derived["audits"].items():
+    scalars = {name: table for name, table in derived["audits"].items() if name != "confusion"}
+    for name, table in scalars.items():
         for dataset, cells in (
             table[table["after"] == task].set_index("dataset").drop(columns=["after", "n"]).iterrows()
         ):
@@ -137,6 +139,9 @@ def log_matrices(
         logger.log_metrics(measures, step=step)
         if isinstance(logger, WandbLogger):
             log_pictures(logger, f"after_{t}_{task}", derived, step, draw)
+            if "confusion" in derived["audits"]:
+                confusion = derived["audits"]["confusion"]
+                log_confusion(logger, f"after_{t}_{task}", confusion[confusion["after"] == task], step)
 
 
 @harmless
@@ -152,3 +157,15 @@ def log_pictures(logger: WandbLogger, after: str, derived: Derived, step: int, d
             if draw:
                 picture = Image.open(BytesIO(draw({readout: matrix}, kind)))
                 logger.log_image(f"{kind}_map/{readout}/{after}", [picture], step=step)
+
+
+@harmless
+def log_confusion(logger: WandbLogger, after: str, table: pd.DataFrame, step: int) -> None:
+    """What was taken for what, as wandb's own charts `confusion/<kind>/<dataset>/<after>`."""
+    import wandb  # noqa: PLC0415  # a run without wandb must not need it
+
+    fields = {"Actual": "actual", "Predicted": "predicted", "nPredictions": "n"}
+    for (kind, dataset), rows in table.groupby(["kind", "dataset"], sort=False):
+        data = wandb.Table(dataframe=rows[list(fields.values())].reset_index(drop=True))
+        chart = wandb.plot_table("wandb/confusion_matrix/v1", data, fields, {"title": f"{kind} of {dataset}"})
+        logger.experiment.log({f"confusion/{kind}/{dataset}/{after}": chart, "trainer/global_step": step})

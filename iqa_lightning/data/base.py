@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from iqa_lightning.data.cache import ImageCache, ImageSource, build_cache
 from iqa_lightning.data.images import open_image, other_case
+from iqa_lightning.data.labels import LabelLists, as_lists
 from iqa_lightning.data.samples import Samples, check_range, check_table
 from iqa_lightning.data.split_files import split_from_files
 from iqa_lightning.data.splits import SOURCES, Split, generate_split, official_split, select_distortions, split_hash
@@ -40,11 +41,11 @@ def evaluation() -> Iterator[None]:
 class Part(Dataset[dict[str, Any]]):
     """The images of one part of a split.
 
-    An item is `{"image": uint8 (3, height, width), "mos": float32, "mos_std": float32, "index": int}`: with the key i
-    the evaluation view of image i, with the key (i, top, left, flip) the training crop these numbers in [0, 1) choose.
-    `index` is the position in the part, `rows[index]` the row in the table of the data set, `images[index]` its name.
-    `mos` is in native units, higher is better; `mos_std` is NaN where unknown. `sizes` (n, 2) are height and width of
-    the evaluation views.
+    An item is `{"image": uint8 (3, height, width), "mos": float32, "mos_std": float32, "index": int}` and, as text, its
+    `distortion` and `scene`: with the key i the evaluation view of image i, with the key (i, top, left, flip) the
+    training crop these numbers in [0, 1) choose. An image shown in windows is (windows, 3, height, width). `index` is
+    the position in the part, `rows[index]` the row in the table of the data set, `images[index]` its name. `mos` is in
+    native units, higher is better; `mos_std` is NaN where unknown. `sizes` (n, 2) are height and width of the views.
     """
 
     def __init__(self, samples: Samples, rows: NDArray[np.int64], cache: ImageCache, view: View) -> None:
@@ -53,6 +54,7 @@ class Part(Dataset[dict[str, Any]]):
         self.view = view
         self.mos = torch.from_numpy(samples.table["mos"].to_numpy(np.float32)[rows])
         self.mos_std = torch.from_numpy(samples.table["mos_std"].to_numpy(np.float32)[rows])
+        self.labels: Any = samples.table[["distortion", "scene"]].iloc[rows].to_dict("records")
         sizes = [evaluation_size(int(height), int(width), view) for height, width in cache.sizes[rows]]
         self.sizes = np.array(sizes, dtype=np.int64).reshape(-1, 2)
         self._cache = cache
@@ -69,7 +71,7 @@ class Part(Dataset[dict[str, Any]]):
         i = key if isinstance(key, int) else key[0]
         image = self._cache[int(self.rows[i])]
         shown = evaluation_view(image, self.view) if isinstance(key, int) else random_view(image, self.view, *key[1:])
-        return {"image": shown, "mos": self.mos[i], "mos_std": self.mos_std[i], "index": i}
+        return {"image": shown, "mos": self.mos[i], "mos_std": self.mos_std[i], "index": i, **self.labels[i]}
 
 
 class _RandomViews(Sampler[tuple[int, float, float, float]]):
@@ -100,6 +102,7 @@ class IQADataModule(pl.LightningDataModule):
         splits: `generated`: drawn here; `files`: published lists; `official`: the one split of the owners.
         split_files: the folder that holds the lists of `files` (see `data/split_files.py`).
         distortions: only images with one of these distortions, in the parts that the split of the whole set gives them.
+        labels: the folder of LIQE's lists, or `LabelLists`: replace the columns `distortion` and `scene` of the table.
         view: how images are shown; default no resize, crop 224, whole images in evaluation.
         cache: `memory`, `disk` or `auto` (memory where the decoded images fit).
         cache_dir: where caches on disk live; default the user's cache folder.
@@ -127,6 +130,7 @@ class IQADataModule(pl.LightningDataModule):
         splits: str = "generated",
         split_files: str | Path | None = None,
         distortions: Sequence[str] | None = None,
+        labels: LabelLists | str | Path | None = None,
         view: View | None = None,
         cache: str = "auto",
         cache_dir: str | Path | None = None,
@@ -142,7 +146,7 @@ class IQADataModule(pl.LightningDataModule):
             raise ValueError(f"data set {self.name!r}: splits is {splits!r}; it is one of {', '.join(SOURCES)}")
         if splits == "files" and split_files is None:
             raise ValueError(f"data set {self.name!r}: splits=files needs split_files=<the folder of the lists>")
-        self.split, self.splits = split, splits
+        self.split, self.splits, self.labels = split, splits, as_lists(labels)
         self.distortions = None if distortions is None else list(distortions)
         self.split_files = None if split_files is None else Path(split_files).expanduser()
         self.view = View(resize=0, crop=224) if view is None else view
@@ -235,6 +239,8 @@ class IQADataModule(pl.LightningDataModule):
         """
         samples = Samples(self.name, check_table(self.name, self.source, self.read_table()))
         check_range(self.name, self.source, samples.table, self.native_range)
+        if self.labels is not None:
+            samples = self.labels.label(samples, (self.name, self.default_name()), self.split)
         parts = self.make_split(samples)
         if self.distortions is not None:
             samples, parts = select_distortions(samples, parts, self.distortions)

@@ -10,7 +10,7 @@ import pandas as pd
 from iqa_lightning.data.base import IQADataModule
 from iqa_lightning.data.samples import check_range, check_table
 
-COLUMNS = ("image", "mos", "mos_std", "group", "distortion")
+COLUMNS = ("image", "mos", "mos_std", "group", "distortion", "scene")
 
 
 class CSVData(IQADataModule):
@@ -23,7 +23,8 @@ class CSVData(IQADataModule):
     - `mos_std` (optional): standard deviation of the raw ratings, empty where unknown;
     - `group` (optional): images of one group (same content) never straddle train, val and test; an image whose cell
       is empty is a group of its own;
-    - `distortion` (optional): kind of distortion.
+    - `distortion` (optional): kind of distortion;
+    - `scene` (optional): what the image shows, several labels joined with `+`.
 
     Args:
         root: the folder.
@@ -81,7 +82,7 @@ class CSVData(IQADataModule):
         except FileNotFoundError as error:
             raise ValueError(
                 f"data set {self.name!r}: {self.source} does not exist; write it with the header "
-                f"image,mos[,mos_std,group,distortion], images relative to the folder"
+                f"image,mos[,mos_std,group,distortion,scene], images relative to the folder"
             ) from error
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise ValueError(

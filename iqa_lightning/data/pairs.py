@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 Draw = Callable[[np.random.Generator], list[NDArray[np.int64]]]
-TARGETS = ("binary", "soft")
+TARGETS = ("binary", "sign", "soft")
 
 
 def draw_pairs(images: int, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
@@ -43,12 +43,14 @@ def pair_target(
     """Wanted preference for the first image of each pair, in [0, 1].
 
     `binary`: 1 where the first MOS is strictly higher, else 0 (the papers' default; a tie gives 0 as in the official
-    lists). `soft`: Thurstone, Phi((m1 - m2) / sqrt(s1^2 + s2^2)); where both deviations are 0, the sign of m1 - m2
-    (0.5 for a tie).
+    lists). `sign`: the same, but a tie gives 0.5 (LIQE). `soft`: Thurstone, Phi((m1 - m2) / sqrt(s1^2 + s2^2)); where
+    both deviations are 0, the sign of m1 - m2 (0.5 for a tie).
     """
     difference = (mos[:, 0] - mos[:, 1]).double()
     if kind == "binary":
         return (difference > 0).float()
+    if kind == "sign":
+        return 0.5 * (1.0 + difference.sign().float())
     spread = mos_std.double().square().sum(dim=1).sqrt()
     z = torch.where(spread > 0, difference / spread.clamp_min(1e-300), difference.sign() * torch.inf)
     return torch.from_numpy(ndtr(torch.nan_to_num(z, nan=0.0).numpy())).float()

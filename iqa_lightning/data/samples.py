@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 import numpy as np
 import pandas as pd
 
-COLUMNS = ("image", "mos", "mos_std", "reference", "distortion", "level", "official")
+COLUMNS = ("image", "mos", "mos_std", "reference", "distortion", "level", "official", "scene")
 PARTS = ("train", "val", "test")
 
 
@@ -22,7 +22,8 @@ class Samples:
     - `reference` (str): images that share it show the same content and stay in one part of a split;
     - `distortion` (str): kind of distortion, empty where it is not known;
     - `level` (float64): strength of the distortion, higher is stronger, NaN where it is not known;
-    - `official` (str): part of the split that the owners published (`train`, `val`, `test`), empty where there is none.
+    - `official` (str): part of the split that the owners published (`train`, `val`, `test`), empty where there is none;
+    - `scene` (str): what it shows, several labels joined with `+`, empty where it is not known.
     """
 
     name: str
@@ -66,6 +67,7 @@ def check_table(name: str, source: str, table: pd.DataFrame) -> pd.DataFrame:
             "distortion": _optional_text(table, "distortion"),
             "level": _not_negative(where, image, table, "level", "the level of a distortion"),
             "official": official,
+            "scene": _optional_text(table, "scene"),
         }
     )
 

@@ -28,8 +28,8 @@ class Phase:
     """A part of each task's training: warm-up (heads only) or fine-tuning (all that the method trains).
 
     `trains` is `heads`, `all` or `nothing` (a task that only passes by). `batch_size` counts images over all ranks. The
-    learning rates are the optimiser's times `lr_factor`, over the epochs of the phase constant or along a half `cosine`
-    to zero.
+    learning rates are the optimiser's times `lr_factor`, over the epochs of the phase constant, along a half `cosine`
+    to zero, or in the `triangle` waves of LIQE: down that cosine for five epochs and up again for four.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Phase:
         """Refuse what cannot run."""
         for key, value, known in (
             ("trains", self.trains, ("heads", "all", "nothing")),
-            ("decay", self.decay, ("constant", "cosine")),
+            ("decay", self.decay, ("constant", "cosine", "triangle")),
         ):
             if value not in known:
                 raise ValueError(f"schedule: phase {self.name!r} has {key}={value!r}: choose one of {known}")
@@ -52,7 +52,11 @@ class Phase:
 
     def lr_at(self, epoch: int) -> float:
         """Factor on the learning rates in epoch `epoch` (from 0) of the phase."""
-        return self.lr_factor * (0.5 * (1 + cos(pi * epoch / self.epochs)) if self.decay == "cosine" else 1.0)
+        if self.decay == "constant":
+            return self.lr_factor
+        # the authors' loop takes one more step where the cosine reaches 0, so that epochs 4 and 5 are alike
+        way = epoch / self.epochs if self.decay == "cosine" else min(epoch % 9, 9 - epoch % 9) / 5
+        return self.lr_factor * 0.5 * (1 + cos(pi * way))
 
 
 @dataclass(frozen=True)

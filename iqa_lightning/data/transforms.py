@@ -8,6 +8,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from iqa_lightning.data.windows import count, cut, drawn_indices, fixed_indices
+
 
 @dataclass(frozen=True)
 class View:
@@ -19,21 +21,31 @@ class View:
         resize: pixels of the shorter side after the adaptive resize; 0 leaves every image as it is.
         crop: side of the square training crop in pixels. A smaller image is enlarged until it fits.
         flip: mirror the training crop left to right with probability 1/2.
-        evaluation: `full` shows the whole image, `center` its central square of side `crop`.
+        evaluation: `full` shows the whole image, `center` its central square of side `crop`, `windows` several such
+            squares at once, which is LIQE's way (`data/windows.py`), in training too.
+        windows: how many of an image's windows evaluation shows; one that has fewer shows all.
+        train_windows: how many windows training draws.
     """
 
     resize: int
     crop: int
     flip: bool = True
     evaluation: str = "full"
+    windows: int = 15
+    train_windows: int = 3
 
     def __post_init__(self) -> None:
         if self.resize < 0:
             raise ValueError(f"view.resize is {self.resize}; give the shorter side in pixels, or 0 for no resize")
         if self.crop < 1:
             raise ValueError(f"view.crop is {self.crop}; give the side of the training crop in pixels")
-        if self.evaluation not in ("full", "center"):
-            raise ValueError(f"view.evaluation is {self.evaluation!r}; it is 'full' or 'center'")
+        if self.evaluation not in ("full", "center", "windows"):
+            raise ValueError(f"view.evaluation is {self.evaluation!r}; it is 'full', 'center' or 'windows'")
+        if self.windows < 1 or not 1 <= self.train_windows <= 6:
+            raise ValueError(
+                f"view.windows is {self.windows} and view.train_windows {self.train_windows}; "
+                f"give at least 1 window, and 1 to 6 in training"
+            )
 
 
 def resized_size(height: int, width: int, resize: int) -> tuple[int, int]:
@@ -58,40 +70,59 @@ def adaptive_resize(image: Image.Image, resize: int) -> Image.Image:
 
 def random_view(
     image: UInt8[Tensor, "3 height width"], view: View, top: float, left: float, flip: float
-) -> UInt8[Tensor, "3 crop crop"]:
+) -> UInt8[Tensor, "*windows 3 crop crop"]:
     """The training crop that three numbers in [0, 1) choose, as a copy; a pure function of its arguments.
 
     `top` and `left` choose among all offsets that fit, each equally likely for a uniform number; the crop is mirrored
-    where `flip` is below 1/2.
+    where `flip` is below 1/2. With windows, several are drawn of the image or of its mirror image.
     """
     image = _enlarge(image, view.crop)
+    if view.evaluation == "windows":
+        drawn = drawn_indices(count(image.shape[-2], image.shape[-1], view.crop), view.train_windows, top, left)
+        return cut(image, view.crop, drawn, mirror=view.flip and flip < 0.5)
     y = _offset(image.shape[-2] - view.crop, top)
     x = _offset(image.shape[-1] - view.crop, left)
     crop = image[:, y : y + view.crop, x : x + view.crop]
     return crop.flip(-1) if view.flip and flip < 0.5 else crop.clone(memory_format=torch.contiguous_format)
 
 
-def evaluation_view(image: UInt8[Tensor, "3 height width"], view: View) -> UInt8[Tensor, "3 rows columns"]:
-    """What validation and test show: the whole image or its central crop, as a copy."""
+def evaluation_view(image: UInt8[Tensor, "3 height width"], view: View) -> UInt8[Tensor, "*windows 3 rows columns"]:
+    """What validation and test show: the whole image, its central crop or several windows, as a copy."""
     if view.evaluation == "full":
         return image.clone(memory_format=torch.contiguous_format)
     image = _enlarge(image, view.crop)
+    if view.evaluation == "windows":
+        windows = count(image.shape[-2], image.shape[-1], view.crop)
+        return cut(image, view.crop, fixed_indices(windows, view.windows))
     y, x = ((side - view.crop) // 2 for side in image.shape[-2:])
     return image[:, y : y + view.crop, x : x + view.crop].clone(memory_format=torch.contiguous_format)
 
 
 def evaluation_size(height: int, width: int, view: View) -> tuple[int, int]:
-    """Height and width of the evaluation view of an image that has been through the adaptive resize."""
-    return (height, width) if view.evaluation == "full" else (view.crop, view.crop)
+    """Height and width of the evaluation view of an image that has been through the adaptive resize.
+
+    Windows count as one below the other, so that images of equal size here also show equally many.
+    """
+    if view.evaluation == "full":
+        return height, width
+    if view.evaluation == "center":
+        return view.crop, view.crop
+    windows = count(*_enlarged_size(height, width, view.crop), view.crop)
+    return len(fixed_indices(windows, view.windows)) * view.crop, view.crop
 
 
 def _enlarge(image: UInt8[Tensor, "3 height width"], side: int) -> UInt8[Tensor, "3 rows columns"]:
-    height, width = image.shape[-2:]
+    size = _enlarged_size(image.shape[-2], image.shape[-1], side)
+    if size == tuple(image.shape[-2:]):
+        return image
+    return interpolate(image[None], list(size), mode="bilinear", antialias=True)[0]
+
+
+def _enlarged_size(height: int, width: int, side: int) -> tuple[int, int]:
     short = min(height, width)
     if short >= side:
-        return image
-    size = [max(side, round(side * height / short)), max(side, round(side * width / short))]
-    return interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+        return height, width
+    return max(side, round(side * height / short)), max(side, round(side * width / short))
 
 
 def _offset(free: int, u: float) -> int:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from iqa_lightning.metrics.correlation import srcc
+from iqa_lightning.metrics.labels import label_tables
 
 Array = NDArray[np.float64]
 EPS = 1e-8
@@ -23,6 +24,7 @@ BLOCK = 2_000_000  # pairs at a time
 def audits(predictions: Mapping[str, pd.DataFrame], owner: Mapping[str, str]) -> dict[str, pd.DataFrame]:
     """The tables that the records allow: `gate` where heads are weighed, `uncertainty` where a deviation is predicted.
 
+    Where scenes or distortions are predicted also `labels` and `confusion`, see `metrics/labels.py`.
     `owner` is the task that learns each data set; a data set that is not learnt yet is not in it.
     """
     last = list(predictions.values())[-1]
@@ -31,7 +33,7 @@ def audits(predictions: Mapping[str, pd.DataFrame], owner: Mapping[str, str]) ->
         tables["gate"] = pd.DataFrame(gate_rows(predictions, owner))
     if {"sigma", "mos_std"} <= set(last.columns):
         tables["uncertainty"] = pd.DataFrame(uncertainty_rows(predictions))
-    return tables
+    return tables | label_tables(tests_of(predictions))
 
 
 def tests_of(predictions: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, str, pd.DataFrame]]:

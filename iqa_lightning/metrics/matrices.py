@@ -31,7 +31,7 @@ class Derived(TypedDict):
     cells: pd.DataFrame
     """One row per (after, dataset, readout) that holds predictions, with every correlation and its interval."""
     audits: dict[str, pd.DataFrame]
-    """What else the records allow: `gate`, `uncertainty`; a row per (after, dataset)."""
+    """What else the records allow: `gate`, `uncertainty`, `labels`; a row per (after, dataset); and `confusion`."""
 
 
 def derive(predictions: Mapping[str, pd.DataFrame]) -> Derived:

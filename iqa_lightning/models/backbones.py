@@ -93,6 +93,8 @@ class Backbone(Encoder):
 
     def prepare(self, image: Images) -> Float[Tensor, "batch 3 height width"]:
         """Normalised float images; counts them, since forward passes are what an evaluation costs."""
+        if image.ndim != 4:
+            raise ValueError("view.evaluation=windows shows an image in several windows, which only method=liqe reads")
         self.images_forwarded += len(image)
         return ((image.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 

@@ -38,6 +38,8 @@ def print_run(derived: Derived, console: Console, synthetic: bool = False) -> No
         if len(srcc) > 2:
             print_matrix(derived["stability"][readout], f"stability, {readout}", console, synthetic)
     for name, table in derived.get("audits", {}).items():
+        if name == "confusion":  # long; see confusion.csv
+            continue
         console.print(audit_text(table, name), markup=False, highlight=False, soft_wrap=True)
     for readout, measures in derived["readouts"].items():
         line = summary_line(readout, measures, undefined_cells(derived["srcc"][readout]), synthetic)

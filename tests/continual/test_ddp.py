@@ -12,7 +12,7 @@ from iqa_lightning.continual.predict import evaluation_mode
 from iqa_lightning.data.base import evaluation
 from iqa_lightning.train import build_method, build_stream
 from tests.test_contract import METHODS
-from tests.walks import IN_BATCH, SAMPLED, TINY, call, composed, results, stream_of_folders, walk, write_folder
+from tests.walks import IN_BATCH, SAMPLED, TINY, call, composed, results, stream_of_folders, suited, walk, write_folder
 
 TWO_RANKS = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 
@@ -35,6 +35,7 @@ def test_two_ranks_agree_with_one_process(method: str, odd: list[Path], tmp_path
     words = [
         *TINY,
         f"method={method}",
+        *suited(method),
         "method.bn_stats=frozen",
         *SAMPLED,
         *stream_of_folders(odd),
@@ -46,7 +47,7 @@ def test_two_ranks_agree_with_one_process(method: str, odd: list[Path], tmp_path
     assert results(one).keys() == results(two).keys()
     for name in ("after_0_start", "after_1_a", "after_2_b"):
         alone, shared = (pd.read_parquet(folder / "predictions" / f"{name}.parquet") for folder in (one, two))
-        identity = ["dataset", "split", "image", "mos", "image/reference"]
+        identity = ["dataset", "split", "image", "mos", "image/reference", "image/distortion", "image/scene"]
         pd.testing.assert_frame_equal(alone[identity], shared[identity])
         assert not shared.duplicated(["dataset", "image"]).any()
         sizes = shared.groupby(["dataset", "split"]).size().unstack()

@@ -43,7 +43,7 @@ def test_items_of_a_part(tmp_path: Path) -> None:
     top, left = 8 + row % 3, 16 + row % 5
     shown = part[3, 0.999, 0.999, 0.9]
     assert np.array_equal(shown["image"].numpy(), pixels[:, top : top + 32, left : left + 32])
-    assert set(shown) == {"image", "mos", "mos_std", "index"}
+    assert set(shown) == {"image", "mos", "mos_std", "index", "distortion", "scene"}
 
 
 def test_parts_follow_the_split_and_its_hash(tmp_path: Path) -> None:

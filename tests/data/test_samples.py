@@ -13,11 +13,11 @@ def table(**columns: list) -> pd.DataFrame:
 
 def test_optional_columns_are_filled_in() -> None:
     checked = check_table("set", "here", table())
-    assert list(checked) == ["image", "mos", "mos_std", "reference", "distortion", "level", "official"]
+    assert list(checked) == ["image", "mos", "mos_std", "reference", "distortion", "level", "official", "scene"]
     assert checked["mos"].dtype == checked["mos_std"].dtype == np.float64
     assert checked["mos_std"].isna().all()
     assert list(checked["reference"]) == ["a.png", "b.png", "c.png"]
-    assert list(checked["distortion"]) == list(checked["official"]) == ["", "", ""]
+    assert list(checked["distortion"]) == list(checked["official"]) == list(checked["scene"]) == ["", "", ""]
     assert checked["level"].isna().all()
     assert len(Samples("set", checked)) == 3
 

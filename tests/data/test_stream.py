@@ -40,7 +40,9 @@ def batches(folders: list[Path], epoch: int = 0, **options: object) -> list[dict
 
 def same(first: list[dict[str, torch.Tensor]], second: list[dict[str, torch.Tensor]]) -> bool:
     return len(first) == len(second) and all(
-        torch.equal(one[key], two[key]) for one, two in zip(first, second, strict=True) for key in one
+        torch.equal(one[key], two[key]) if isinstance(one[key], torch.Tensor) else one[key] == two[key]
+        for one, two in zip(first, second, strict=True)
+        for key in one
     )
 
 
