@@ -6,6 +6,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from iqa_lightning.methods.feature_replay import FeatureReplay
 from iqa_lightning.train import build_stream
 from tests.walks import ROOT, composed
 
@@ -83,6 +84,16 @@ def test_gate(method: str) -> None:
         assert gate([4], 2).widths == [4]
     assert composed(f"method={method}", "method.gate.clusters=5").method.gate.clusters == 5
     assert composed("method=mh_cl", "method.gate=null").method.gate is None
+
+
+@pytest.mark.parametrize("name", yamls("method/replay"))
+def test_replay(name: str) -> None:
+    cfg = composed("method=liqa", f"method/replay={name}", "schedule=tsn_paper")
+    assert isinstance(instantiate(cfg.method.replay)(8, 2), FeatureReplay)
+    assert (
+        composed("method=liqa_gaussian").method.replay
+        == composed("method=liqa", "method/replay=gaussian").method.replay
+    )
 
 
 @pytest.mark.parametrize("name", yamls("logger"))
