@@ -1,10 +1,10 @@
 """LIQA: lifelong blind image quality assessment that replays generated features instead of old images.
 
-Liu et al., "LIQA: Lifelong blind image quality assessment", IEEE Transactions on Multimedia, 2022,
-https://arxiv.org/abs/2104.14115. No code exists. Certified by the abstract: distortions come one after another, without
-access to earlier data; a distortion-specific generator replays pseudo features; an auxiliary multi-head regressor
-labels them (split), all heads are distilled into one task-agnostic head (merge). **All else here is design**: losses,
-weights, networks, schedule, and that features are L2-normalised, as the heads read them.
+Liu et al., "LIQA: Lifelong blind image quality assessment", IEEE Transactions on Multimedia 25, 2023,
+https://arxiv.org/abs/2104.14115. No code is known. Certified by the abstract: distortions come one after another,
+without access to earlier data; a distortion-specific generator replays pseudo features; an auxiliary multi-head
+regressor labels them (split), all heads are distilled into one task-agnostic head (merge). **All else here is design**:
+losses, weights, networks, schedule, and that features are L2-normalised, as the heads read them.
 """
 
 import warnings

@@ -368,6 +368,22 @@ def check_what_was_trained(before: dict[str, torch.Tensor], after: dict[str, tor
 
 
 @COLLAPSED
+def test_the_generator_learns_from_the_best_weights_and_is_kept_as_it_ends(
+    folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter(np.linspace(1, 0, 100))
+    monkeypatch.setattr("iqa_lightning.continual.callback.srcc", lambda scores, mos: next(values))
+    run = walk(tmp_path, *QUICK, *stream_of_folders(folders))
+    weights = torch.load(run / "tasks" / "1_a.ckpt", weights_only=True)
+    for key, tensor in weights.items():
+        kind, _, rest = key.partition(".")
+        if kind == "backbone":  # the best epoch is the first, of heads alone
+            assert torch.equal(tensor, weights[f"teacher.{rest}"])
+        if key.startswith("replay.generator."):
+            assert not torch.equal(tensor, weights[key.replace("generator", "teacher")])
+
+
+@COLLAPSED
 def test_a_long_stream_adds_a_head_and_a_condition_a_task(folders: list[Path], tmp_path: Path) -> None:
     words = ["schedule.warmup.epochs=0", "stream.order=[a,b,a,b,a]", *stream_of_folders(folders)]
     run = walk(tmp_path, *QUICK, *words, "method.generate.epochs=1")
