@@ -98,7 +98,7 @@ def build_method(cfg: DictConfig, stream: TaskStream) -> ContinualMethod:
     """The method over its backbone, sized for the tasks of the stream."""
     tasks = [task.name for task in stream.tasks]
     build = instantiate(cfg.method, _partial_=True, _convert_="all")
-    method: ContinualMethod = build(backbone=instantiate(cfg.backbone), tasks=tasks)
+    method: ContinualMethod = build(backbone=instantiate(cfg.backbone), tasks=tasks, sources=stream.sources)
     return method
 
 

@@ -6,6 +6,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from iqa_lightning.methods.feature_replay import FeatureReplay
 from iqa_lightning.train import build_stream
 from tests.walks import ROOT, composed
 
@@ -19,7 +20,12 @@ def yamls(group: str) -> list[str]:
 
 def test_every_group_is_covered_here() -> None:
     covered = {"data", "stream", "method", "backbone", "schedule", "view", "pairs", "trainer", "logger", "paths"}
-    assert {path.name for path in CONF.iterdir() if path.is_dir()} == covered | {"experiment", "tuned", "tuned_method"}
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} == covered | {
+        "experiment",
+        "tuned",
+        "tuned_method",
+        "degradations",
+    }
 
 
 @pytest.mark.parametrize("name", yamls("stream"))
@@ -88,6 +94,16 @@ def test_gate(method: str) -> None:
 def test_weighting(name: str) -> None:
     weighting = instantiate(composed("method=liqe", f"method/weighting={name}").method.weighting)(3)
     assert weighting.tasks == 3
+
+
+@pytest.mark.parametrize("name", yamls("method/replay"))
+def test_replay(name: str) -> None:
+    cfg = composed("method=liqa", f"method/replay={name}", "schedule=tsn_paper")
+    assert isinstance(instantiate(cfg.method.replay)(8, 2), FeatureReplay)
+    assert (
+        composed("method=liqa_gaussian").method.replay
+        == composed("method=liqa", "method/replay=gaussian").method.replay
+    )
 
 
 @pytest.mark.parametrize("name", yamls("logger"))

@@ -29,7 +29,8 @@ class ContinualLearning(Callback):
     A task starts: task hook, fresh optimiser. Each epoch: seeds, phase hook, at its end the SRCC on the task's own
     validation part, of which the best epoch's weights are kept. A task ends: best weights back, task hook, all sets
     scored, records written, matrices derived and logged. Only then does the checkpoint of the epoch get written, so a
-    resumed run either finds all of a task's end or repeats it.
+    resumed run either finds all of a task's end or repeats it. A phase that trains what replays the task later begins
+    with the best weights and changes no score: the weights at its end are the best.
 
     Where in the walk an epoch lies is a function of the epoch, which Lightning restores. `identity` is what the summary
     says of the run. `select_best: false` keeps the last weights of each task instead. `draw` pictures matrices.
@@ -46,8 +47,8 @@ class ContinualLearning(Callback):
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        stream = stream_of(trainer)
-        stream.serve(method_of(pl_module).material)
+        stream, method = stream_of(trainer), method_of(pl_module)
+        stream.serve(method.material, method.phases)
         trainer.fit_loop.max_epochs = stream.num_epochs
 
     @override
@@ -67,6 +68,8 @@ class ContinualLearning(Callback):
                 method.on_task_start(position.task, self.training_images(trainer, method, position.task))
             self.best = BestWeights()
             restart_optimizers(trainer)
+        if position.phase.trains == "replay" and position.epoch == 0 and self.select_best:
+            self.best.restore(method)
         method.on_phase_start(position)
         self.clock, self.images = monotonic(), 0
 
@@ -83,7 +86,10 @@ class ContinualLearning(Callback):
         self.cost["images_seen"] += self.images
         method, position = method_of(pl_module), stream_of(trainer).position
         share_buffers(method)  # before they are judged and kept
-        self.validate(trainer, method, position)
+        if position.phase.trains == "replay":
+            self.best.keep(method)
+        else:
+            self.validate(trainer, method, position)
         if position.ends_task:
             self.end_task(trainer, method, position.task)
 
@@ -139,7 +145,7 @@ class ContinualLearning(Callback):
             self.records.write_figure("srcc", self.draw(derived["srcc"], "SRCC", stream.synthetic))
         if t > 0:
             draw = partial(self.draw, synthetic=stream.synthetic) if self.draw else None
-            log_matrices(trainer.loggers, t, task, derived, trainer.global_step, draw)
+            log_matrices(trainer.loggers, t, task, derived, trainer.global_step, draw, method.health)
 
     def features_of(self, method: ContinualMethod, loader: Iterable[Batch], key: tuple[str, str]) -> Columns:
         """What a gate reads of a data set's part; it never changes, so it is computed once in a process."""

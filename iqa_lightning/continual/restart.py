@@ -26,7 +26,11 @@ class BestWeights:
         value = -math.inf if math.isnan(srcc) else srcc
         if self.weights is None or value > self.srcc:
             self.srcc = value
-            self.weights = {key: tensor.detach().cpu().clone() for key, tensor in method.state_dict().items()}
+            self.keep(method)
+
+    def keep(self, method: pl.LightningModule) -> None:
+        """Keep the weights as they are."""
+        self.weights = {key: tensor.detach().cpu().clone() for key, tensor in method.state_dict().items()}
 
     def restore(self, method: pl.LightningModule) -> None:
         """Put the best weights back."""

@@ -1,7 +1,7 @@
 """Loggers of a run and what they get after each task. Records are on disk first: nothing here may stop a run."""
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from math import isfinite
 from pathlib import Path
@@ -119,10 +119,20 @@ def track_by_task(logger: WandbLogger, measures: Iterable[str]) -> None:
 
 
 def log_matrices(
-    loggers: Sequence[Logger], t: int, task: str, derived: Derived, step: int, draw: Draw | None = None
+    loggers: Sequence[Logger],
+    t: int,
+    task: str,
+    derived: Derived,
+    step: int,
+    draw: Draw | None = None,
+    health: Mapping[str, float] | None = None,
 ) -> None:
-    """Give every logger the measures after task t, and wandb each matrix as a table and as a picture."""
+    """Give every logger the measures after task t, and wandb each matrix as a table and as a picture.
+
+    `health` is what the method says of itself.
+    """
     measures: dict[str, float] = {"task/t": t}
+    measures |= {f"task/{name}": value for name, value in (health or {}).items() if isfinite(value)}
     for readout, values in derived["readouts"].items():
         measures |= {f"task/{name}/{readout}": value for name, value in values.items() if isfinite(value)}
         row = derived["srcc"][readout].loc[task]

@@ -1,7 +1,6 @@
-"""The embedded stream: four tasks made from photographs that scikit-image and scikit-learn ship. Synthetic targets."""
+"""The embedded streams: tasks made from photographs that scikit-image and scikit-learn ship. Synthetic targets."""
 
 import hashlib
-import io
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
@@ -10,11 +9,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from iqa_lightning.data.base import IQADataModule
+from iqa_lightning.data.degradations.chain import Step, degrade, step
 
 Pixels = UInt8[np.ndarray, "side side 3"]
 
@@ -53,8 +54,8 @@ class DemoData(IQADataModule):
     see the software work, never to compare methods.
 
     Each task has 20 crops of 160x160 pixels of every photograph, each at a strength of its own; the photograph is the
-    reference, so contents are disjoint between the parts, and since all four tasks have the same photographs they are
-    split alike: a photograph is in the same part of each. Everything is drawn from fixed seeds, and made in memory.
+    reference, so contents are disjoint between the parts, and since all tasks have the same photographs they are split
+    alike: a photograph is in the same part of each. Everything is drawn from fixed seeds, and made in memory.
 
     The photographs, and who gave them (no download: the files lie in the installed packages):
 
@@ -68,7 +69,8 @@ class DemoData(IQADataModule):
 
     Args:
         distortion: `compression` (JPEG), `blur` (Gaussian), `noise` (Gaussian) or `tone` (exposure, contrast,
-            saturation, quantisation).
+            saturation, quantisation), or `motion` (motion blur), `impulse` (salt and pepper), `jitter` or
+            `jpeg2000` of `data/degradations`. The JPEG is that engine's too; blur, noise and tone are older.
         root: not used.
         options: see `IQADataModule`; `name` defaults to `demo_<distortion>`.
     """
@@ -124,7 +126,7 @@ class Generated(NamedTuple):
     table: pd.DataFrame
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def generate(distortion: str, count: int = 20) -> Generated:
     """Task `distortion` with `count` crops of each photograph; kept, as table and pixels are asked for apart.
 
@@ -196,10 +198,7 @@ def _rounded(image: NDArray[np.float64]) -> Pixels:
 
 def compress(crop: Pixels, strength: float, generator: np.random.Generator) -> Pixels:  # noqa: ARG001
     """JPEG of quality 80 (strength 0) down to 3 (strength 1), in equal ratios."""
-    file = io.BytesIO()
-    Image.fromarray(crop).save(file, "JPEG", quality=round(80 * (3 / 80) ** strength))
-    with Image.open(file) as image:
-        return np.asarray(image.convert("RGB"))
+    return _by_engine(crop, Step("jpeg", 80 * (3 / 80) ** strength), seed=0)
 
 
 def blur(crop: Pixels, strength: float, generator: np.random.Generator) -> Pixels:  # noqa: ARG001
@@ -222,9 +221,24 @@ def change_tone(crop: Pixels, strength: float, generator: np.random.Generator) -
     return _rounded(np.floor(image / step) * step + step / 2)
 
 
+def engine(kind: str) -> Callable[[Pixels, float, np.random.Generator], Pixels]:
+    """A kind of `data/degradations` at five times the strength as its level."""
+    return lambda crop, strength, generator: _by_engine(crop, step(kind, 5 * strength), int(generator.integers(2**63)))
+
+
+def _by_engine(crop: Pixels, step: Step, seed: int) -> Pixels:
+    image = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None]
+    (degraded,) = degrade(image, [(step,)], [seed])
+    return np.ascontiguousarray(degraded.permute(1, 2, 0).numpy())
+
+
 DEGRADATIONS: dict[str, Callable[[Pixels, float, np.random.Generator], Pixels]] = {
     "compression": compress,
     "blur": blur,
     "noise": add_noise,
     "tone": change_tone,
+    "motion": engine("motion_blur"),
+    "impulse": engine("impulse_noise"),
+    "jitter": engine("jitter"),
+    "jpeg2000": engine("jpeg2000"),
 }

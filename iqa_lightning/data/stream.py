@@ -27,9 +27,10 @@ from iqa_lightning.data.transforms import View
 class Phase:
     """A part of each task's training: warm-up (heads only) or fine-tuning (all that the method trains).
 
-    `trains` is `heads`, `all` or `nothing` (a task that only passes by). `batch_size` counts images over all ranks. The
-    learning rates are the optimiser's times `lr_factor`, over the epochs of the phase constant, along a half `cosine`
-    to zero, or in the `triangle` waves of LIQE: down that cosine for five epochs and up again for four.
+    `trains` is `heads`, `all`, `nothing` (a task that only passes by) or `replay` (what replays it later on, while
+    the network stands still). `batch_size` counts images over all ranks. The learning rates are the optimiser's times
+    `lr_factor`, over the epochs of the phase constant, along a half `cosine` to zero, or in the `triangle` waves of
+    LIQE: down that cosine for five epochs and up again for four.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Phase:
     def __post_init__(self) -> None:
         """Refuse what cannot run."""
         for key, value, known in (
-            ("trains", self.trains, ("heads", "all", "nothing")),
+            ("trains", self.trains, ("heads", "all", "nothing", "replay")),
             ("decay", self.decay, ("constant", "cosine", "triangle")),
         ):
             if value not in known:
@@ -116,30 +117,37 @@ class TaskStream(pl.LightningDataModule):
         shown = {"split": split, "view": view or View(resize=0, crop=224), "cache": cache, "cache_dir": cache_dir}
         given = {key: value for key, value in (("splits", splits), ("split_files", split_files)) if value is not None}
         own = {name: getattr(tasks[name], "keywords", {}) for name in sources.values()}  # of a partial
+        self.sources = ["+".join(sources[name] for name in task.datasets) for task in self.tasks]
         built = {name: tasks[name](**(given | own[name] | {"name": name} | shown)) for name in own}
         self.data = {name: built[source] for name, source in sources.items()}
         if not phases:
             raise ValueError("the schedule has no phase")
+        if brought := next((phase.name for phase in phases if phase.trains == "replay"), None):
+            raise ValueError(
+                f"schedule: phase {brought!r} has trains='replay': a method that needs it brings it itself"
+            )
         self.phases, self.pairs = list(phases), pairs or InBatchPairs()
         self.split, self.seed = split, seed
         self.num_workers, self.max_pixels = num_workers, max_pixels
         self.serve(Material())
 
-    def serve(self, material: Material) -> None:
+    def serve(self, material: Material, after: Sequence[Phase] = ()) -> None:
         """Make batches of what a method learns from; called before the walk begins.
+
+        `after` are phases of the method's own, which follow the schedule in each task but the last.
 
         Raises:
             ValueError: the method's memory is too small for the tasks.
         """
         material.check(len(self.tasks))
-        self.material = material
+        self.material, self.after = material, list(after)
         self._walk = [(task, k, phase) for task in self.tasks for k, phase in enumerate(self.phases_of(task))]
         self._ends = list(accumulate(phase.epochs for _, _, phase in self._walk))
 
     def phases_of(self, task: Task) -> list[Phase]:
         """The schedule; where the first task has learnt all there is, the others pass by: one batch, no change."""
         if self.material.images != "all" or task.t == 1:
-            return self.phases
+            return self.phases + (self.after if task.t < len(self.tasks) else [])
         return [replace(self.phases[-1], name="keep", epochs=1, trains="nothing", lr_factor=0.0)]
 
     @property

@@ -1,6 +1,7 @@
 """What every continual-learning method is: a LightningModule with three task hooks."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
@@ -9,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from iqa_lightning.data.material import Material
-from iqa_lightning.data.stream import Position, Task
+from iqa_lightning.data.stream import Phase, Position, Task
 from iqa_lightning.losses.fidelity import pair_loss
 from iqa_lightning.models.backbones import Backbone, Encoder, Images
 from iqa_lightning.models.gating import Gate
@@ -31,6 +32,7 @@ class ContinualMethod(pl.LightningModule):
 
     `bn_stats` says in which epochs of fine-tuning batch normalisation uses and updates batch statistics: `first_epoch`
     (what the official codes do: evaluation after the first epoch leaves them in evaluation mode), `always`, `frozen`.
+    `sources` says what each task learns where that comes more than once, since names of tasks are unique.
     `optimizer` builds the optimiser from parameter groups; `head_lr_factor` scales its learning rate for the heads.
 
     Raises:
@@ -46,6 +48,12 @@ class ContinualMethod(pl.LightningModule):
     independent_tasks: bool = False
     """Whether what a task learns depends on no other task: the records of one order then hold those of all orders."""
 
+    phases: tuple[Phase, ...] = ()
+    """Phases of its own, after those of the schedule, in each task but the last."""
+
+    health: Mapping[str, float] = MappingProxyType({})
+    """What it has to say of itself since the last task ended, by name; for the loggers."""
+
     def __init__(
         self,
         backbone: Backbone,
@@ -54,12 +62,13 @@ class ContinualMethod(pl.LightningModule):
         head_lr_factor: float = 1.0,
         bn_stats: str = "first_epoch",
         link: str = "phi",
+        sources: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         if bn_stats not in BN_STATS:
             raise ValueError(f"method.bn_stats={bn_stats!r}: choose one of {BN_STATS}")
         self.backbone = backbone
-        self.tasks = list(tasks)
+        self.tasks, self.sources = list(tasks), list(sources or tasks)
         self.optimizer_factory, self.head_lr_factor = optimizer, head_lr_factor
         self.bn_stats, self.link = bn_stats, link
         self.gate: Gate | None = None

@@ -1,5 +1,7 @@
 """Quality heads: one linear map per task on an L2-normalised feature."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -41,6 +43,30 @@ class CosineHeads(nn.Module):
     def free(self, feature: Float[Tensor, "batch width"], head: int) -> Float[Tensor, " batch"]:
         """Scores of a head with its free norm, in any mode: what training sees."""
         return cosine(feature, self.weight[head].float())
+
+
+class AuxiliaryHeads(nn.Module):
+    """A head for each slot, linear in the feature or, with `hidden` > 0, in a hidden layer that all of them share."""
+
+    def __init__(self, width: int, num_heads: int, hidden: int = 0) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(nn.Linear(width, hidden), nn.ReLU()) if hidden else nn.Identity()
+        self.heads = CosineHeads(hidden or width, num_heads)
+        self.shared = hidden > 0
+
+    def forward(self, feature: Float[Tensor, "batch width"], heads: Sequence[int]) -> Float[Tensor, "batch heads"]:
+        """Scores of some heads, higher is better, of unit norm at test time."""
+        inner = self.layer(feature)
+        return torch.stack([self.heads(inner, k) for k in heads], dim=1)
+
+    def free(self, feature: Float[Tensor, "batch width"], heads: Sequence[int]) -> Float[Tensor, "batch heads"]:
+        """Scores of some heads with their free norm, in any mode."""
+        inner = self.layer(feature)
+        return torch.stack([self.heads.free(inner, k) for k in heads], dim=1)
+
+    def parameters_of(self, heads: Sequence[int]) -> list[nn.Parameter]:
+        """What is trained of some heads: they and the shared layer."""
+        return [*self.layer.parameters(), *(self.heads.weight[k] for k in heads)]
 
 
 def cosine(feature: Float[Tensor, "batch width"], weight: Float[Tensor, " width"]) -> Float[Tensor, " batch"]:

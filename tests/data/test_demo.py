@@ -12,12 +12,16 @@ from scipy.stats import spearmanr
 from iqa_lightning.data import demo
 from iqa_lightning.data.base import evaluation
 from iqa_lightning.data.demo import DEGRADATIONS, PHOTOGRAPHS, DemoData, generate, photograph, similarity
+from tests.walks import composed
 
 TASKS = list(DEGRADATIONS)
 
 
 def test_the_tasks_are_those_of_the_stream() -> None:
-    assert TASKS == ["compression", "blur", "noise", "tone"]
+    first = ["compression", "blur", "noise", "tone"]
+    assert [*first, "motion", "impulse", "jitter", "jpeg2000"] == TASKS
+    assert list(composed().stream.tasks) == first
+    assert list(composed("stream=demo_distortions").stream.tasks) == TASKS
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -111,7 +115,9 @@ def test_a_missing_photograph_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unknown_distortion() -> None:
-    with pytest.raises(ValueError, match="'fog' is unknown; choose from compression, blur, noise, tone"):
+    with pytest.raises(
+        ValueError, match="'fog' is unknown; choose from compression, blur, noise, tone, motion, impulse, jitter"
+    ):
         DemoData("fog")
 
 

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from iqa_lightning.data.base import evaluation
 from iqa_lightning.data.csv import CSVData
+from iqa_lightning.data.material import Material
 from iqa_lightning.data.pairs import InBatchPairs, SampledPairs, pair_target
 from iqa_lightning.data.stream import Phase, Position, TaskStream, folder_stream
 from iqa_lightning.data.transforms import View
@@ -117,6 +118,29 @@ def test_a_schedule_without_phases_is_refused() -> None:
 
 
 # --- phases and positions
+
+
+def test_phases_of_a_method_follow_the_schedule_in_each_task_but_the_last() -> None:
+    stream = named("a", "b", "c")
+    stream.serve(Material(), [Phase("generate", 2, 64, trains="replay")])
+    found = [(at.task.t, at.phase.name, at.epoch, at.ends_task) for at in map(stream.at, range(stream.num_epochs))]
+    learnt = [("warmup", 0), ("finetune", 0), ("finetune", 1)]
+    whole = [*learnt, ("generate", 0), ("generate", 1)]
+    expected = [(t, *step) for t in (1, 2) for step in whole] + [(3, *step) for step in learnt]
+    assert [step[:3] for step in found] == expected
+    assert [k for k, step in enumerate(found) if step[3]] == [4, 9, 12]
+    assert [stream.at(epoch).full_epoch for epoch in range(5)] == [-1, 0, 1, -1, -1]
+
+
+def test_a_schedule_cannot_hold_such_a_phase() -> None:
+    with pytest.raises(ValueError, match=r"phase 'generate' has trains='replay'.*method"):
+        named("a", phases=[*PHASES, Phase("generate", 2, 64, trains="replay")])
+
+
+def test_sources_of_tasks_that_come_again() -> None:
+    stream = named("a", "b", order=["a", ["a", "b"], "a", ["a", "b"]])
+    assert [task.name for task in stream.tasks] == ["a", "a_2+b", "a_3", "a_4+b_2"]
+    assert stream.sources == ["a", "a+b", "a", "a+b"]
 
 
 @pytest.mark.parametrize(
