@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 from skimage import data
 
-from iqa_lightning.data.cache import ImageCache, ImageSource, build_cache
+from iqa_lightning.data.cache import ImageCache, build_cache
+from iqa_lightning.data.decoding import ImageSource
 from iqa_lightning.data.transforms import View, adaptive_resize, random_view
 
 SIZE = (1024, 768)
