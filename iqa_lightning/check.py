@@ -6,6 +6,7 @@ Only Hydra is imported at the top, so that `--help` and `--cfg job` answer at on
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -123,7 +124,7 @@ def progress(items: Iterable[Any], count: int, label: str) -> Iterable[Any]:
     """The items with a bar on the terminal."""
     from rich.progress import track  # noqa: PLC0415  # stays out of --help
 
-    return track(items, f"reading {label}", count, transient=True)
+    return track(items, f"reading {label}", count, transient=True, disable=not sys.stdout.isatty())
 
 
 def content(

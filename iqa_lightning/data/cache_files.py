@@ -37,8 +37,9 @@ from iqa_lightning.data.decoding import Decoder, ImageSource, Pixels, decode_all
 
 LAYOUT = "2"
 BUILDING = ".building-"
-REMEDY = "remove it with `python -m iqa_lightning.check cache=remove` (and cache_dir=<folder>) and start again"
+REMEDY = "delete this folder, or all caches with `python -m iqa_lightning.check cache=remove`, and start again"
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
 @dataclass(frozen=True)
@@ -115,37 +116,47 @@ def write_cache(source: ImageSource, resize: int, sizes: NDArray[np.int64], fina
     """Build a cache, unless another process has done so while this one waited for it.
 
     Raises:
-        ValueError: an image that is not readable, no room on the disk, or a decoding process that was killed.
+        ValueError: an image that is not readable, no room on the disk, a folder that cannot be written into, or a
+            decoding process that was killed.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    total = int(3 * sizes.prod(axis=1).sum())
-    with _sole_builder(final.parent):
-        if final.is_dir():
-            return
-        building = final.parent / f"{BUILDING}{uuid4().hex}"
-        try:
-            building.mkdir()
-            _reserve(building / "pixels.bin", total)
-            _say(f"{source.name}: {len(sizes)} images are decoded once, into {final} ({total / 1e6:.1f} MB)")
-            store = FileStore(building / "pixels.bin", np.cumsum(3 * sizes.prod(axis=1)))
-            digests = decode_all(Decoder(source, resize, sizes, store), processes)
-            content = {"resize": resize, "sizes": sizes.tolist(), "sha256": digests}
-            (building / "index.json").write_text(json.dumps(content), encoding="ascii")
-            for path in sorted(building.iterdir()):
-                with path.open("r+b") as file:
-                    os.fsync(file.fileno())
-            building.rename(final)
-        except OSError as error:
-            if final.is_dir():  # without locks, another may have been faster
-                return
-            if error.errno not in FULL:
-                raise
-            raise ValueError(
-                f"data set {source.name!r}: no room for a cache of {total / 1e6:.1f} MB in {final.parent} "
-                f"({error.strerror}); make room, set cache_dir to another disk, or use cache=memory"
-            ) from error
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+    folder, total = final.parent, int(3 * sizes.prod(axis=1).sum())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _sole_builder(folder):
+            if not final.is_dir():
+                _say(f"{source.name}: {len(sizes)} images are decoded once, into {final} ({total / 1e6:.1f} MB)")
+                _build(source, resize, sizes, final, processes)
+    except OSError as error:
+        if error.errno not in FULL | CLOSED:
+            raise
+        full = error.errno in FULL
+        what = f"no room for a cache of {total / 1e6:.1f} MB in" if full else "a cache cannot be written into"
+        raise ValueError(
+            f"data set {source.name!r}: {what} {folder} ({error.strerror}); {'make room, ' if full else ''}"
+            f"set cache_dir to another folder, or use cache=memory"
+        ) from error
+
+
+def _build(source: ImageSource, resize: int, sizes: NDArray[np.int64], final: Path, processes: int) -> None:
+    """Fill a folder of another name, bring it to the disk, rename it; whatever happens, no half cache stays."""
+    building = final.parent / f"{BUILDING}{uuid4().hex}"
+    ends = np.cumsum(3 * sizes.prod(axis=1))
+    try:
+        building.mkdir()
+        _reserve(building / "pixels.bin", int(ends[-1]))
+        store = FileStore(building / "pixels.bin", ends)
+        digests = decode_all(Decoder(source, resize, sizes, store), processes)
+        content = {"resize": resize, "sizes": sizes.tolist(), "sha256": digests}
+        (building / "index.json").write_text(json.dumps(content), encoding="ascii")
+        for path in sorted(building.iterdir()):
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
+        building.rename(final)
+    except OSError:
+        if not final.is_dir():  # without locks, another may have been faster
+            raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -309,7 +309,9 @@ def small_files() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-NO_ROOM = r"no room for a cache of 0\.1 MB in .*cache \(.*\); make room, set cache_dir to another disk"
+NO_ROOM = (
+    r"no room for a cache of 0\.1 MB in .*cache \(.*\); make room, set cache_dir to another folder, or use cache=memory"
+)
 
 
 def test_no_room_for_the_cache(small_files: None, root: Path) -> None:
@@ -326,6 +328,14 @@ def test_a_disk_that_fills_up_while_caching(written: str, root: Path, monkeypatc
         refused(root, NO_ROOM)
     data_of(root).setup()
     assert len(find_caches(root.parent / "cache")) == 1, "with room again, it is built"
+
+
+def test_a_cache_folder_that_is_none(root: Path) -> None:
+    (root.parent / "cache").write_text("a file")
+    with pytest.raises(
+        ValueError, match=r"'set': a cache cannot be written into .*cache \(File exists\); set cache_dir"
+    ):
+        data_of(root).setup()
 
 
 def test_other_faults_of_the_disk_are_not_taken_for_a_full_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
