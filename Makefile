@@ -8,7 +8,7 @@ WORKERS ?= 2
 TABLE ?= demo
 JOBS ?= 2
 DATA ?= stream=open4
-.PHONY: help install demo test test-fast check check-data bench reproduce-table dashboard clean
+.PHONY: help install demo test test-fast check check-data bench reproduce-table dashboard clean clean-cache
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -35,7 +35,7 @@ check: install  ## ruff, mypy (strict), import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check-data: install  ## what is missing, unreadable, leaking or twice on disk: make check-data DATA='stream=open4 paths.data=<folder>'
+check-data: install  ## what is missing, unreadable, leaking or twice on disk: make check-data DATA='stream=open4 paths.data=<folder>' (with cache=verify: its decoded images)
 	$(BIN)/python -m iqa_lightning.check $(DATA)
 
 reproduce-table: install  ## make missing runs of experiments/TABLE, JOBS at a time, and write its table (TABLE=demo JOBS=2)
@@ -49,3 +49,6 @@ bench: install  ## measure what the package promises about speed and memory; wri
 
 clean:  ## remove the environment and all caches; outputs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+clean-cache: install  ## remove the decoded images that runs keep in the user's cache folder (other folders: conf/check.yaml)
+	$(BIN)/python -m iqa_lightning.check cache=remove

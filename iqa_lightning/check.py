@@ -6,6 +6,7 @@ Only Hydra is imported at the top, so that `--help` and `--cfg job` answer at on
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,13 +32,13 @@ STYLES = {"error": "bold red", "warning": "yellow"}
 
 @hydra.main(config_path=str(CONF), config_name="check", version_base="1.3")
 def main(cfg: DictConfig) -> None:
-    """Check the configured data set or stream.
+    """Check the configured data set or stream, or the decoded images kept of it.
 
     Raises:
         SystemExit: there is an error; the report says which.
     """
     try:
-        errors = check(cfg)
+        errors = check(cfg) if cfg.cache is None else check_caches(cfg)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
     if errors:
@@ -48,10 +49,10 @@ def check(cfg: DictConfig) -> int:
     """Write and print the report; the number of errors."""
     from rich.console import Console  # noqa: PLC0415  # torch and scipy stay out of --help
 
-    from iqa_lightning.data.audit import audit_dataset  # noqa: PLC0415
-    from iqa_lightning.data.duplicates import check_waivers, find_duplicates, findings  # noqa: PLC0415
-    from iqa_lightning.data.manifest import verify_manifest  # noqa: PLC0415
-    from iqa_lightning.records import write_bytes  # noqa: PLC0415
+    from iqa_lightning.data.audit import audit_dataset  # noqa: PLC0415  # torch
+    from iqa_lightning.data.duplicates import check_waivers, find_duplicates, findings  # noqa: PLC0415  # torch
+    from iqa_lightning.data.manifest import verify_manifest  # noqa: PLC0415  # torch
+    from iqa_lightning.records import write_bytes  # noqa: PLC0415  # pandas
 
     console = Console()
     name, datasets = build(cfg)
@@ -72,6 +73,39 @@ def check(cfg: DictConfig) -> int:
     return sum(finding.level == "error" for finding in found)
 
 
+def check_caches(cfg: DictConfig) -> int:
+    """Verify or remove the caches on disk of what is configured, or all where nothing is; the number that is damaged.
+
+    Raises:
+        ValueError: `cache` is neither `verify` nor `remove`.
+    """
+    from rich.console import Console  # noqa: PLC0415  # stays out of --help
+
+    from iqa_lightning.data.cache_files import default_folder, find_caches, remove_caches, verify_cache  # noqa: PLC0415  # PIL
+
+    if cfg.cache not in ("verify", "remove"):
+        raise ValueError(f"cache is {cfg.cache!r}; it is verify, remove or null")
+    say = partial(Console().print, markup=False, highlight=False, soft_wrap=True)
+    folder = default_folder() if cfg.cache_dir is None else Path(cfg.cache_dir).expanduser()
+    chosen = cfg.get("data") is not None or cfg.get("stream") is not None
+    places = [(data.cache_dir or folder, name) for name, data in build(cfg)[1].items()] if chosen else [(folder, None)]
+    if cfg.cache == "remove":
+        removed = [path for place, name in places for path in remove_caches(place, name)]
+        say("\n".join([*(f"removed: {path}" for path in removed), f"{len(removed)} caches removed"]))
+        return 0
+    caches = [path for place, name in places for path in find_caches(place, name)]
+    damaged = 0
+    for path in progress(caches, len(caches), "checksums"):
+        try:
+            verify_cache(path)
+            say(f"whole: {path} ({(path / 'pixels.bin').stat().st_size / 1e6:.1f} MB)")
+        except ValueError as error:
+            damaged += 1
+            say(f"error: {error}")
+    say(f"{len(caches)} caches, {damaged} damaged")
+    return damaged
+
+
 def build(cfg: DictConfig) -> tuple[str, dict[str, IQADataModule]]:
     """What is checked, and its data sets by name."""
     choices = HydraConfig.get().runtime.choices
@@ -88,9 +122,9 @@ def build(cfg: DictConfig) -> tuple[str, dict[str, IQADataModule]]:
 
 def progress(items: Iterable[Any], count: int, label: str) -> Iterable[Any]:
     """The items with a bar on the terminal."""
-    from rich.progress import track  # noqa: PLC0415
+    from rich.progress import track  # noqa: PLC0415  # stays out of --help
 
-    return track(items, f"reading {label}", count, transient=True)
+    return track(items, f"reading {label}", count, transient=True, disable=not sys.stdout.isatty())
 
 
 def content(
@@ -112,7 +146,7 @@ def content(
 
 def show(console: Console, audits: Sequence[Audit], duplicates: Sequence[Duplicate], found: Sequence[Finding]) -> None:
     """Print the report."""
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415  # stays out of --help
 
     columns = ["data set", "images", "missing", "unreadable", "contents", "parts", "checksums"]
     table = Table(*columns, title="On disk")

@@ -2,14 +2,19 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
-from iqa_lightning.check import build, check
+from iqa_lightning.check import build, check, check_caches
+from iqa_lightning.data.cache import build_cache
+from iqa_lightning.data.cache_files import find_caches
+from iqa_lightning.data.csv import CSVData
 from tests.data.test_audit import write_photographs
+from tests.data.test_cache import SOURCE
 from tests.walks import ROOT, call
 
 
@@ -73,6 +78,38 @@ def test_one_data_set_and_none(tmp_path: Path, capsys: pytest.CaptureFixture[str
             checked(*wrong, *words)
 
 
+def cached(*words: str) -> int:
+    """The damaged caches that the command counts, in this process."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("check", list(words), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    return check_caches(cfg)
+
+
+def test_caches_are_verified_and_removed(two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*two[:2], f"cache_dir={tmp_path / 'cache'}"]
+    for name in "ab":
+        CSVData(tmp_path / name, cache="disk", cache_dir=tmp_path / "cache").setup()
+    assert cached(*words, "cache=verify") == 0
+    assert "2 caches, 0 damaged" in capsys.readouterr().out
+    (cache,) = find_caches(tmp_path / "cache", "b")
+    pixels = bytearray((cache / "pixels.bin").read_bytes())
+    pixels[5000] ^= 16
+    (cache / "pixels.bin").write_bytes(pixels)
+    assert cached(*words, "cache=verify") == cached(words[2], "cache=verify") == 1, "with and without a stream"
+    said = capsys.readouterr().out
+    assert f"error: the cache {cache} is damaged: image 1 is not the one decoded" in said
+    assert "whole: " in said
+    build_cache(replace(SOURCE, name="c"), 0, "disk", tmp_path / "cache")
+    assert cached(*words, "cache=remove") == 0
+    assert "2 caches removed" in capsys.readouterr().out
+    assert len(find_caches(tmp_path / "cache")) == 1, "that of a set which the stream does not have"
+    assert cached(words[2], "cache=remove") == 0
+    assert find_caches(tmp_path / "cache") == []
+    with pytest.raises(ValueError, match="cache is 'empty'; it is verify, remove or null"):
+        cached(*words, "cache=empty")
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf/data").glob("*.yaml")))
 def test_every_data_set_can_be_checked(name: str) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -90,6 +127,8 @@ def test_the_status_of_the_command(two: list[str], tmp_path: Path) -> None:
     done = call(*two, module="check", check=False)
     assert done.returncode == 1
     assert "5.png is not a readable image" in done.stdout
+    done = call("cache=verify", f"cache_dir={tmp_path / 'none'}", module="check")
+    assert "0 caches, 0 damaged" in done.stdout
     assert "Traceback" not in done.stderr
 
 

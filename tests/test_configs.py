@@ -50,6 +50,21 @@ def test_data(name: str) -> None:
     assert instantiate(node.data)(name=name).name == name
 
 
+def test_where_the_data_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable, the key that goes before it, and a root of one set that goes before both."""
+
+    def roots(*words: str) -> list[str]:
+        tasks = OmegaConf.to_container(composed("stream=zhang2022", *words).stream, resolve=True)["tasks"]
+        return [tasks[name]["root"] for name in ("bid", "koniq10k")]
+
+    monkeypatch.delenv("IQA_DATA", raising=False)
+    assert roots() == ["data/BID", "data/koniq-10k"]
+    monkeypatch.setenv("IQA_DATA", "elsewhere")
+    assert roots() == ["elsewhere/BID", "elsewhere/koniq-10k"]
+    assert roots("paths.data=given") == ["given/BID", "given/koniq-10k"]
+    assert roots("stream.tasks.bid.root=own") == ["own", "elsewhere/koniq-10k"]
+
+
 @pytest.mark.parametrize("name", yamls("schedule"))
 def test_schedule(name: str) -> None:
     phases = build_stream(composed(f"schedule={name}")).phases

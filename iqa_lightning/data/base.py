@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from iqa_lightning.data.cache import ImageCache, ImageSource, build_cache
+from iqa_lightning.data.cache import ImageCache, build_cache
+from iqa_lightning.data.decoding import ImageSource
 from iqa_lightning.data.images import open_image, other_case
 from iqa_lightning.data.labels import LabelLists, as_lists
+from iqa_lightning.data.samplers import MAX_PIXELS
 from iqa_lightning.data.samples import Samples, check_range, check_table
 from iqa_lightning.data.split_files import split_from_files
 from iqa_lightning.data.splits import SOURCES, Split, generate_split, official_split, select_distortions, split_hash
@@ -104,7 +107,7 @@ class IQADataModule(pl.LightningDataModule):
         distortions: only images with one of these distortions, in the parts that the split of the whole set gives them.
         labels: the folder of LIQE's lists, or `LabelLists`: replace the columns `distortion` and `scene` of the table.
         view: how images are shown; default no resize, crop 224, whole images in evaluation.
-        cache: `memory`, `disk` or `auto` (memory where the decoded images fit).
+        cache: `memory`, `disk` (decoded once for all runs) or `auto` (see `build_cache`).
         cache_dir: where caches on disk live; default the user's cache folder.
         batch_size: images per batch of the loaders below. A stream has loaders of its own.
         num_workers: loader processes of the loaders below.
@@ -228,7 +231,9 @@ class IQADataModule(pl.LightningDataModule):
         if self._images is not None:
             return
         self.prepare_data()
-        source = ImageSource(self.name, self.fingerprint(), len(self.samples), self.image_size, self.load_image)
+        alone = copy(self)
+        alone.trainer = None  # does not travel to the processes that decode
+        source = ImageSource(self.name, self.fingerprint(), len(self.samples), alone.image_size, alone.load_image)
         self._images = build_cache(source, self.view.resize, self.cache, self.cache_dir)
 
     def tabulate(self) -> None:
@@ -291,7 +296,8 @@ class IQADataModule(pl.LightningDataModule):
 
     def _evaluation_loader(self, part: Part) -> DataLoader[dict[str, Any]]:
         alike = bool((part.sizes == part.sizes[0]).all())
-        return self._loader(part, None, self.batch_size if alike else 1)
+        fit = MAX_PIXELS // int(part.sizes[0].prod()) if alike else 1
+        return self._loader(part, None, max(1, min(self.batch_size, fit)))
 
     def _loader(self, part: Part, sampler: _RandomViews | None, batch_size: int) -> DataLoader[dict[str, Any]]:
         workers = self.num_workers

@@ -27,6 +27,7 @@ class CLIVE(Release):
     Home: http://live.ece.utexas.edu/research/ChallengeDB/index.html
     Citation: D. Ghadiyaram and A. C. Bovik, "Massive Online Crowdsourced Study of Subjective and Objective Picture
     Quality", IEEE Transactions on Image Processing 25(1), 2016, https://doi.org/10.1109/TIP.2015.2500021
+    Format: checked against the official tables, the three MATLAB files, and the images.
 
     Args:
         root: the folder `ChallengeDB_release`.

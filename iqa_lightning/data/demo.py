@@ -196,12 +196,12 @@ def _rounded(image: NDArray[np.float64]) -> Pixels:
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def compress(crop: Pixels, strength: float, generator: np.random.Generator) -> Pixels:  # noqa: ARG001
+def compress(crop: Pixels, strength: float, generator: np.random.Generator) -> Pixels:  # noqa: ARG001  # as of the others
     """JPEG of quality 80 (strength 0) down to 3 (strength 1), in equal ratios."""
     return _by_engine(crop, Step("jpeg", 80 * (3 / 80) ** strength), seed=0)
 
 
-def blur(crop: Pixels, strength: float, generator: np.random.Generator) -> Pixels:  # noqa: ARG001
+def blur(crop: Pixels, strength: float, generator: np.random.Generator) -> Pixels:  # noqa: ARG001  # as of the others
     """Gaussian blur of standard deviation 0.2 to 4.2 pixels."""
     return np.asarray(Image.fromarray(crop).filter(ImageFilter.GaussianBlur(0.2 + 4 * strength**1.3)))
 

@@ -10,7 +10,9 @@ REMEDY = "replace the file, or remove its row from the table"
 def open_image(name: str, path: Path, *, decode: bool) -> Image.Image:
     """An image file of data set `name` as 8-bit RGB, or only its header.
 
-    What the file holds counts, not its suffix. Greyscale, palette and CMYK become RGB, an alpha channel is dropped.
+    What the file holds counts, not its suffix. Greyscale, palette and CMYK become RGB as Pillow converts them, an alpha
+    channel is dropped, of 16-bit colours Pillow keeps the upper 8 bits; other pixels of more than 8 bits are refused,
+    and so is more than `Image.MAX_IMAGE_PIXELS`, from which Pillow suspects a decompression bomb.
 
     Raises:
         ValueError: the file is missing, unreadable, truncated, suspiciously large or not 8 bits per channel.
@@ -19,6 +21,9 @@ def open_image(name: str, path: Path, *, decode: bool) -> Image.Image:
         raise ValueError(f"data set {name!r}: {path} does not exist; {REMEDY}")
     try:
         with Image.open(path) as image:
+            if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                # Pillow only warns of twice as many
+                raise Image.DecompressionBombError(f"{image.width * image.height} pixels")
             wide = image.mode.startswith(("I", "F"))
             # Pillow warns where the transparency of a palette would be lost; by way of RGBA it is dropped quietly.
             palette = image.mode == "P" and "transparency" in image.info

@@ -53,10 +53,10 @@ class FilePairs(SampledPairs):
     def draw(
         self,
         sizes: Sequence[int],  # noqa: ARG002  # the lists say all
-        names: Sequence[str],  # noqa: ARG002
-        seed: int,  # noqa: ARG002
+        names: Sequence[str],  # noqa: ARG002  # the same
+        seed: int,  # noqa: ARG002  # the same
         batch_size: int,
-        count: int | None = None,  # noqa: ARG002
+        count: int | None = None,  # noqa: ARG002  # the same
     ) -> Draw:
         """Batches of the listed pairs, (pairs, 2) positions each."""
         assert len(self._table), "find() comes first"

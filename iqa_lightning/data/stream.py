@@ -19,7 +19,7 @@ from iqa_lightning.data.csv import CSVData
 from iqa_lightning.data.material import Material, TaskImages, cycled, draw_from, replay
 from iqa_lightning.data.orders import Order, checked_order, numbered
 from iqa_lightning.data.pairs import InBatchPairs, ListedPairs, PairCollate, Pairs
-from iqa_lightning.data.samplers import EpochSampler, Key, SizeSampler
+from iqa_lightning.data.samplers import MAX_PIXELS, EpochSampler, Key, SizeSampler
 from iqa_lightning.data.transforms import View
 
 
@@ -88,7 +88,7 @@ class TaskStream(pl.LightningDataModule):
     a name is a task, a list of names is one joint task, null takes all as they stand, `reverse` and `random:<seed>`
     (`data/orders.py`) all in that order. A data set that comes again is a task of its own, called `<name>_2`. `split`
     (1 to 10) and `seed` fix all that is drawn. `splits` and `split_files` (see `IQADataModule`) hold for every data set
-    that does not set its own.
+    that does not set its own. `max_pixels` bounds a batch of an evaluation (see `SizeSampler`).
 
     Raises:
         ValueError: an order that names what `tasks` does not hold, an empty order or schedule.
@@ -108,7 +108,7 @@ class TaskStream(pl.LightningDataModule):
         cache: str = "auto",
         cache_dir: str | None = None,
         num_workers: int = 0,
-        max_pixels: int = 16 * 224 * 224,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__()
         self.order = checked_order(list(tasks) if order is None else order, tasks)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from iqa_lightning.continual.predict import evaluation_mode, on_device, predict
+from iqa_lightning.data.samplers import MAX_PIXELS, SizeSampler
 from iqa_lightning.methods.base import Batch, ContinualMethod
 from iqa_lightning.methods.finetune import SingleHead
 from iqa_lightning.methods.tsn_iqa import TSNIQA
@@ -73,6 +74,33 @@ def test_rows_stand_in_the_order_of_the_data_set() -> None:
     for name, values in found.items():
         np.testing.assert_allclose(values, expected[name], atol=1e-6)
         assert values.dtype == np.float32
+
+
+REAL_SIZES = [(500, 500), (768, 1024), (384, 512), (512, 384)]  # CLIVE, KonIQ-10k, KADID-10k, one upright
+
+
+@pytest.mark.parametrize(("kind", "backbone"), [(SingleHead, "resnet18"), (TSNIQA, "test_efficientnet")])
+def test_scores_do_not_depend_on_the_batches(kind: type, backbone: str) -> None:
+    """Images of real sizes, mixed: one by one, within a budget that cuts the buckets, and in whole buckets."""
+    method, sizes = build(kind, backbone), np.array(REAL_SIZES[1:3] + REAL_SIZES + REAL_SIZES[:1])
+    start(method, 1)
+    method.trainer = trainer()
+    generator = torch.Generator().manual_seed(0)
+    whole = [torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8) for size in sizes.tolist()]
+
+    def scored(max_pixels: int) -> tuple[set[int], dict[str, np.ndarray]]:
+        batches = [torch.tensor(rows) for rows in SizeSampler(sizes, max_pixels)]
+        shown = ({"image": torch.stack([whole[i] for i in rows]), "index": rows} for rows in batches)
+        return {len(rows) for rows in batches}, predict(method, shown, 1, method.predict_step)
+
+    lengths, alone = scored(1)
+    assert lengths == {1}
+    for max_pixels in (2 * 500 * 500, MAX_PIXELS):
+        lengths, together = scored(max_pixels)
+        assert max(lengths) > 1
+        for name, scores in alone.items():
+            np.testing.assert_allclose(together[name], scores, rtol=1e-5, atol=1e-5)
+    assert any(len(np.unique(scores)) == len(sizes) for scores in alone.values()), "scores that tell images apart"
 
 
 def test_the_owner_reaches_the_step_and_missing_scores_stay_missing() -> None:

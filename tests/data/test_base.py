@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from iqa_lightning.data import base
 from iqa_lightning.data.base import evaluation
 from iqa_lightning.data.cache import ImageCache
 from iqa_lightning.data.csv import CSVData
@@ -140,12 +140,14 @@ def test_training_order_and_crops_follow_the_global_seed(tmp_path: Path) -> None
     assert sorted(one["index"].tolist()) == list(range(14))
 
 
-def test_images_of_one_size_are_evaluated_in_batches(tmp_path: Path) -> None:
+def test_images_of_one_size_are_evaluated_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_csv(tmp_path / "set")
     for i in range(20):
         noise(i).save(root / "images" / f"{i}.png")
     batch = next(iter(ready(root).test_dataloader()))
     assert batch["image"].shape == (4, 3, 40, 48)
+    monkeypatch.setattr(base, "MAX_PIXELS", 3 * 40 * 48)
+    assert [len(batch["index"]) for batch in ready(root).test_dataloader()] == [3, 1], "no more pixels than allowed"
 
 
 @pytest.mark.parametrize(("cache", "context"), [("memory", "fork"), ("disk", "spawn")])
@@ -161,67 +163,6 @@ def test_setup_again_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     data = ready(write_csv(tmp_path / "set"))
     monkeypatch.setattr(CSVData, "read_table", None)
     data.setup("test")
-
-
-def spoil(root: Path, name: str) -> None:
-    """Replace or remove image 7."""
-    path = root / "images" / "7.png"
-    whole = path.read_bytes()
-    if name == "missing":
-        path.unlink()
-    elif name == "16 bit":
-        Image.fromarray(np.arange(40 * 48, dtype=np.uint16).reshape(40, 48)).save(path)
-    elif name == "jpeg":
-        noise(7, 64, 64).save(path, "JPEG")
-        path.write_bytes(path.read_bytes()[:-900])
-    elif name == "bits":
-        path.write_bytes(whole[:600] + bytes(200) + whole[800:])
-    else:
-        path.write_bytes({"empty": b"", "text": b"not an image", "truncated": whole[:-500], "header": whole[:20]}[name])
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        ("missing", r"1 of 20 images are missing.*7\.png.*row 8"),
-        ("empty", r"7\.png is not a readable image.*replace the file, or remove its row"),
-        ("text", r"7\.png is not a readable image"),
-        ("truncated", r"7\.png is not a readable image"),
-        ("jpeg", r"7\.png is not a readable image.*truncated"),
-        ("bits", r"7\.png is not a readable image"),
-        ("header", r"7\.png is not a readable image"),
-        ("16 bit", r"7\.png has more than 8 bits per channel"),
-    ],
-)
-def test_bad_images_are_found_at_setup(damage: str, words: str, tmp_path: Path) -> None:
-    root = write_csv(tmp_path / "set")
-    spoil(root, damage)
-    data = CSVData(root, view=VIEW, cache="disk", cache_dir=tmp_path / "cache")
-    with pytest.raises(ValueError, match=f"data set 'set'.*{words}"):
-        data.setup()
-    assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
-
-
-@pytest.mark.parametrize("limit", [1200, 500])
-def test_decompression_bombs_are_refused(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow warns of one, and raises at twice its limit."""
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with pytest.raises(ValueError, match=r"0\.png is too large"):
-        CSVData(write_csv(tmp_path / "set")).setup()
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
-def test_other_modes_become_rgb(mode: str, tmp_path: Path) -> None:
-    root = write_csv(tmp_path / "set")
-    suffix = "jpg" if mode == "CMYK" else "png"
-    image = noise(5).convert(mode)
-    options = {"transparency": bytes(range(256))} if mode == "P" else {}
-    image.save(root / "images" / f"5.{suffix}", **options)
-    (root / "ratings.csv").write_text((root / "ratings.csv").read_text().replace("/5.png", f"/5.{suffix}"))
-    data = ready(root)
-    assert data.load_image(5).mode == "RGB"
-    if mode != "CMYK":
-        assert np.array_equal(np.asarray(data.load_image(5)), np.asarray(image.convert("RGB")))
 
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])

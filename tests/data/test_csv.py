@@ -1,4 +1,4 @@
-"""Folders with a `ratings.csv`: tolerant of editors, strict with what cannot be meant."""
+"""Folders with a `ratings.csv`: tolerant of editors, strict with what cannot be meant (more in test_bad_input)."""
 
 from pathlib import Path
 
@@ -23,9 +23,6 @@ def table(root: Path, text: str | bytes, **options: object) -> CSVData:
 @pytest.mark.parametrize(
     "text",
     [
-        ("﻿image,mos\n" + ROWS).encode(),
-        ("image,mos\n" + ROWS).replace("\n", "\r\n").encode(),
-        ("image,mos\n" + ROWS).replace("\n", "\r").encode(),
         "mos , image\n" + "".join(f" {i} ,images\\{i}.png\n" for i in range(12)),
         "image,mos,comment\n" + "".join(f'"./images/{i}.png",{i},"a, b"\n' for i in range(12)),
         "\n\nimage,mos\n\n" + ROWS + "\n\n",
@@ -53,14 +50,6 @@ def test_lower_is_better_is_mirrored(limits: tuple[float, float] | None, first: 
     data = table(tmp_path / "set", "image,mos\n" + ROWS, higher_is_better=False, native_range=limits)
     assert list(data.samples.table["mos"]) == [first - i for i in range(12)]
     assert not data.native_higher_is_better
-
-
-@pytest.mark.parametrize(
-    "image", ["../secret.png", "images/../../x.png", "/etc/x.png", "C:\\x.png", "..\\x.png", "images/../images/3.png"]
-)
-def test_no_way_out_of_the_folder(image: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"ratings\.csv, row 2: .*outside of the folder"):
-        table(tmp_path / "set", "image,mos\n" + ROWS.replace("images/1.png", image))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What all official releases share: errors for people, line ends, letter case."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,18 @@ TABLES = {
     "pipal": "Train_Label/A0001.txt",
     "uhd_iqa": "uhd-iqa-metadata.csv",
 }
+
+
+@pytest.mark.parametrize("name", [*TABLES, "clive"])
+def test_what_every_docstring_says(name: str, tmp_path: Path) -> None:
+    """And where the user is sent to get the set."""
+    data = build(name, tmp_path)
+    text = " ".join((type(data).__doc__ or "").split())
+    for words in ("Official layout", "MOS:", "standard deviation", "Licence: ", "Citation: ", "Args: "):
+        assert words.lower() in text.lower(), f"{name}: no {words}"
+    assert f"Home: {data.home}" in text
+    first = "checked against the official table|as documented"
+    assert re.search(rf"Format: ({first})", text), f"{name}: which of the two was it?"
 
 
 def build(name: str, root: Path) -> IQADataModule:

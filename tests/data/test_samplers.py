@@ -106,6 +106,12 @@ def test_evaluation_batches_hold_each_image_once(
         assert len(batch) <= max_images
 
 
+def test_photographs_run_in_batches_and_forty_megapixels_alone() -> None:
+    sizes = np.array([(768, 1024)] * 19 + [(5477, 7303)] * 2)
+    assert sorted(map(len, SizeSampler(sizes).batches)) == [1, 1, 3, 8, 8]
+    assert {len(batch) for batch in SizeSampler(sizes, max_pixels=1)} == {1}
+
+
 def test_ranks_get_about_as_many_evaluation_batches() -> None:
     sizes = np.array([(8, 8)] * 50 + [(8, 16)] * 51)
     lengths = [len(SizeSampler(sizes, 640, rank, 3)) for rank in range(3)]
