@@ -1,5 +1,6 @@
 """Several processes decode what one does, name what they cannot read, and leave nothing behind when they are killed."""
 
+import io
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from iqa_lightning.data import decoding
 from iqa_lightning.data.cache import build_cache
@@ -43,6 +45,22 @@ def test_as_many_processes_as_pay(count: int, cpus: int, processes: int, monkeyp
     assert sensible_processes(10**6) <= 8
     monkeypatch.setattr(multiprocessing, "current_process", lambda: SimpleNamespace(daemon=True))
     assert sensible_processes(10**6) == 1, "a daemon may have no children"
+
+
+def test_a_bar_on_a_terminal_and_one_line_elsewhere(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, screen = SlowFiles(images, tmp_path / "log").source(), io.StringIO()
+    build_cache(source, 24, "disk", tmp_path / "cache")
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        f"set: 40 images are decoded once, into {find_caches(tmp_path / 'cache')[0]} (0.1 MB)"
+    ]
+    monkeypatch.setattr(decoding, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=80))
+    build_cache(source, 24, "memory")
+    assert "decoding set" in screen.getvalue()
+    assert "100%" in screen.getvalue()
 
 
 @pytest.mark.slow
