@@ -124,6 +124,7 @@ def run(cfg: DictConfig) -> None:
                 "seed": cfg.seed,
                 "git": git_commit(),
             }
+            check_start(cfg, stream)
             fit(cfg, stream, build_method(cfg, stream), records, identity | {"synthetic": stream.synthetic}, names)
         if is_first_process():
             show(records, cfg)
@@ -147,6 +148,15 @@ def build_method(cfg: DictConfig, stream: TaskStream) -> ContinualMethod:
     build = instantiate(cfg.method, _partial_=True, _convert_="all")
     method: ContinualMethod = build(backbone=instantiate(cfg.backbone), tasks=tasks, sources=stream.sources)
     return method
+
+
+def check_start(cfg: DictConfig, stream: TaskStream) -> None:
+    """Refuse weights whose pre-training has seen test images, unless `allow_leakage` is set; then say so."""
+    from iqa_lightning.data.contents import refuse_leaks  # noqa: PLC0415  # torch
+
+    found = refuse_leaks(cfg.backbone.get("weights"), stream.data.values(), bool(cfg.allow_leakage))
+    if found:
+        warnings.warn(f"the weights were pre-trained on {len(found)} test images of this stream", stacklevel=1)
 
 
 def fit(

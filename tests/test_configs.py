@@ -126,7 +126,28 @@ def test_logger(name: str, tmp_path: Path) -> None:
     assert len(loggers) == (name != "none")
 
 
-@pytest.mark.parametrize("name", yamls("experiment"))
+PRETRAINING = ("arniqa", "metaiqa", "probe", "qpt", "reiqa")
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_experiment_of_the_pretraining(name: str) -> None:
+    first = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()[1]
+    assert f"iqa_lightning.pretrain experiment={name}" in first
+    cfg = composed(f"experiment={name}", "backbone=tiny", config="pretrain")
+    if name == "probe":
+        assert list(cfg.probe.starts) == ["random", "imagenet"]
+        return
+    method = instantiate(cfg.method, backbone=instantiate(cfg.backbone), _convert_="all")
+    assert method.configure_optimizers().param_groups
+    assert instantiate(cfg.data, _partial_=True, _convert_="all")(data=[]).seed == 0
+
+
+@pytest.mark.parametrize("name", yamls("degradations"))
+def test_degradations(name: str) -> None:
+    assert instantiate(OmegaConf.load(CONF / "degradations" / f"{name}.yaml"), _convert_="all").size > 100
+
+
+@pytest.mark.parametrize("name", [name for name in yamls("experiment") if name not in PRETRAINING])
 def test_experiment(name: str) -> None:
     first = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()[1]
     assert f"experiment={name}" in first, "the first line after the package is the command"

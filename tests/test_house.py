@@ -39,7 +39,8 @@ def test_nothing_unsafe_is_loaded() -> None:
 def test_only_the_evaluation_opens_the_test_part() -> None:
     """`evaluation()` is the key; the data module itself uses it for a plain `Trainer.test`."""
     users = {str(path.relative_to(ROOT)) for path in PACKAGE if re.search(r"\bevaluation\(\)", path.read_text())}
-    assert users == {"iqa_lightning/data/base.py", "iqa_lightning/continual/callback.py"}
+    evaluations = {f"iqa_lightning/continual/{name}.py" for name in ("callback", "probe")}
+    assert users == {"iqa_lightning/data/base.py"} | evaluations
 
 
 def test_only_commands_import_hydra_and_only_records_write_records() -> None:

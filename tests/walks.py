@@ -51,10 +51,10 @@ def stream_of_folders(folders: list[Path]) -> list[str]:
     return ["stream=folders", f"stream.folders=[{','.join(map(str, folders))}]"]
 
 
-def composed(*overrides: str) -> DictConfig:
-    """The train config in this process, as the command line would make it."""
+def composed(*overrides: str, config: str = "train") -> DictConfig:
+    """The config of a command in this process, as the command line would make it."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", list(overrides), return_hydra_config=True)
+        cfg = compose(config, list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     with open_dict(cfg):
         del cfg["hydra"]

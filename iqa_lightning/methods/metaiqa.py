@@ -1,0 +1,79 @@
+"""MetaIQA's fine-tuning as a method: from a prior, or any other start, over the tasks of a stream.
+
+H. Zhu et al., "MetaIQA: Deep Meta-learning for No-Reference Image Quality Assessment", CVPR 2020,
+https://arxiv.org/abs/2004.05508. The prior is made by `methods/meta_learning.py`.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from iqa_lightning.data.stream import Task
+from iqa_lightning.methods.base import Batch, ContinualMethod, from_all_ranks
+from iqa_lightning.models.backbones import Images
+from iqa_lightning.models.regression import RegressionNet, load_rest
+
+
+class MetaIQA(ContinualMethod):
+    """The fine-tuning of MetaIQA from task to task: one network and one regression head, mean squared error.
+
+    Scores of the current task go to [0, 1] by the range of its training images, which the network has to meet; the
+    others of the stream are only ranked. `prior`: the weights file of a pre-training, of which the head is taken too
+    (give it as `backbone.weights` as well); null: the head starts at random. The published rates are those of
+    `conf/experiment/metaiqa_finetune.yaml`.
+
+    Raises:
+        ValueError: `prior` holds no such head.
+    """
+
+    readouts = ("single",)
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, prior: str | None = None, dropout: float = 0.5, **options: Any) -> None:
+        super().__init__(**options)
+        self.rest = RegressionNet(self.backbone, dropout).rest
+        if prior is not None:
+            load_rest(self.rest, prior)
+        self.register_buffer("low", torch.tensor(0.0))
+        self.register_buffer("high", torch.tensor(1.0))
+
+    def score(self, image: Images) -> Float[Tensor, " batch"]:
+        """Score in (0, 1), higher is better."""
+        return self.rest(self.backbone(image))[:, 0]  # type: ignore[no-any-return]  # modules are untyped
+
+    def head_scores(
+        self,
+        image: Images,
+        known: Mapping[str, Tensor],  # noqa: ARG002  # the network goes on changing
+    ) -> dict[str, Float[Tensor, "batch heads"]]:
+        """The only head's score."""
+        return {"score": self.score(image)[:, None]}
+
+    def body_parameters(self) -> list[nn.Parameter]:
+        """The backbone."""
+        return self.backbone.trainable()
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """All that stands on the backbone."""
+        return list(self.rest.parameters())
+
+    def added_parameters(self) -> int:
+        """A task adds nothing."""
+        return 0
+
+    def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
+        """The range of the task's scores, over all ranks."""
+        super().on_task_start(task, images)
+        mos = torch.cat(from_all_ranks(torch.cat([batch["mos"].cpu() for batch in images])))
+        self.low.fill_(mos.min())
+        self.high.fill_(mos.max())
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """Mean squared error of the images; pairs play no part."""
+        target = (batch["mos"] - self.low) / (self.high - self.low)
+        return F.mse_loss(self.score(batch["image"]).float(), target)
