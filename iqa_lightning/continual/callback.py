@@ -9,15 +9,16 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
+from torch import Tensor
 from typing_extensions import override
 
-from iqa_lightning.continual.predict import Columns, evaluation_mode, on_device, predict, share_buffers
+from iqa_lightning.continual.predict import Columns, FixedParts, evaluation_mode, on_device, predict, share_buffers
 from iqa_lightning.continual.restart import BestWeights, restart_optimizers, save_atomic
 from iqa_lightning.continual.seeding import seed_epoch
 from iqa_lightning.continual.tracking import Draw, log_identity, log_matrices
 from iqa_lightning.data.base import evaluation
 from iqa_lightning.data.stream import Position, Task, TaskStream
-from iqa_lightning.methods.base import Batch, ContinualMethod, from_all_ranks
+from iqa_lightning.methods.base import LEVEL, Batch, ContinualMethod, from_all_ranks
 from iqa_lightning.metrics.correlation import srcc
 from iqa_lightning.metrics.matrices import derive
 from iqa_lightning.records import RunFolder
@@ -42,6 +43,7 @@ class ContinualLearning(Callback):
         self.records, self.identity, self.select_best, self.draw = records, identity, select_best, draw
         self.best = BestWeights()
         self.gate_features: dict[tuple[str, str], Columns] = {}
+        self.fixed = FixedParts()
         self.cost = {"train_seconds": 0.0, "images_seen": 0, "forwards_eval": 0}
         self.clock, self.images = 0.0, 0
 
@@ -104,7 +106,8 @@ class ContinualLearning(Callback):
         values = {}
         for name in stream.validation_sets(position.task):
             loader = stream.evaluation_dataloader(name, "val")
-            columns = predict(method, loader, position.task.t, lambda batch: {"score": method.score(batch["image"])})
+            fixed = self.fixed.of(method.backbone, name, "val")
+            columns = predict(method, loader, position.task.t, partial(selection_column, method), fixed=fixed)
             values[name] = srcc(columns["score"], stream.data[name].part("val").mos.numpy())
         mean = float(np.mean(list(values.values())))
         if self.select_best or position.ends_task:
@@ -122,7 +125,11 @@ class ContinualLearning(Callback):
             save_atomic(method.state_dict(), self.records.path / "tasks" / f"{task.t}_{task.name}.ckpt")
 
     def evaluate(self, trainer: pl.Trainer, method: ContinualMethod, t: int, task: str) -> None:
-        """Score the validation and test parts of every data set, seen or not, in one pass; write, derive, log."""
+        """Score the validation and test parts of every data set, seen or not, in one pass; write, derive, log.
+
+        What cannot have changed is not computed: recorded scores of final heads, gate features, the backbone's fixed
+        part.
+        """
         stream, before = stream_of(trainer), method.images_forwarded
         parts, final = [], self.final_scores(trainer, method)
         with evaluation():
@@ -130,7 +137,10 @@ class ContinualLearning(Callback):
                 for part in ("val", "test"):
                     loader = stream.evaluation_dataloader(name, part)
                     known = final.get((name, part), {}) | self.features_of(method, loader, (name, part))
-                    columns = predict(method, loader, owner, method.predict_step, known)
+                    fixed = self.fixed.of(method.backbone, name, part)
+                    columns = predict(method, loader, owner, method.predict_step, known, fixed)
+                    levels = {key: columns.pop(key) for key in list(columns) if key.startswith(LEVEL)}
+                    self.gate_features |= {(name, part): levels} if levels else {}
                     parts.append(pd.DataFrame(image_columns(stream, name, part) | columns))
         self.cost["forwards_eval"] += sum(from_all_ranks(method.images_forwarded - before))
         if not trainer.is_global_zero:
@@ -148,7 +158,10 @@ class ContinualLearning(Callback):
             log_matrices(trainer.loggers, t, task, derived, trainer.global_step, draw, method.health)
 
     def features_of(self, method: ContinualMethod, loader: Iterable[Batch], key: tuple[str, str]) -> Columns:
-        """What a gate reads of a data set's part; it never changes, so it is computed once in a process."""
+        """What a gate reads of a data set's part; it never changes, so it is computed once in a process.
+
+        Most often it has come out of the evaluation before the first task; else (after a resume) in a pass of its own.
+        """
         if method.uses_gate and key not in self.gate_features:
             self.gate_features[key] = predict(method, loader, 0, lambda batch: method.gate_features(batch["image"]))
         return self.gate_features.get(key, {})
@@ -182,6 +195,11 @@ class ContinualLearning(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best.load_state_dict(state_dict["best"])
         self.cost = state_dict["cost"]
+
+
+def selection_column(method: ContinualMethod, batch: Batch) -> dict[str, Tensor]:
+    """The score that validation selects by."""
+    return {"score": method.selection_score(batch["image"], batch["known"])}
 
 
 def stream_of(trainer: pl.Trainer) -> TaskStream:

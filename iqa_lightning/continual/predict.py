@@ -9,9 +9,40 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iqa_lightning.methods.base import Batch, ContinualMethod, from_all_ranks
+from iqa_lightning.data.cache import memory_budget
+from iqa_lightning.methods.base import FIXED, Batch, ContinualMethod, from_all_ranks
+from iqa_lightning.models.backbones import Backbone
 
 Columns = dict[str, NDArray[np.float32]]
+FixedPart = Callable[[Batch], Tensor | None]
+
+
+class FixedParts:
+    """What no training changes of the passes over evaluation images, such as the S-CNN's maps: computed once a batch.
+
+    Kept in memory, as long as all of it is below `budget` bytes (a quarter of what is free); what comes later is
+    computed again each time. The batches of an evaluation are always the same, so their first image tells them apart.
+    """
+
+    def __init__(self, budget: int | None = None) -> None:
+        self.budget = memory_budget() if budget is None else budget
+        self.kept: dict[tuple[str, str, int], Tensor] = {}
+        self.nbytes = 0
+
+    def of(self, backbone: Backbone, name: str, part: str) -> FixedPart:
+        """What looks up, or computes, that part of the pass for the batches of a part of data set `name`."""
+
+        def find(batch: Batch) -> Tensor | None:
+            key, image = (name, part, int(batch["index"][0])), batch["image"]
+            if key in self.kept:
+                return self.kept[key].to(image.device)
+            found = backbone.fixed_part(image)
+            if found is not None and self.nbytes + found.nbytes <= self.budget:
+                self.kept[key] = found.cpu()
+                self.nbytes += found.nbytes
+            return found
+
+        return find
 
 
 @contextmanager
@@ -48,12 +79,13 @@ def predict(
     owner: int,
     step: Callable[[Batch], dict[str, Tensor]],
     known: Mapping[str, NDArray[np.float32]] | None = None,
+    fixed: FixedPart | None = None,
 ) -> Columns:
     """What `step` says of every image of `loader`, rows in the order of the data set, the same on each rank.
 
     `owner` is the task that learns the data set: each batch carries it. Runs outside the training's mixed precision:
     8 or 11 bits of mantissa make ties that blur a rank correlation. `known` are columns in the order of the data
-    set that the step need not compute again; each batch carries its rows of them.
+    set that the step need not compute again; each batch carries its rows of them, and what `fixed` says of it.
     """
     rows: list[dict[str, Any]] = []
     with evaluation_mode(method), torch.no_grad():
@@ -64,6 +96,8 @@ def predict(
                 name: torch.from_numpy(values[rows_of_batch]).to(method.device)
                 for name, values in (known or {}).items()
             }
+            part = fixed(batch) if fixed else None
+            batch["known"] |= {} if part is None else {FIXED: part}
             columns = {"index": batch["index"]} | step(batch)
             rows.append({name: values.cpu().numpy() for name, values in columns.items()})
     rows = [row for rank in from_all_ranks(rows) for row in rank]

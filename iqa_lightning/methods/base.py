@@ -20,7 +20,7 @@ Batch = dict[str, Any]
 Value = TypeVar("Value")
 OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 BN_STATS = ("first_epoch", "always", "frozen")
-LEVEL = "level/"  # no name of a data set holds a slash
+LEVEL, FIXED = "level/", "fixed/part"  # no name of a data set holds a slash
 
 
 class ContinualMethod(pl.LightningModule):
@@ -79,10 +79,15 @@ class ContinualMethod(pl.LightningModule):
         """Score of the task being learnt, higher is better: what training ranks and validation selects by."""
         raise NotImplementedError
 
+    def selection_score(self, image: Images, known: Mapping[str, Tensor]) -> Float[Tensor, " batch"]:  # noqa: ARG002
+        """`score`, where `known` may hold, as `FIXED`, what the backbone's `fixed_part` says."""
+        return self.score(image)
+
     def head_scores(self, image: Images, known: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch heads"]]:
         """`score` of each head learnt so far and, where there is a gate, `gate`: the weight of each.
 
-        `known` holds what need not be computed again: the recorded scores of `final_heads`, and `gate_features`.
+        `known` holds what need not be computed again: the recorded scores of `final_heads`, `gate_features`, and as
+        `FIXED` what the backbone's `fixed_part` says. Gate features that came out on the way may stand beside the two.
         """
         raise NotImplementedError
 
@@ -97,7 +102,7 @@ class ContinualMethod(pl.LightningModule):
 
     def gate_features(self, image: Images) -> dict[str, Float[Tensor, "batch width"]]:
         """The levels by name: evaluations compute them once an image and hand them over as `known`."""
-        return {f"{LEVEL}{i}": level for i, level in enumerate(self.gate_levels(image))}
+        return by_name(self.gate_levels(image))
 
     def gate_weights(self, image: Images, known: Mapping[str, Tensor]) -> Float[Tensor, "batch heads"]:
         """Weight of each head learnt so far; they sum to 1, and one head needs no gate."""
@@ -163,12 +168,15 @@ class ContinualMethod(pl.LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Float[Tensor, " batch"]]:  # noqa: ARG002
         """Columns of the prediction records: each readout, then `score/<task>` and `gate/<task>` of each head.
 
+        Beside them may stand `gate_features` (before the first task), which are not recorded.
+
         `batch["owner"]` is the task t that learns the data set of each image; only `oracle` reads it, and it has no
         value where that task is still to come.
         """
         heads = self.head_scores(batch["image"], batch.get("known", {}))
         columns = read_out(heads["score"], heads.get("gate"), batch["owner"], int(self.task))
         columns = {name: columns[name] for name in self.readouts}
+        columns |= {name: heads.pop(name) for name in list(heads) if name.startswith(LEVEL)}
         if self.readouts != ("single",) and self.task > 0:
             for kind, values in heads.items():
                 columns |= {f"{kind}/{name}": values[:, k] for k, name in enumerate(self.tasks[: int(self.task)])}
@@ -200,6 +208,11 @@ class ContinualMethod(pl.LightningModule):
         """The batches of the current epoch once more, this rank's share."""
         for batch in self.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]  # set by `fit`
             yield self.trainer.strategy.batch_to_device(batch)
+
+
+def by_name(levels: list[Tensor]) -> dict[str, Tensor]:
+    """Gate features as columns of an evaluation."""
+    return {f"{LEVEL}{i}": level for i, level in enumerate(levels)}
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from iqa_lightning.data.stream import Task
-from iqa_lightning.methods.base import Batch, ContinualMethod
+from iqa_lightning.methods.base import FIXED, Batch, ContinualMethod, by_name
 from iqa_lightning.models.backbones import Encoder, Images
 from iqa_lightning.models.gating import Gate
 from iqa_lightning.models.heads import CosineHeads
@@ -38,14 +38,17 @@ class SingleHead(ContinualMethod):
         """Score of the head in training."""
         return self.heads(self.backbone(image), self.head())  # type: ignore[no-any-return]  # modules are untyped
 
-    def head_scores(
-        self,
-        image: Images,
-        known: Mapping[str, Tensor],  # noqa: ARG002  # the backbone goes on changing
-    ) -> dict[str, Float[Tensor, "batch heads"]]:
+    def selection_score(self, image: Images, known: Mapping[str, Tensor]) -> Float[Tensor, " batch"]:
+        """Score of the head in training."""
+        return self.heads(self.backbone(image, known.get(FIXED)), self.head())  # type: ignore[no-any-return]
+
+    def head_scores(self, image: Images, known: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch heads"]]:
         """Scores of all heads so far, from one pass."""
-        feature = self.backbone(image)
-        return {"score": torch.stack([self.heads(feature, k) for k in range(self.head() + 1)], dim=1)}
+        return {"score": self.all_heads(self.backbone(image, known.get(FIXED)))}
+
+    def all_heads(self, feature: Float[Tensor, "batch width"]) -> Float[Tensor, "batch heads"]:
+        """Scores of all heads so far."""
+        return torch.stack([self.heads(feature, k) for k in range(self.head() + 1)], dim=1)
 
     def body_parameters(self) -> list[nn.Parameter]:
         """The backbone, but for what is never trained of it."""
@@ -74,6 +77,7 @@ class MultiHead(SingleHead):
         self, gate: Callable[..., Gate] | None = None, gate_encoder: Encoder | None = None, **options: Any
     ) -> None:
         super().__init__(**options)
+        self.reads_start = gate is not None and gate_encoder is None
         if gate is not None:
             self.gate_encoder = (gate_encoder or self.backbone.fixed_encoder()).requires_grad_(False)
             self.gate = gate(self.gate_encoder.level_widths, len(self.tasks))
@@ -90,7 +94,13 @@ class MultiHead(SingleHead):
         return self.gate_encoder.levels(image)
 
     def head_scores(self, image: Images, known: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch heads"]]:
-        """Scores of all heads so far, from one pass, and their weights if there is a gate."""
+        """Scores of all heads so far, from one pass, and their weights if there is a gate.
+
+        Before the first task that pass also says what the gate reads, where that is of the network as it starts.
+        """
+        if self.reads_start and self.task == 0:
+            feature, levels = self.backbone.with_fixed_levels(image, known.get(FIXED))
+            return {"score": self.all_heads(feature), "gate": self.gate_weights(image, known), **by_name(levels)}
         heads = super().head_scores(image, known)
         return heads if self.gate is None else heads | {"gate": self.gate_weights(image, known)}
 

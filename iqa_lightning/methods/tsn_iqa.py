@@ -4,7 +4,7 @@ Zhang et al., "Task-specific normalization for continual learning of blind image
 https://arxiv.org/abs/2107.13429. The published command does not run; this follows what its code intends.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from iqa_lightning.data.stream import Task
-from iqa_lightning.methods.base import Batch, ContinualMethod
+from iqa_lightning.methods.base import FIXED, Batch, ContinualMethod, by_name
 from iqa_lightning.models.backbones import Images
+from iqa_lightning.models.frozen import freeze_convolutions
 from iqa_lightning.models.gating import Gate, KMeansGate
 from iqa_lightning.models.heads import CosineHeads
-from iqa_lightning.models.normalization import NormSets
+from iqa_lightning.models.normalization import NormSets, chunks
 
 INITS = ("pretrained", "previous", "nearest")
 
@@ -52,6 +53,7 @@ class TSNIQA(ContinualMethod):
             raise ValueError(f"method.init={init!r}: choose one of {INITS}")
         self.init, self.independent_tasks = init, init == "pretrained"
         self.backbone.requires_grad_(False)
+        freeze_convolutions(self.backbone.network)
         self.norms = NormSets(self.backbone.network, 1 + len(self.tasks))
         for t in range(1, 1 + len(self.tasks)):
             for parameter in self.norms.parameters(t):
@@ -63,10 +65,29 @@ class TSNIQA(ContinualMethod):
         """Score by the current task's norms and head."""
         return self.score_of(image, self.seen)
 
-    def score_of(self, image: Images, t: int) -> Float[Tensor, " batch"]:
+    def selection_score(self, image: Images, known: Mapping[str, Tensor]) -> Float[Tensor, " batch"]:
+        """Score by the current task's norms and head."""
+        return self.score_of(image, self.seen, known.get(FIXED))
+
+    def score_of(self, image: Images, t: int, fixed: Tensor | None = None) -> Float[Tensor, " batch"]:
         """Score by the norms and head of task t."""
         self.norms.use(t)
-        return self.heads(self.backbone(image), t - 1)  # type: ignore[no-any-return]  # modules are untyped
+        return self.heads(self.backbone(image, fixed), t - 1)  # type: ignore[no-any-return]  # modules are untyped
+
+    def scores_of(
+        self, image: Images, tasks: Sequence[int], fixed: Tensor | None = None
+    ) -> list[Float[Tensor, " batch"]]:
+        """Scores by several tasks, as many at once as pays; equal to `score_of` but for rounding. Without gradients."""
+        scores: list[Tensor] = []
+        for some in chunks(tasks, image, self.norms.can_branch):
+            if len(some) == 1:
+                scores.append(self.score_of(image, some[0], fixed))
+                continue
+            with self.norms.branches(some):
+                features = self.backbone(image, fixed).chunk(len(some))
+            self.backbone.images_forwarded += (len(some) - 1) * len(image)
+            scores += [self.heads(feature, t - 1) for feature, t in zip(features, some, strict=True)]
+        return scores
 
     def gate_levels(self, image: Images) -> list[Float[Tensor, "batch width"]]:
         """Features of the fixed pretrained network, two levels."""
@@ -78,9 +99,19 @@ class TSNIQA(ContinualMethod):
         return self.tasks[: self.seen - 1]
 
     def head_scores(self, image: Images, known: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch heads"]]:
-        """Scores of all heads so far and the gate's weights; one head needs no gate."""
-        tasks = enumerate(self.tasks[: self.seen], start=1)
-        columns = [known[task] if task in known else self.score_of(image, t) for t, task in tasks]
+        """Scores of all heads so far and the gate's weights; one head needs no gate.
+
+        Before the first task all norms are the pretrained ones: one pass gives the score and what the gate reads.
+        """
+        if self.task == 0:
+            self.norms.use(0)
+            feature, levels = self.backbone.with_levels(image, known.get(FIXED))
+            score = self.heads(feature, 0)[:, None]
+            return {"score": score, "gate": self.gate_weights(image, known), **by_name(levels)}
+        tasks = dict(enumerate(self.tasks[: self.seen], start=1))
+        missing = [t for t, task in tasks.items() if task not in known]
+        found = dict(zip(missing, self.scores_of(image, missing, known.get(FIXED)), strict=True))
+        columns = [known[task] if task in known else found[t] for t, task in tasks.items()]
         return {"score": torch.stack(columns, dim=1), "gate": self.gate_weights(image, known)}
 
     def body_parameters(self) -> list[nn.Parameter]:

@@ -16,7 +16,7 @@ from iqa_lightning.data.pairs import pair_target
 from iqa_lightning.data.stream import Position, Task
 from iqa_lightning.losses.fidelity import fidelity
 from iqa_lightning.losses.thurstone import deviation_hinge, thurstone
-from iqa_lightning.methods.base import Batch, ContinualMethod
+from iqa_lightning.methods.base import FIXED, Batch, ContinualMethod
 from iqa_lightning.models.backbones import Backbone, Images
 from iqa_lightning.models.normalization import batch_norms
 
@@ -64,7 +64,7 @@ class UNIQUE(ContinualMethod):
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Float[Tensor, " batch"]]:  # noqa: ARG002
         """The mean as `single`, and the two deviations that the audit of the uncertainty compares."""
-        mean, sigma = self.outputs(batch["image"])
+        mean, sigma = self.outputs(batch["image"], batch.get("known", {}).get(FIXED))
         return {"single": mean, "sigma": sigma, "mos_std": batch["mos_std"]}
 
     def body_parameters(self) -> list[nn.Parameter]:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 Images = UInt8[Tensor, "batch 3 height width"]
+Levels = list[Float[Tensor, "batch level_width"]]
 
 
 class Encoder(nn.Module):
@@ -68,11 +69,14 @@ class Backbone(Encoder):
     def pooled(
         self,
         prepared: Float[Tensor, "batch 3 height width"],
-        fixed: Tensor | None,  # noqa: ARG002  # for those who have one
+        fixed: Tensor | None,
     ) -> Float[Tensor, "batch width"]:
         """The feature of prepared images; a differentiable function of the trainable parameters."""
-        feature: Tensor = self.network.forward_features(prepared)
-        return self.network.forward_head(feature, pre_logits=True)  # type: ignore[no-any-return]  # timm is untyped
+        return self.pool(self.network.forward_features(prepared), fixed)
+
+    def pool(self, last: Tensor, fixed: Tensor | None) -> Float[Tensor, "batch width"]:  # noqa: ARG002  # the same
+        """The feature of a last map."""
+        return self.network.forward_head(last, pre_logits=True)  # type: ignore[no-any-return]  # timm is untyped
 
     def trainable(self) -> list[nn.Parameter]:
         """Parameters that training may change: all."""
@@ -90,6 +94,19 @@ class Backbone(Encoder):
         """Average-pooled maps of the last two stages (of a transformer: blocks)."""
         maps = self.network.forward_intermediates(self.prepare(image), indices=2, intermediates_only=True)
         return [level.mean(dim=(2, 3)) for level in maps]
+
+    def with_levels(self, image: Images, fixed: Tensor | None = None) -> tuple[Float[Tensor, "batch width"], Levels]:
+        """What `forward` and `levels` say, from one pass."""
+        if fixed is None:
+            fixed = self.fixed_part(image)
+        last, maps = self.network.forward_intermediates(self.prepare(image), indices=2)
+        return self.pool(last, fixed), [level.mean(dim=(2, 3)) for level in maps]
+
+    def with_fixed_levels(
+        self, image: Images, fixed: Tensor | None = None
+    ) -> tuple[Float[Tensor, "batch width"], Levels]:
+        """The feature and what `fixed_encoder()` reads, from one pass; only as long as nothing has been trained."""
+        return self.with_levels(image, fixed)
 
     def prepare(self, image: Images) -> Float[Tensor, "batch 3 height width"]:
         """Normalised float images; counts them, since forward passes are what an evaluation costs."""

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iqa_lightning.models.backbones import Backbone, Encoder, Images
+from iqa_lightning.models.backbones import Backbone, Encoder, Images, Levels
 from iqa_lightning.models.pooling import bilinear, signed_sqrt
 from iqa_lightning.models.scnn import SCNN
 
@@ -27,10 +27,11 @@ class BilinearBackbone(Backbone):
         """Channels of the map that the network's own is pooled with."""
         return int(self.network.num_features)
 
-    def pooled(self, prepared: Float[Tensor, "batch 3 height width"], fixed: Tensor | None) -> Float[Tensor, "batch d"]:
-        """Bilinear feature of unit length."""
-        own: Tensor = self.network.forward_features(prepared)
-        product = bilinear(own, own if fixed is None else resized(fixed, own)).flatten(1)
+    def pool(self, last: Tensor, fixed: Tensor | None) -> Float[Tensor, "batch d"]:
+        """Bilinear feature of unit length; several branches of the network (`NormSets`) share one fixed map."""
+        if fixed is not None:
+            fixed = resized(fixed, last).repeat(len(last) // len(fixed), 1, 1, 1)
+        product = bilinear(last, last if fixed is None else fixed).flatten(1)
         return F.normalize(signed_sqrt(product) if self.signed_root else product, dim=1)
 
 
@@ -51,6 +52,11 @@ class DBCNN(BilinearBackbone):
     def fixed_part(self, image: Images) -> Float[Tensor, "batch 128 height width"]:
         """The S-CNN's map."""
         return self.scnn(image)  # type: ignore[no-any-return]  # modules are untyped
+
+    def with_fixed_levels(self, image: Images, fixed: Tensor | None = None) -> tuple[Float[Tensor, "batch d"], Levels]:
+        """The feature and the average of the S-CNN's map."""
+        fixed = self.fixed_part(image) if fixed is None else fixed
+        return self(image, fixed), [fixed.mean(dim=(2, 3))]
 
     def trainable(self) -> list[nn.Parameter]:
         """All but the S-CNN."""

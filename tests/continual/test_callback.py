@@ -259,16 +259,18 @@ def test_records_say_what_the_data_sets_know_of_an_image(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("method", "tasks", "passes"),
     [
-        ("tsn_iqa", 1, 2),  # start, one head; there is nothing to choose from
-        ("tsn_iqa", 3, 5),  # start, three heads, the features of the gate
+        ("tsn_iqa", 1, 2),  # start and one head
+        ("tsn_iqa", 4, 5),  # start, which also gives what the gate reads, and each head once
+        ("tsn_iqa", 6, 7),
         ("sh_cl", 3, 4),  # start and each task, however many
-        ("mh_cl", 3, 5),  # heads and readouts there are, and the features of the gate
+        ("mh_cl", 4, 5),  # heads and readouts there are
+        ("mh_cl", 6, 7),
     ],
 )
 def test_forward_passes_of_evaluations(
     method: str, tasks: int, passes: int, folders: list[Path], tmp_path: Path
 ) -> None:
-    order = ["a", "b", "a"][:tasks]
+    order = (["a", "b"] * 3)[:tasks]
     words = ["schedule.warmup.epochs=0", "schedule.finetune.epochs=1", f"stream.order=[{','.join(order)}]"]
     fit(tmp_path, f"method={method}", *stream_of_folders(folders), *words)
     cost = RunFolder(tmp_path).read_summary()["cost"]

@@ -159,3 +159,17 @@ def test_without_a_network_connection_the_error_says_what_to_do(monkeypatch: pyt
     monkeypatch.setattr(backbones.timm, "create_model", offline)
     with pytest.raises(ValueError, match=r"no route to host.*efficientnet_lite0"):
         Backbone("resnet18", "imagenet")
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_convnext"])
+def test_feature_and_levels_of_one_pass_are_those_of_two(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(name).eval()
+    image = torch.randint(0, 256, (3, 3, 40, 56), dtype=torch.uint8)
+    with torch.no_grad():
+        expected, expected_levels = backbone(image), backbone.levels(image)
+        before = backbone.images_forwarded
+        feature, levels = backbone.with_levels(image)
+    assert backbone.images_forwarded - before == 3
+    assert torch.equal(feature, expected)
+    assert all(torch.equal(one, two) for one, two in zip(levels, expected_levels, strict=True))

@@ -5,7 +5,8 @@ import timm
 import torch
 from torch import nn
 
-from iqa_lightning.models.normalization import NormSets, TaskNorm, batch_norms
+from iqa_lightning.models.backbones import Backbone
+from iqa_lightning.models.normalization import NormSets, TaskNorm, batch_norms, chunks
 
 NETWORKS = {"test_resnet": nn.BatchNorm2d, "test_efficientnet": nn.BatchNorm2d}
 NETWORKS |= {"test_vit": nn.LayerNorm, "test_convnext": nn.LayerNorm}
@@ -102,3 +103,69 @@ def test_layers_with_running_statistics() -> None:
     net = network()
     NormSets(net, 3)
     assert len(list(batch_norms(net))) == 3  # one layer, three sets; the group norm keeps none
+
+
+def different(name: str, count: int) -> tuple[Backbone, NormSets]:
+    """A network whose norm sets all say something else."""
+    torch.manual_seed(0)
+    backbone = Backbone(name).eval()
+    norms = NormSets(backbone.network, count)
+    with torch.no_grad():
+        for index in range(count):
+            for layer in norms.layers(index):
+                for tensor in layer.state_dict().values():
+                    if tensor.is_floating_point():
+                        tensor.mul_(1 + 0.3 * torch.rand_like(tensor)).add_(0.1 * torch.rand_like(tensor))
+    return backbone, norms
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "resnet18", "tf_efficientnet_lite0"])
+def test_several_sets_in_one_pass_equal_a_pass_each(name: str) -> None:
+    backbone, norms = different(name, 4)
+    image = torch.randint(0, 256, (3, 3, 48, 64), dtype=torch.uint8)
+    order = [2, 0, 3]
+    with torch.no_grad():
+        apart = []
+        for index in order:
+            norms.use(index)
+            apart.append(backbone(image))
+    with norms.branches(order):
+        together = backbone(image).chunk(3)
+    for one, other in zip(apart, together, strict=True):
+        assert (one - other).abs().max() < 1e-5 * one.abs().max()
+        assert (one - apart[0]).abs().max() == 0 or (one - apart[0]).abs().max() > 1e-2
+    norms.use(2)
+    assert torch.equal(backbone(image), apart[0]), "afterwards the set in use counts again"
+
+
+def test_what_lies_before_the_first_norm_runs_once() -> None:
+    backbone, norms = different("resnet18", 3)
+    seen: dict[str, int] = {}
+    for name, module in backbone.network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda _, x, y, name=name: seen.update({name: len(y)}))
+    with norms.branches([0, 1, 2]):
+        backbone(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+    assert seen.pop("conv1") == 2
+    assert len(seen) == 19
+    assert set(seen.values()) == {6}
+
+
+def test_networks_that_cannot_run_sets_at_once_say_so() -> None:
+    for name in ("test_vit", "test_convnext"):
+        assert not different(name, 2)[1].can_branch
+    shortcut = nn.Sequential()  # a norm within a block: what goes round it would miss the other branches
+    shortcut.add_module("block", timm.create_model("test_resnet").layer1[0])
+    assert not NormSets(shortcut, 2).can_branch
+    with pytest.raises(ValueError, match="begin with a batch normalisation"), different("test_vit", 2)[1].branches([0]):
+        pass
+
+
+def test_chunks_by_the_budget_of_pixels() -> None:
+    small, large = torch.zeros(1, 3, 128, 128), torch.zeros(16, 3, 384, 384)  # 2^18 pixels are 16 of the small
+    sets = list(range(20))
+    assert [len(part) for part in chunks(sets, small, True)] == [16, 4]
+    assert [len(part) for part in chunks(sets[:2], small, True)] == [2]
+    assert [len(part) for part in chunks(sets, large, True)] == [1] * 20
+    assert [len(part) for part in chunks(sets, small, False)] == [1] * 20
+    assert chunks([], small, True) == []
