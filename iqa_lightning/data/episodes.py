@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from iqa_lightning.data.base import IQADataModule, Part
+from iqa_lightning.data.base import IQADataModule
 from iqa_lightning.data.contents import content_of
+from iqa_lightning.data.part import Part
 
 Key = tuple[int, int, int]
 """Task, epoch, visit: what an episode is drawn from."""

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from iqa_lightning.data.base import Part
 from iqa_lightning.data.memory import ReplayMemory
 from iqa_lightning.data.pairs import Draw, Pairs
+from iqa_lightning.data.part import Part
 from iqa_lightning.data.samplers import EpochSampler, JoinedSampler, Key
 
 IMAGES = ("task", "seen", "all", "memory")

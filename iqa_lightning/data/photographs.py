@@ -13,8 +13,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from iqa_lightning.data.base import IQADataModule
-from iqa_lightning.data.cache import ImageCache, ImageSource, build_cache
+from iqa_lightning.data.cache import ImageCache, build_cache
 from iqa_lightning.data.contents import content_of, file_content
+from iqa_lightning.data.decoding import ImageSource
 from iqa_lightning.data.demo import PHOTOGRAPHS, photograph
 from iqa_lightning.data.images import open_image
 from iqa_lightning.data.samplers import EpochSampler, Key

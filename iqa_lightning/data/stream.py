@@ -14,11 +14,12 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from iqa_lightning.data.base import IQADataModule, Part
+from iqa_lightning.data.base import IQADataModule
 from iqa_lightning.data.csv import CSVData
 from iqa_lightning.data.material import Material, TaskImages, cycled, draw_from, replay
 from iqa_lightning.data.orders import Order, checked_order, numbered
 from iqa_lightning.data.pairs import InBatchPairs, ListedPairs, PairCollate, Pairs
+from iqa_lightning.data.part import Part
 from iqa_lightning.data.samplers import MAX_PIXELS, EpochSampler, Key, SizeSampler
 from iqa_lightning.data.transforms import View
 
