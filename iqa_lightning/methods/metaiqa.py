@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iqa_lightning.data.stream import Task
+from iqa_lightning.data.stream import Position, Task
 from iqa_lightning.methods.base import Batch, ContinualMethod, from_all_ranks
 from iqa_lightning.models.backbones import Images
+from iqa_lightning.models.normalization import batch_norms
 from iqa_lightning.models.regression import RegressionNet, load_rest
 
 
@@ -22,9 +23,9 @@ class MetaIQA(ContinualMethod):
     """The fine-tuning of MetaIQA from task to task: one network and one regression head, mean squared error.
 
     Scores of the current task go to [0, 1] by the range of its training images, which the network has to meet; the
-    others of the stream are only ranked. `prior`: the weights file of a pre-training, of which the head is taken too
-    (give it as `backbone.weights` as well); null: the head starts at random. The published rates are those of
-    `conf/experiment/metaiqa_finetune.yaml`.
+    others of the stream are only ranked. `bn_stats` is of the backbone; `frozen` holds for the head too. `prior`: the
+    weights file of a pre-training, of which the head is taken too (give it as `backbone.weights` as well); null: the
+    head starts at random. The published rates are those of `conf/experiment/metaiqa_finetune.yaml`.
 
     Raises:
         ValueError: `prior` holds no such head.
@@ -72,6 +73,12 @@ class MetaIQA(ContinualMethod):
         mos = torch.cat(from_all_ranks(torch.cat([batch["mos"].cpu() for batch in images])))
         self.low.fill_(mos.min())
         self.high.fill_(mos.max())
+
+    def on_phase_start(self, position: Position) -> None:
+        """The head is normalised by batch statistics whenever it is trained, as in the official code."""
+        super().on_phase_start(position)
+        for layer in batch_norms(self.rest):
+            layer.train(self.bn_stats != "frozen" and position.phase.trains != "nothing")
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Mean squared error of the images; pairs play no part."""

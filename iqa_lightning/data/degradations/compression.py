@@ -50,7 +50,7 @@ def _each(image: Images, strength: Strengths, code: Codec) -> Images:
 
 def to_bytes(image: Float[Tensor, "*batch"]) -> UInt8[Tensor, "*batch"]:
     """Values in [0, 1] as 8-bit numbers."""
-    return (image * 255).round_().clamp_(0, 255).to(torch.uint8)
+    return image.mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
 
 
 def _pillow(image: UInt8[Tensor, "3 height width"], kind: str, **options: Any) -> UInt8[Tensor, "3 height width"]:
@@ -62,6 +62,6 @@ def _pillow(image: UInt8[Tensor, "3 height width"], kind: str, **options: Any) -
     if not features.check(MODULES[kind]):
         raise ValueError(f"this Pillow has no {kind}: take it out of the degradations, or install a wheel from PyPI")
     file = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, kind, **options)
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(file, kind, **options)
     with Image.open(file) as coded:
-        return torch.from_numpy(np.array(coded.convert("RGB"))).permute(2, 0, 1)
+        return torch.from_numpy(np.array(coded.convert("RGB"))).permute(2, 0, 1).contiguous()

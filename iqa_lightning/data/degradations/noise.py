@@ -8,7 +8,7 @@ from iqa_lightning.data.degradations.draws import Draws, Images, Strengths, wide
 
 def gaussian_noise(image: Images, strength: Strengths, draws: Draws) -> Images:
     """White noise, independent in the three channels; strength: its variance."""
-    return image + wide(strength.sqrt()) * draws.normal(*image.shape[1:])
+    return draws.normal(*image.shape[1:]).mul_(wide(strength.sqrt())).add_(image)
 
 
 def colour_noise(image: Images, strength: Strengths, draws: Draws) -> Images:

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from iqa_lightning.data.degradations.compression import to_bytes
 from iqa_lightning.data.degradations.draws import Draws, Images, Strengths, wide
 
 
@@ -34,10 +35,13 @@ def pixelation(image: Images, strength: Strengths, draws: Draws) -> Images:  # n
 
 
 def rescale(image: Images, strength: Strengths, draws: Draws) -> Images:
-    """Scaled down and up again, by linear or cubic interpolation; strength: as of `pixelation`."""
+    """Scaled down and up again, by linear or cubic interpolation of 8-bit values; strength: as of `pixelation`."""
     modes = ["bilinear" if u < 0.5 else "bicubic" for u in draws.uniform(1)[:, 0].tolist()]
-    rows = zip(image, strength.tolist(), modes, strict=True)
-    return torch.cat([_scaled(one[None], s, mode, mode) for one, s, mode in rows])
+    # the kernel for 8-bit images with interleaved channels is several times faster, and on CPUs only
+    fast = to_bytes(image).contiguous(memory_format=torch.channels_last) if image.device.type == "cpu" else image
+    rows = zip(fast, strength.tolist(), modes, strict=True)
+    out = torch.cat([_scaled(one[None], s, mode, mode) for one, s, mode in rows])
+    return out.to(image.dtype) / 255 if out.dtype == torch.uint8 else out
 
 
 def patches(image: Images, strength: Strengths, draws: Draws) -> Images:
