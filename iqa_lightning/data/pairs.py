@@ -140,9 +140,9 @@ class InBatchPairs:
         self,
         sizes: Sequence[int],
         names: Sequence[str],  # noqa: ARG002  # pairs are made in the batch
-        seed: int,  # noqa: ARG002
+        seed: int,  # noqa: ARG002  # the same
         batch_size: int,
-        count: int | None = None,  # noqa: ARG002
+        count: int | None = None,  # noqa: ARG002  # the same
     ) -> Draw:
         """Batches of images, (images, 1) positions each."""
         starts = np.cumsum([0, *sizes])
