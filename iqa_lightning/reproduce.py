@@ -7,12 +7,14 @@ they disagree. No torch in this process.
 """
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -189,22 +191,24 @@ def found_runs(output: Path, experiment: str) -> "Iterator[tuple[str, Order, int
 
 def make(runs: Sequence[Run], jobs: int, output: Path, experiment: str) -> list[str]:
     """Train `runs`, `jobs` at a time, each on its share of the cores; one line for each that failed."""
-    from iqa_lightning.report.jobs import train  # noqa: PLC0415  # pandas
-
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    env = os.environ | {"OMP_NUM_THREADS": str(max(1, cores // jobs)), "PYTHONUNBUFFERED": "1"}
     logs = output / experiment / "logs"
 
-    def one(run: Run) -> str | None:
-        log = logs / f"{str(run).replace(' ', '_')[:200]}.log"
-        outcome = train([*run.words, f"paths.output={quoted(output)}"], log, max(1, cores // jobs))
-        well = outcome.state in ("finished", "skipped")
-        print(f"{'done' if well else outcome.state.upper()}: {run} ({outcome.seconds:.0f} s)", flush=True)
-        return None if well else f"  {run}: {outcome.reason} (all of it in {log})"
+    def train(run: Run) -> str | None:
+        start, log = monotonic(), logs / f"{str(run).replace(' ', '_')[:200]}.log"
+        command = [sys.executable, "-m", "iqa_lightning.train", *run.words, f"paths.output={quoted(output)}"]
+        with log.open("w") as file:
+            call = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=env, check=False)  # noqa: S603  # ours
+        print(f"{'FAILED' if call.returncode else 'done'}: {run} ({monotonic() - start:.0f} s)", flush=True)
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        return f"  {run}: {(lines or ['it said nothing'])[-1]} (all of it in {log})" if call.returncode else None
 
     if runs:
         print(f"{len(runs)} runs to make, {jobs} at a time", flush=True)
+        logs.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(jobs) as pool:
-        return [failure for failure in pool.map(one, runs) if failure]
+        return [failure for failure in pool.map(train, runs) if failure]
 
 
 def compare(kind: str, runs: list[str], number: int) -> str:

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -35,60 +34,15 @@ HINTS = (
     "Checkpoint directory .* exists",  # that is what resuming means
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.14
 )
-SWEEP = "IQA_SWEEP"  # the folder of what the runs of a sweep say
 
 
 @hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> None:
-    """Run the configured walk, or go on with it; in a sweep (`-m`), as a process of its own."""
-    from iqa_lightning.report.jobs import BUSY, BusyError  # noqa: PLC0415  # pandas
-
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        run_of_sweep()
-        return
+    """Run the configured walk, or go on with it."""
     try:
         run(cfg)
-    except BusyError as error:
-        print(f"busy: {error}", file=sys.stderr)
-        raise SystemExit(BUSY) from error
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
-
-
-def run_of_sweep() -> None:
-    """One run of a sweep. What goes wrong with it ends in the report and stops no other run."""
-    from iqa_lightning.report.jobs import note, train  # noqa: PLC0415  # pandas
-
-    job = HydraConfig.get()
-    folder = Path(os.environ[SWEEP])
-    at_a_time = job.launcher.get("n_jobs")
-    cores = os.cpu_count() or 1
-    threads = None if at_a_time is None else max(1, cores // (cores if at_a_time < 1 else at_a_time))
-    outcome = train(list(job.overrides.task), folder / f"{job.job.num}.log", threads)
-    note(outcome, folder / f"{job.job.num}.json")
-    print(f"{outcome.state}: {' '.join(outcome.words)} ({outcome.seconds:.0f} s) {outcome.reason}", flush=True)
-
-
-class SweepReport(Callback):
-    """Gives a sweep a folder for what its runs say, and ends it with a report, and with status 1 if a run failed.
-
-    The folder reaches the runs in an environment variable, which local processes, Ray and Slurm hand on.
-    """
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Make the folder."""
-        from tempfile import mkdtemp  # noqa: PLC0415
-
-        sweeps = Path(config.paths.output).absolute() / ".sweeps"
-        sweeps.mkdir(parents=True, exist_ok=True)
-        os.environ[SWEEP] = mkdtemp(prefix="sweep_", dir=sweeps)
-
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:  # noqa: ARG002  # Hydra's signature
-        """Print the report."""
-        from iqa_lightning.report.jobs import report  # noqa: PLC0415  # pandas
-
-        if report(Path(os.environ.pop(SWEEP))):
-            raise SystemExit(1)
 
 
 def run(cfg: DictConfig) -> None:
@@ -96,9 +50,10 @@ def run(cfg: DictConfig) -> None:
     import pytorch_lightning as pl  # noqa: PLC0415  # torch stays out of --help
 
     from iqa_lightning.records import RunFolder  # noqa: PLC0415
-    from iqa_lightning.report.jobs import SKIPPED, sole_owner  # noqa: PLC0415
 
     choices = HydraConfig.get().runtime.choices
+    if HydraConfig.get().mode == RunMode.MULTIRUN and cfg.trainer.devices not in (1, "1"):
+        raise ValueError("a sweep (-m) runs one process a run: set trainer.devices=1, or start each run by itself")
     quieten()
     pl.seed_everything(cfg.seed, verbose=False)
     stream = build_stream(cfg)
@@ -112,11 +67,9 @@ def run(cfg: DictConfig) -> None:
         f"seed{cfg.seed}",
     )
     records = RunFolder(Path(cfg.paths.output).joinpath(*names))
-    with sole_owner(records.path) if is_first_process() else nullcontext():
+    with sole_owner(records.path):
         keep_config(records.path, cfg)
-        if records.read_summary().get("finished"):
-            print(SKIPPED)
-        else:
+        if not records.read_summary().get("finished"):
             identity = {
                 "method": names[1],
                 "order": stream.order,
@@ -219,6 +172,8 @@ def show(records: RunFolder, cfg: DictConfig) -> None:
 
 def finish_wandb() -> None:
     """Close the wandb run of this process, so that the next run of a sweep opens its own."""
+    import sys  # noqa: PLC0415
+
     from iqa_lightning.continual.tracking import harmless  # noqa: PLC0415
 
     if "wandb" in sys.modules:
@@ -265,6 +220,30 @@ def shortened(order: str) -> str:
 def is_first_process() -> bool:
     """Whether this is the process that the user started, not one that it started for another device."""
     return all(int(os.environ.get(name, "0")) == 0 for name in ("LOCAL_RANK", "NODE_RANK"))
+
+
+@contextmanager
+def sole_owner(folder: Path) -> Iterator[None]:
+    """Hold the run folder, so that two processes never write into one run.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    import fcntl  # noqa: PLC0415  # not on every system
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if not is_first_process():
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            # of this process alone: loader workers, which live on a while after a kill, do not inherit it
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(
+                f"another process is at work in {folder}: wait for it, or choose another paths.output"
+            ) from error
+        yield
 
 
 def git_commit() -> str | None:

@@ -10,8 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from iqa_lightning import train
 from iqa_lightning.report.difference import flat
-from iqa_lightning.report.jobs import sole_owner
-from tests.walks import ROOT
+from tests.walks import ROOT, composed, stream_of_folders
 
 BASE = {"seed": 0, "method": {"lr": 0.1, "gate": {"clusters": 8}}, "stream": {"order": ["a", "b"], "num_workers": 0}}
 BASE |= {"paths": {"data": "x"}, "trainer": {"devices": 1}}
@@ -79,25 +78,32 @@ def test_leaves_by_dotted_key() -> None:
 @pytest.mark.slow
 def test_a_killed_owner_leaves_no_lock_though_its_workers_live_on(tmp_path: Path) -> None:
     code = (
-        "import os, pathlib, signal, sys, time; from iqa_lightning.report.jobs import sole_owner; "
+        "import os, pathlib, signal, sys, time; from iqa_lightning.train import sole_owner; "
         "sole_owner(pathlib.Path(sys.argv[1])).__enter__(); "
         "time.sleep(20) if os.fork() == 0 else os.kill(os.getpid(), signal.SIGKILL)"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, cwd=ROOT)
     assert killed.returncode == -signal.SIGKILL
-    with sole_owner(tmp_path):
+    with train.sole_owner(tmp_path):
         pass
 
 
 @pytest.mark.slow
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
-    code = "import sys, pathlib; from iqa_lightning.report.jobs import sole_owner; "
+    code = "import sys, pathlib; from iqa_lightning.train import sole_owner; "
     words = [sys.executable, "-c", f"{code}sole_owner(pathlib.Path(sys.argv[1])).__enter__()", str(tmp_path)]
-    with sole_owner(tmp_path):
+    with train.sole_owner(tmp_path):
         refused = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
     assert refused.returncode != 0
     assert f"another process is at work in {tmp_path}" in refused.stderr
     assert subprocess.run(words, check=False, cwd=ROOT).returncode == 0
+
+
+def test_a_process_for_another_device_needs_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with train.sole_owner(tmp_path):
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        with train.sole_owner(tmp_path):
+            pass
 
 
 @pytest.mark.parametrize(
@@ -143,3 +149,12 @@ def test_the_commit_and_whether_files_were_changed(tmp_path: Path, monkeypatch: 
     assert train.git_commit() == f"{commit}+"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert train.git_commit() is None
+
+
+@pytest.mark.parametrize("devices", [2, -1, "auto"])
+def test_a_sweep_over_several_devices_is_refused(devices: int | str, folders: list[Path], tmp_path: Path) -> None:
+    words = [*stream_of_folders(folders), "hydra.mode=MULTIRUN", f"trainer.devices={devices}"]
+    cfg = composed(*words, f"paths.output={tmp_path}")
+    with pytest.raises(ValueError, match=r"set trainer.devices=1"):
+        train.run(cfg)
+    assert not list(tmp_path.iterdir())

@@ -6,7 +6,6 @@
 | `reverse` | the same from the last to the first |
 | `random:<seed>` | a permutation drawn from a whole number |
 | `all` | every permutation; at most 5 tasks |
-| `williams:<k>` | order k, from 1, of a Williams design: `stream.order=williams:1,williams:2,...` sweeps over it |
 | `williams` | a Williams design: T orders of T tasks, 2 T where T is odd |
 
 The last two are lists and cannot be the order of one run.
@@ -20,7 +19,7 @@ from typing import Any
 
 Order = str | Sequence[str | Sequence[str]]
 
-SINGLE = "default, reverse, random:<seed>, williams:<k>"
+SINGLE = "default, reverse, random:<seed>"
 LONGEST = 5  # 120 permutations; six tasks already have 720
 
 
@@ -37,11 +36,6 @@ def named_order(name: str, tasks: Sequence[str]) -> list[str]:
     if match := re.fullmatch(r"random:(\d+)", name):
         draw = random.Random(int(match[1]))  # noqa: S311  # an order is no secret
         return sorted(tasks, key=lambda _: draw.random())  # of Python's draws only `random()` never changes
-    if match := re.fullmatch(r"williams:(\d+)", name):
-        design = williams(tasks)
-        if not 1 <= int(match[1]) <= len(design):
-            raise ValueError(f"stream.order={name}: {len(tasks)} tasks have the orders williams:1 to {len(design)}")
-        return design[int(match[1]) - 1]
     if name in ("all", "williams"):
         raise ValueError(
             f"stream.order={name} is a list of orders, and a run takes one: sweep over them with a runs.yaml "
