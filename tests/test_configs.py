@@ -19,7 +19,12 @@ def yamls(group: str) -> list[str]:
 
 def test_every_group_is_covered_here() -> None:
     covered = {"data", "stream", "method", "backbone", "schedule", "view", "pairs", "trainer", "logger", "paths"}
-    assert {path.name for path in CONF.iterdir() if path.is_dir()} == covered | {"experiment", "tuned", "tuned_method"}
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} == covered | {
+        "experiment",
+        "hydra",
+        "tuned",
+        "tuned_method",
+    }
 
 
 @pytest.mark.parametrize("name", yamls("stream"))
