@@ -180,10 +180,8 @@ def attempt(
         status, said = train(words, folder / LOG, env or {})
     except (ValueError, OSError) as error:
         return Outcome(title, "failed", str(error), str(folder) if folder.name else "")
-    if status in (0, BUSY):
-        state, reason = ("busy", "another process is at work in its folder") if status else ("finished", "")
-    else:
-        state, reason = "failed", f"{said} (all of it in {folder / LOG})"
+    known = {0: ("finished", ""), BUSY: ("busy", "another process is at work in its folder")}
+    state, reason = known.get(status, ("failed", f"{said} (all of it in {folder / LOG})"))
     return Outcome(title, state, reason, str(folder), monotonic() - start)
 
 
