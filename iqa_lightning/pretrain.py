@@ -7,7 +7,6 @@ refuses them where that is in a test part. The same command resumes. `experiment
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from iqa_lightning.train import CONF, git_commit, is_first_process, keep_config, plain, quieten
+from iqa_lightning.runs import is_first_process, keep_config, sole_owner
+from iqa_lightning.train import CONF, git_commit, plain, quieten
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -43,15 +43,13 @@ def pretrain(cfg: DictConfig) -> None:
     """One pre-training in its folder: nothing to do if it is finished, go on if it was interrupted, start otherwise."""
     import pytorch_lightning as pl  # noqa: PLC0415  # torch stays out of --help
 
-    from iqa_lightning.report.jobs import sole_owner  # noqa: PLC0415
-
     quieten()
     pl.seed_everything(cfg.seed, verbose=False)
     choices = HydraConfig.get().runtime.choices
     names = (choices["experiment"], choices["backbone"], f"split{cfg.split}", f"seed{cfg.seed}")
     folder = Path(cfg.paths.output).joinpath("pretrain", *names)
-    with sole_owner(folder) if is_first_process() else nullcontext():
-        keep_config(folder, cfg)
+    with sole_owner(folder):
+        keep_config(folder, plain(cfg))
         if not (folder / WEIGHTS).is_file():
             method: pl.LightningModule = instantiate(cfg.method, backbone=instantiate(cfg.backbone), _convert_="all")
             data: pl.LightningDataModule = instantiate(cfg.data, _partial_=True, _convert_="all")(

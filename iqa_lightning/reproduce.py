@@ -7,17 +7,17 @@ they disagree. No torch in this process.
 """
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import hydra
+
+from iqa_lightning.runs import Outcome, attempt, task_names
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -132,7 +132,7 @@ def planned_runs(grid: dict[str, Any], overrides: list[str]) -> list[Run]:
     for method in grid["methods"]:
         words = (f"experiment={grid['experiment']}", f"method={method}", *grid["overrides"], *overrides)
         cfg = compose("train", list(words))
-        names = list(cfg.stream.get("tasks") or [Path(folder).name for folder in cfg.stream.folders])
+        names = task_names(cfg.stream)
         for order, split, seed in product(orders_of(grid["orders"], names), grid["splits"], grid["seeds"]):
             cfg.stream.order, cfg.split, cfg.seed = order, split, seed
             config: Any = OmegaConf.to_container(cfg, resolve=True)
@@ -192,23 +192,19 @@ def found_runs(output: Path, experiment: str) -> "Iterator[tuple[str, Order, int
 def make(runs: Sequence[Run], jobs: int, output: Path, experiment: str) -> list[str]:
     """Train `runs`, `jobs` at a time, each on its share of the cores; one line for each that failed."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    env = os.environ | {"OMP_NUM_THREADS": str(max(1, cores // jobs)), "PYTHONUNBUFFERED": "1"}
-    logs = output / experiment / "logs"
+    env = {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
 
-    def train(run: Run) -> str | None:
-        start, log = monotonic(), logs / f"{str(run).replace(' ', '_')[:200]}.log"
-        command = [sys.executable, "-m", "iqa_lightning.train", *run.words, f"paths.output={quoted(output)}"]
-        with log.open("w") as file:
-            call = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=env, check=False)  # noqa: S603  # ours
-        print(f"{'FAILED' if call.returncode else 'done'}: {run} ({monotonic() - start:.0f} s)", flush=True)
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        return f"  {run}: {(lines or ['it said nothing'])[-1]} (all of it in {log})" if call.returncode else None
+    def train(run: Run) -> Outcome:
+        config = run.config | {"paths": run.config["paths"] | {"output": str(output)}}
+        words = [*run.words, f"paths.output={quoted(output)}"]
+        outcome = attempt(config, experiment, run.method, words, env)
+        print(outcome, flush=True)
+        return outcome
 
     if runs:
         print(f"{len(runs)} runs to make, {jobs} at a time", flush=True)
-        logs.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(jobs) as pool:
-        return [failure for failure in pool.map(train, runs) if failure]
+        return [f"  {outcome.run}: {outcome.reason}" for outcome in pool.map(train, runs) if outcome.state == "failed"]
 
 
 def compare(kind: str, runs: list[str], number: int) -> str:

@@ -1,15 +1,13 @@
 """Train a method on a stream of tasks: `python -m iqa_lightning.train experiment=<name>`; the same command resumes.
 
-Only Hydra is imported at the top, so that `--help` and `--cfg job` answer at once.
+Nothing heavy is imported at the top, so that `--help` and `--cfg job` answer at once.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
+import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+
+from iqa_lightning.runs import BUSY, BusyError, follow_parent, is_first_process, keep_config, names_of, sole_owner
+from iqa_lightning.sweep import member
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -38,9 +39,15 @@ HINTS = (
 
 @hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> None:
-    """Run the configured walk, or go on with it."""
+    """Run the configured walk, or go on with it; as a job of a sweep, in a process of its own."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        member(cfg)
+        return
     try:
         run(cfg)
+    except BusyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(BUSY) from error
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
 
@@ -52,23 +59,14 @@ def run(cfg: DictConfig) -> None:
     from iqa_lightning.records import RunFolder  # noqa: PLC0415
 
     choices = HydraConfig.get().runtime.choices
-    if HydraConfig.get().mode == RunMode.MULTIRUN and cfg.trainer.devices not in (1, "1"):
-        raise ValueError("a sweep (-m) runs one process a run: set trainer.devices=1, or start each run by itself")
     quieten()
     pl.seed_everything(cfg.seed, verbose=False)
     stream = build_stream(cfg)
     cfg.stream.order = stream.order  # an order by name is the same run as the order that it stands for
-    order = "-".join(task.name for task in stream.tasks)
-    names = (
-        choices.get("experiment") or "none",
-        choices["method"],
-        shortened(order),
-        f"split{cfg.split}",
-        f"seed{cfg.seed}",
-    )
+    names = names_of(choices.get("experiment"), choices["method"], stream.order, cfg.split, cfg.seed)
     records = RunFolder(Path(cfg.paths.output).joinpath(*names))
     with sole_owner(records.path):
-        keep_config(records.path, cfg)
+        keep_config(records.path, plain(cfg))
         if not records.read_summary().get("finished"):
             identity = {
                 "method": names[1],
@@ -172,78 +170,16 @@ def show(records: RunFolder, cfg: DictConfig) -> None:
 
 def finish_wandb() -> None:
     """Close the wandb run of this process, so that the next run of a sweep opens its own."""
-    import sys  # noqa: PLC0415
-
     from iqa_lightning.continual.tracking import harmless  # noqa: PLC0415
 
     if "wandb" in sys.modules:
         harmless(sys.modules["wandb"].finish)()
 
 
-def keep_config(folder: Path, cfg: DictConfig) -> None:
-    """Store the config of a new run; refuse an old folder whose config says something else.
-
-    Raises:
-        ValueError: naming each key that differs.
-    """
-    from iqa_lightning.records import write_bytes  # noqa: PLC0415  # pandas
-    from iqa_lightning.report.difference import config_changes  # noqa: PLC0415
-
-    file = folder / "config.yaml"
-    if not file.is_file():
-        if is_first_process():
-            write_bytes(file, OmegaConf.to_yaml(OmegaConf.create(plain(cfg))).encode())
-        return
-    old: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(file))  # type: ignore[assignment]  # it is a dict
-    changed = config_changes(old, plain(cfg))
-    if changed:
-        lines = "\n".join(f"  {key}: {there} there, {now} now" for key, (there, now) in changed.items())
-        raise ValueError(
-            f"{folder} holds a run of another config:\n{lines}\n"
-            "take these back to go on with it, or choose another paths.output (or delete the folder)"
-        )
-
-
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """The config with all references resolved, as plain dictionaries."""
     content: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # it is a dict
     return content
-
-
-def shortened(order: str) -> str:
-    """A folder name of an order; long ones end in a hash, since file systems allow 255 bytes."""
-    import hashlib  # noqa: PLC0415
-
-    return order if len(order) <= 120 else f"{order[:100]}-{hashlib.sha256(order.encode()).hexdigest()[:12]}"
-
-
-def is_first_process() -> bool:
-    """Whether this is the process that the user started, not one that it started for another device."""
-    return all(int(os.environ.get(name, "0")) == 0 for name in ("LOCAL_RANK", "NODE_RANK"))
-
-
-@contextmanager
-def sole_owner(folder: Path) -> Iterator[None]:
-    """Hold the run folder, so that two processes never write into one run.
-
-    Raises:
-        ValueError: another process holds it.
-    """
-    import fcntl  # noqa: PLC0415  # not on every system
-
-    folder.mkdir(parents=True, exist_ok=True)
-    if not is_first_process():
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        try:
-            # of this process alone: loader workers, which live on a while after a kill, do not inherit it
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"another process is at work in {folder}: wait for it, or choose another paths.output"
-            ) from error
-        yield
 
 
 def git_commit() -> str | None:
@@ -265,4 +201,5 @@ def quieten() -> None:
 
 
 if __name__ == "__main__":
+    follow_parent()
     main()

@@ -22,9 +22,10 @@ def test_every_group_is_covered_here() -> None:
     covered = {"data", "stream", "method", "backbone", "schedule", "view", "pairs", "trainer", "logger", "paths"}
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == covered | {
         "experiment",
+        "degradations",
+        "hydra",
         "tuned",
         "tuned_method",
-        "degradations",
     }
 
 

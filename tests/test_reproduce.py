@@ -412,14 +412,14 @@ def test_a_table_from_nothing_through_the_command_line(tmp_path: Path) -> None:
     command = [f"experiments={tmp_path / 'experiments'}", f"output='{output}'", "table=tiny", "resamples=50"]
     done = call(*command, "jobs=2", module="reproduce", check=False)
     assert done.returncode == 1
-    assert "FAILED: sh_cl tone-zebra" in done.stdout
+    assert "failed: sh_cl tone-zebra" in done.stdout
     assert "'zebra'" in done.stderr
-    assert done.stdout.count("done: ") == 2
+    assert done.stdout.count("finished: ") == 2
     first = written(folder)
     assert "| sh_cl | single | 2 |" in first["table.md"].decode()
     assert "| sh_cl | tone>zebra | 1 | 0 |" in first["table.md"].decode()
     for checkpoint in tmp_path.rglob("*.ckpt"):
         checkpoint.unlink()
     again = call(*command, "from=records", module="reproduce")
-    assert "done: " not in again.stdout
+    assert "finished: " not in again.stdout
     assert written(folder) == first

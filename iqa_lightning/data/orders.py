@@ -7,8 +7,9 @@
 | `random:<seed>` | a permutation drawn from a whole number |
 | `all` | every permutation; at most 5 tasks |
 | `williams` | a Williams design: T orders of T tasks, 2 T where T is odd |
+| `all:<k>`, `williams:<k>` | the k-th of these, from 1 |
 
-The last two are lists and cannot be the order of one run.
+`all` and `williams` are lists and cannot be the order of one run.
 """
 
 import random
@@ -19,7 +20,8 @@ from typing import Any
 
 Order = str | Sequence[str | Sequence[str]]
 
-SINGLE = "default, reverse, random:<seed>"
+SINGLE = "default, reverse, random:<seed>, williams:<k>, all:<k>"
+DESIGNS = ("all", "williams")
 LONGEST = 5  # 120 permutations; six tasks already have 720
 
 
@@ -36,11 +38,17 @@ def named_order(name: str, tasks: Sequence[str]) -> list[str]:
     if match := re.fullmatch(r"random:(\d+)", name):
         draw = random.Random(int(match[1]))  # noqa: S311  # an order is no secret
         return sorted(tasks, key=lambda _: draw.random())  # of Python's draws only `random()` never changes
-    if name in ("all", "williams"):
+    if name in DESIGNS:
         raise ValueError(
-            f"stream.order={name} is a list of orders, and a run takes one: sweep over them with a runs.yaml "
-            f"(`python -m iqa_lightning.reproduce`), or choose {SINGLE} or a list of {list(tasks)}"
+            f"stream.order={name} is a list of orders, and a run takes one: sweep over them (`-m`), or choose {SINGLE} "
+            f"or a list of {list(tasks)}"
         )
+    design, _, place = name.partition(":")
+    if design in DESIGNS and place.isdecimal():
+        orders = expand_orders(design, tasks)
+        if not 1 <= int(place) <= len(orders):
+            raise ValueError(f"stream.order={name}: there are {len(orders)} orders of this kind, counted from 1")
+        return orders[int(place) - 1]
     raise ValueError(f"stream.order={name} is not known: choose {SINGLE} or a list of {list(tasks)}")
 
 
@@ -59,6 +67,16 @@ def expand_orders(name: str, tasks: Sequence[str]) -> list[list[str]]:
             f"order 'all' takes {LONGEST} tasks at most and there are {len(tasks)}: use williams or random:<seed>"
         )
     return [list(order) for order in permutations(tasks)]
+
+
+def single_names(name: str, tasks: Sequence[str]) -> list[str]:
+    """The same as names of single orders: `williams:1`, `williams:2`, ... for `williams`.
+
+    Raises:
+        ValueError: as `expand_orders`.
+    """
+    orders = expand_orders(name, tasks)
+    return [f"{name}:{place}" for place in range(1, len(orders) + 1)] if name in DESIGNS else [name]
 
 
 def williams(tasks: Sequence[str]) -> list[list[str]]:

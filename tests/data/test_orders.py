@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from iqa_lightning.data.orders import expand_orders, named_order, williams
+from iqa_lightning.data.orders import expand_orders, named_order, single_names, williams
 
 TASKS = ["live", "csiq", "bid", "clive", "koniq10k", "kadid10k"]
 
@@ -46,6 +46,19 @@ def test_a_williams_design_is_balanced(count: int) -> None:
 
 def test_six_tasks_need_six_orders() -> None:
     assert len(expand_orders("williams", TASKS)) == 6
+
+
+def test_one_order_of_a_design_has_a_name() -> None:
+    tasks = ["a", "b", "c", "d"]
+    assert single_names("williams", tasks) == ["williams:1", "williams:2", "williams:3", "williams:4"]
+    assert [named_order(name, tasks) for name in single_names("williams", tasks)] == williams(tasks)
+    assert named_order("all:2", ["a", "b", "c"]) == ["a", "c", "b"]
+    assert single_names("reverse", tasks) == ["reverse"]
+    for name in ("williams:0", "williams:5", "all:25"):
+        with pytest.raises(ValueError, match="counted from 1"):
+            named_order(name, tasks)
+    with pytest.raises(ValueError, match="not known"):
+        named_order("williams:x", tasks)
 
 
 def test_all_orders_of_a_short_stream() -> None:
