@@ -23,7 +23,9 @@ SAMPLED = ("pairs=paper", "pairs.count=16")
 
 
 def suited(method: str) -> list[str]:
-    """What a method needs besides TINY: LIQE a network that reads sentences, and windows of the size that it sees."""
+    """What a method needs besides TINY: MetaIQA its rate, LIQE a network that reads sentences, and windows of its size."""
+    if method == "metaiqa":  # its sigmoid is flat where large steps lead
+        return ["method.optimizer.lr=0.0001"]
     if not method.startswith("liqe"):
         return []
     text = "{context_length: 24, vocab_size: 49408, width: 16, heads: 1, layers: 1}"  # 495 sentences in each step
