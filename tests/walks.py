@@ -23,7 +23,7 @@ SAMPLED = ("pairs=paper", "pairs.count=16")
 
 
 def suited(method: str) -> list[str]:
-    """What a method needs besides TINY: MetaIQA its rate, LIQE a network that reads sentences, and windows of its size."""
+    """What a method needs besides TINY: MetaIQA its rate, LIQE a network that reads, and windows of its size."""
     if method == "metaiqa":  # its sigmoid is flat where large steps lead
         return ["method.optimizer.lr=0.0001"]
     if not method.startswith("liqe"):
