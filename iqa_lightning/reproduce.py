@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import product
+from itertools import product, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -285,9 +285,8 @@ def overrides(words: list[str]) -> list[str]:
     """`diff <run> <run>` and `gmad <run> <run>` as Hydra reads them; other words as they are."""
     if not words or words[0] not in ("diff", "gmad"):
         return words
-    runs = [word for word in words[1:] if not word.startswith("-") and "=" not in word.split("/")[0]]
-    rest = [word for word in words[1:] if word not in runs]
-    return [f"{words[0]}=[{','.join(quoted(run) for run in runs)}]", *rest]
+    runs = list(takewhile(lambda word: not word.startswith("-") and "=" not in word.split("/")[0], words[1:]))
+    return [f"{words[0]}=[{','.join(quoted(run) for run in runs)}]", *words[1 + len(runs) :]]
 
 
 if __name__ == "__main__":
