@@ -99,7 +99,7 @@ def test_one_failed_run_ends_in_the_report_and_what_is_finished_is_skipped(words
     assert done.returncode == 1
     assert states(tmp_path) == ["failed", "finished", "failed", "finished"]
     assert "4 runs: 2 failed, 2 finished" in done.stdout
-    assert "split=11" in done.stdout.split("4 runs:")[1]
+    assert "split is 11; there are the splits 1 to 10" in done.stdout.split("4 runs:")[1]
     assert "2 of the runs failed" in done.stderr
     finished = [tmp_path / f"none/sh_cl/{order}/split1/seed0" for order in ("a-b", "b-a")]
     files = [file for folder in finished for file in folder.rglob("*") if file.is_file()]
