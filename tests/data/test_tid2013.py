@@ -18,7 +18,7 @@ def test_generated_release(tmp_path: Path) -> None:
     table = data.samples.table
     assert data.name == "tid2013"
     assert len(table) == 60
-    first = ("distorted_images/i01_01_1.bmp", 5.9, 0.1, "i01", "white_noise", 1, "")
+    first = ("distorted_images/i01_01_1.bmp", 5.9, 0.1, "i01", "white_noise", 1, "", "")
     assert tuple(table.iloc[0]) == first
     assert tuple(table.iloc[-1])[3:6] == ("i06", "sparse_sampling", 5)
     assert [data.image_path(row).name for row in (0, 1)] == ["I01_01_1.bmp", "I01_01_2.BMP"]
