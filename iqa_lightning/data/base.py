@@ -103,6 +103,7 @@ class IQADataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self._images: ImageCache | None = None
+        self._shown: ImageCache | None = None  # what validation and test see
 
     def default_name(self) -> str:
         """The name of the data set where none is given."""
@@ -180,6 +181,9 @@ class IQADataModule(pl.LightningDataModule):
         alone.trainer = None  # does not travel to the processes that decode
         source = ImageSource(self.name, self.fingerprint(), len(self.samples), alone.image_size, alone.load_image)
         self._images = build_cache(source, self.view.resize, self.cache, self.cache_dir)
+        other = self.view.evaluation_resize
+        apart = other is not None and other != self.view.resize
+        self._shown = build_cache(source, other or 0, self.cache, self.cache_dir) if apart else self._images
 
     def tabulate(self) -> None:
         """Read, check and split the table; no image is touched.
@@ -222,8 +226,9 @@ class IQADataModule(pl.LightningDataModule):
             raise ValueError(f"data set {self.name!r}: no part {name!r}; there are train, val and test")
         if name == "test" and not _test_is_open.get():
             raise PermissionError(f"data set {self.name!r}: the test part is read inside `with evaluation():` only")
-        assert self._images is not None, "setup() comes first"
-        return Part(self.samples, getattr(self.parts, name), self._images, self.view)
+        cache = self._images if name == "train" else self._shown
+        assert cache is not None, "setup() comes first"
+        return Part(self.samples, getattr(self.parts, name), cache, self.view)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of random crops of the train part, in a new order each epoch."""

@@ -15,7 +15,8 @@ from iqa_lightning.data.windows import count, cut, drawn_indices, fixed_indices
 class View:
     """How the images of a stream are shown.
 
-    The continual papers use `resize=768, crop=384, evaluation="full"`; UNIQUE trains with 512.
+    The continual papers use `resize=768, crop=384, evaluation="full"`; UNIQUE trains with `resize=512` and
+    is evaluated with `evaluation_resize=768`.
 
     Args:
         resize: pixels of the shorter side after the adaptive resize; 0 leaves every image as it is.
@@ -23,6 +24,7 @@ class View:
         flip: mirror the training crop left to right with probability 1/2.
         evaluation: `full` shows the whole image, `center` its central square of side `crop`, `windows` several such
             squares at once, which is LIQE's way (`data/windows.py`), in training too.
+        evaluation_resize: the same as `resize` for the validation and test parts; null: `resize` for these too.
         windows: how many of an image's windows evaluation shows; one that has fewer shows all.
         train_windows: how many windows training draws.
     """
@@ -31,12 +33,14 @@ class View:
     crop: int
     flip: bool = True
     evaluation: str = "full"
+    evaluation_resize: int | None = None
     windows: int = 15
     train_windows: int = 3
 
     def __post_init__(self) -> None:
-        if self.resize < 0:
-            raise ValueError(f"view.resize is {self.resize}; give the shorter side in pixels, or 0 for no resize")
+        for key, side in (("resize", self.resize), ("evaluation_resize", self.evaluation_resize)):
+            if side is not None and side < 0:
+                raise ValueError(f"view.{key} is {side}; give the shorter side in pixels, or 0 for no resize")
         if self.crop < 1:
             raise ValueError(f"view.crop is {self.crop}; give the side of the training crop in pixels")
         if self.evaluation not in ("full", "center", "windows"):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -44,6 +45,24 @@ def test_items_of_a_part(tmp_path: Path) -> None:
     shown = part[3, 0.999, 0.999, 0.9]
     assert np.array_equal(shown["image"].numpy(), pixels[:, top : top + 32, left : left + 32])
     assert set(shown) == {"image", "mos", "mos_std", "index", "distortion", "scene"}
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_evaluation_may_see_another_size_than_training(cache: str, tmp_path: Path) -> None:
+    """UNIQUE's two sizes, each as Pillow makes it."""
+    view = View(resize=20, crop=16, evaluation_resize=30)
+    data = CSVData(write_csv(tmp_path / "set"), view=view, cache=cache, cache_dir=tmp_path / "cache")
+    data.setup()
+    with evaluation():
+        for name, short in (("train", 20), ("val", 30), ("test", 30)):
+            part = data.part(name)
+            row = int(part.rows[0])
+            height, width = 40 + row % 3, 48 + row % 5
+            size = (int(short * width / height), short)
+            wanted = np.asarray(noise(row, height, width).resize(size, Image.Resampling.BILINEAR))
+            assert np.array_equal(part[0]["image"].numpy(), wanted.transpose(2, 0, 1))
+    with pytest.raises(ValueError, match="evaluation_resize is -1"):
+        View(resize=20, crop=16, evaluation_resize=-1)
 
 
 def test_parts_follow_the_split_and_its_hash(tmp_path: Path) -> None:
