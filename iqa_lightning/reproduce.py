@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 
-from iqa_lightning.runs import Outcome, attempt, task_names
+from iqa_lightning.runs import Outcome, attempt, method_name, task_names
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 CONF = Path(__file__).resolve().parent / "conf"  # in a wheel
 CONF = CONF if CONF.is_dir() else CONF.parents[1] / "conf"  # in a checkout
-GRID = {"experiment": None, "methods": None, "orders": ["default"], "splits": [1], "seeds": [0], "overrides": []}
-"""Keys of runs.yaml with their defaults; the first two have none."""
+GRID = {"experiment": None, "methods": None, "variants": {}, "orders": ["default"], "splits": [1], "seeds": [0]}
+GRID |= {"overrides": []}
+"""Keys of runs.yaml with their defaults; the first two have none. A variant is a name and overrides that go with it."""
+KINDS = {"experiment": (str, "a name"), "variants": (dict, "names with a list of overrides each")}
 SOURCES = ("runs", "records", "results")
 
 Order = list[Any]  # names of data sets; a list in it is a joint task
@@ -118,8 +120,9 @@ def read_grid(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file}: {unknown if isinstance(given, dict) else given} not known; keys: {', '.join(GRID)}")
     grid: dict[str, Any] = GRID | given
     for key, value in grid.items():
-        if value is None or (key != "experiment" and not isinstance(value, list)):
-            raise ValueError(f"{file}: {key} is {value}; expected {'a name' if key == 'experiment' else 'a list'}")
+        kind, words = KINDS.get(key, (list, "a list"))
+        if not isinstance(value, kind):
+            raise ValueError(f"{file}: {key} is {value}; expected {words}")
     return grid
 
 
@@ -129,15 +132,16 @@ def planned_runs(grid: dict[str, Any], overrides: list[str]) -> list[Run]:
     from omegaconf import OmegaConf  # noqa: PLC0415
 
     runs = []
-    for method in grid["methods"]:
-        words = (f"experiment={grid['experiment']}", f"method={method}", *grid["overrides"], *overrides)
+    variants = [(f"variant={name}", *words) for name, words in grid["variants"].items()] or [()]
+    for method, variant in product(grid["methods"], variants):
+        words = (f"experiment={grid['experiment']}", f"method={method}", *grid["overrides"], *variant, *overrides)
         cfg = compose("train", list(words))
         names = task_names(cfg.stream)
         for order, split, seed in product(orders_of(grid["orders"], names), grid["splits"], grid["seeds"]):
             cfg.stream.order, cfg.split, cfg.seed = order, split, seed
             config: Any = OmegaConf.to_container(cfg, resolve=True)
             last = (f"stream.order={listed(order)}", f"split={split}", f"seed={seed}")
-            runs.append(Run(method, order, split, seed, (*words, *last), config))
+            runs.append(Run(method_name(method, cfg.variant), order, split, seed, (*words, *last), config))
     return runs
 
 

@@ -63,6 +63,17 @@ def task_names(stream: Mapping[str, Any]) -> list[str]:
     )
 
 
+def method_name(method: str, variant: str | None) -> str:
+    """What folders and tables call the choice of `method=`, alone or with other settings that have a name.
+
+    Raises:
+        ValueError: the name of the variant is not made of letters, digits, `_`, `.` and `-`.
+    """
+    if variant is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", str(variant)):
+        raise ValueError(f"variant={variant!r} becomes the name of a folder: letters, digits, _ . and - only")
+    return method if variant is None else f"{method}@{variant}"
+
+
 def names_of(experiment: str | None, method: str, order: Sequence[Any], split: int, seed: int) -> tuple[str, ...]:
     """The five names of a run, which are its folder: experiment, method, order, split, seed."""
     from iqa_lightning.data.orders import numbered  # noqa: PLC0415
@@ -156,7 +167,7 @@ def attempt(
     Args:
         config: all of it, references resolved; its order may be a name.
         experiment: the choice of `experiment=`, part of the folder.
-        method: the choice of `method=`, the same.
+        method: the name of the method, the same.
         words: the overrides that compose to `config`.
         env: environment variables to set or change.
 

@@ -24,7 +24,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from iqa_lightning.data.orders import single_names
-from iqa_lightning.runs import Outcome, attempt, task_names
+from iqa_lightning.runs import Outcome, attempt, method_name, task_names
 
 STATES = ("failed", "unfinished", "busy", "skipped", "finished")
 PLUGINS = {"hydra_joblib_launcher": "joblib", "hydra_ray_launcher": "ray", "hydra_submitit_launcher": "submitit"}
@@ -43,7 +43,8 @@ def member(cfg: DictConfig) -> None:
         words += ["--config-dir", source.path] if source.provider == "command-line" else []
     note = Path(hydra.sweep.dir) / f"{hydra.job.num}.json"
     write_note(note, Outcome(" ".join(hydra.overrides.task), "unfinished", "it was started and did not come back"))
-    outcome = attempt(config, hydra.runtime.choices.get("experiment"), hydra.runtime.choices["method"], words)
+    method = method_name(hydra.runtime.choices["method"], cfg.variant)
+    outcome = attempt(config, hydra.runtime.choices.get("experiment"), method, words)
     write_note(note, outcome)
     print(outcome, flush=True)
 

@@ -17,7 +17,16 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from iqa_lightning.runs import BUSY, BusyError, follow_parent, is_first_process, keep_config, names_of, sole_owner
+from iqa_lightning.runs import (
+    BUSY,
+    BusyError,
+    follow_parent,
+    is_first_process,
+    keep_config,
+    method_name,
+    names_of,
+    sole_owner,
+)
 from iqa_lightning.sweep import member
 
 if TYPE_CHECKING:
@@ -63,7 +72,8 @@ def run(cfg: DictConfig) -> None:
     pl.seed_everything(cfg.seed, verbose=False)
     stream = build_stream(cfg)
     cfg.stream.order = stream.order  # an order by name is the same run as the order that it stands for
-    names = names_of(choices.get("experiment"), choices["method"], stream.order, cfg.split, cfg.seed)
+    method = method_name(choices["method"], cfg.variant)
+    names = names_of(choices.get("experiment"), method, stream.order, cfg.split, cfg.seed)
     records = RunFolder(Path(cfg.paths.output).joinpath(*names))
     with sole_owner(records.path):
         keep_config(records.path, plain(cfg))

@@ -46,7 +46,7 @@ def write_run(output: Path, method: str, order: list[str], split: int = 1, seed:
     for t, task in enumerate(["start", *order]):
         noise = options.get("noise", 30) + 20 * np.array([t < order.index(name) + 1 for name in table["dataset"]])
         score = table["mos"] + rng.normal(0, 1, len(table)) * noise
-        readouts = {"latest": score, "gated": score + rng.normal(0, 5, len(table))} if method != "sh_cl" else {}
+        readouts = {"latest": score, "gated": score + rng.normal(0, 5, len(table))} if not method.startswith("sh_cl") else {}
         folder.write_predictions(t, task, table.assign(**(readouts or {"single": score})))
     cost = {"train_seconds": 60.0 + split, "images_seen": 1000, "forwards_eval": 500, "parameters_added": 7}
     folder.write_summary({
@@ -107,6 +107,26 @@ def test_a_table_comes_from_the_records_alone(table: Path) -> None:
     made = ["cells", "forgetting", "gate", "measures", "order_spread", "orders", "pair_flips", "ranks", "runs"]
     made += ["summary", "tests", "variance", "worst_images"]
     assert list(written(table)) == ["table.md", "table.tex", "details.md", *(f"{name}.csv" for name in made)]
+
+
+def test_a_method_with_other_settings_is_a_row_of_its_own(table: Path) -> None:
+    variants = "variants: {low: [method.optimizer.lr=1.0e-5], high: [method.optimizer.lr=1.0e-2]}\n"
+    (table / "runs.yaml").write_text(
+        GRID.replace("orders:", f"{variants}orders:").replace("[tsn_iqa, sh_cl]", "[sh_cl]")
+    )
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        runs = planned_runs(read_grid(table / "runs.yaml"), [])
+    rates = {run.method: run.config["method"]["optimizer"]["lr"] for run in runs}
+    assert rates == {"sh_cl@low": 1e-5, "sh_cl@high": 1e-2}
+    assert "variant=low" in runs[0].words, "the run is made as a user would make it"
+    with pytest.raises(ValueError, match="no run of"):
+        build(table, "from=records")  # those without a variant are other runs
+    for run in runs:
+        write_run(table.parents[1] / "outputs", run.method, run.order, run.split, noise=10)
+    build(table, "from=records")
+    text = (table / "table.md").read_text()
+    assert "| sh_cl@low | single | 4 |" in text
+    assert "| sh_cl@high | single | 4 |" in text
 
 
 def test_means_and_intervals_are_those_of_the_runs(table: Path) -> None:

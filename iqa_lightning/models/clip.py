@@ -15,9 +15,10 @@ import open_clip
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
-from iqa_lightning.models.backbones import Backbone, Encoder, Images
+from iqa_lightning.models.backbones import Backbone, Encoder, Images, load_weights
 from iqa_lightning.models.clip_weights import find_weights, read_clip_weights
 
 Features = Float[Tensor, "items width"]
@@ -35,6 +36,7 @@ class CLIP(Backbone):
         pretrained: null for a random start, a file (the authors' checkpoints of LIQE, OpenAI's or open_clip's state
             dicts), or a tag of open_clip whose file is already on this machine; nothing is downloaded.
         options: sizes that replace those of `name`: `embed_dim`, `vision_cfg`, `text_cfg`, `init_logit_scale`.
+        image_weights: of the image encoder alone, where that is a timm network: `bundled` or a file, as in `Backbone`.
 
     Raises:
         ValueError: unknown model, one whose text encoder needs a download, missing or unfitting weights.
@@ -45,6 +47,7 @@ class CLIP(Backbone):
         name: str = "ViT-B-32-quickgelu",
         pretrained: str | None = None,
         options: dict[str, Any] | None = None,
+        image_weights: str | None = None,
     ) -> None:
         Encoder.__init__(self)
         name, options = name.replace("/", "-"), dict(options or {})
@@ -54,6 +57,8 @@ class CLIP(Backbone):
             state = read_clip_weights(find_weights(name, pretrained), self.network.state_dict())
             self.network.load_state_dict(state)
             shown = shown | (open_clip.get_pretrained_cfg(name, pretrained) or {})
+        if image_weights is not None:
+            load_image_weights(self.network, options, image_weights)
         self.mean: Tensor
         self.std: Tensor
         for key in ("mean", "std"):
@@ -150,8 +155,25 @@ class CLIP(Backbone):
 
     def encode(self, texts: tuple[str, ...]) -> Float[Tensor, "texts width"]:
         """Features of unit length of sentences, computed now, in float32."""
+        tokens = self.tokenize(texts)
         with torch.autocast(self.mean.device.type, enabled=False):
-            return self.network.encode_text(self.tokenize(texts), normalize=True)  # type: ignore[no-any-return]  # untyped
+            if not self.looks_back:
+                return self.network.encode_text(tokens, normalize=True)  # type: ignore[no-any-return]  # untyped
+            length = tokens.shape[1]
+            own = {
+                "positional_embedding": self.network.positional_embedding[:length],
+                "attn_mask": self.network.attn_mask[:length, :length],
+            }
+            return functional_call(self.network, own, (None, tokens))[1]  # type: ignore[no-any-return]  # untyped
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether a token sees those before it alone, and the feature is that of the end of the sentence.
+
+        What pads the sentences then changes nothing and is left out: those of LIQE fill a quarter of what CLIP reads.
+        """
+        own = self.network
+        return getattr(own, "attn_mask", None) is not None and own.text_pool_type in ("argmax", "eos")
 
     def fingerprint(self) -> Key:
         """What changes whenever a weight of the text encoder does: its place, its version and the sum of its bits.
@@ -160,14 +182,17 @@ class CLIP(Backbone):
         """
         return tuple((p.data_ptr(), p._version, sum_of_bits(p.detach())) for p in self.text_parameters())
 
-    def tokenize(self, texts: tuple[str, ...]) -> Int[Tensor, "texts context"]:
-        """Tokens of sentences, kept.
+    def tokenize(self, texts: tuple[str, ...]) -> Int[Tensor, "texts length"]:
+        """Tokens of sentences, kept; up to the longest sentence where that is enough.
 
         Raises:
             ValueError: a sentence is longer than the model reads.
         """
         if texts not in self.tokens:
-            self.tokens = {texts: checked_tokens(self.tokenizer, texts)}
+            tokens = checked_tokens(self.tokenizer, texts)
+            # the mark of a sentence's end is not 0, what pads it is
+            longest = int(tokens.any(dim=0).nonzero().max()) + 1 if self.looks_back else tokens.shape[1]
+            self.tokens = {texts: tokens[:, :longest].contiguous()}
         self.tokens[texts] = self.tokens[texts].to(self.mean.device)
         return self.tokens[texts]
 
@@ -207,6 +232,17 @@ def build_clip(name: str, options: dict[str, Any]) -> Any:
         )
     with quiet():
         return open_clip.create_model(name, pretrained=None, pretrained_text=False, **options)
+
+
+def load_image_weights(network: Any, options: dict[str, Any], weights: str) -> None:
+    """Let the image encoder start from the weights of a timm network."""
+    name = options.get("vision_cfg", {}).get("timm_model_name")
+    if name is None:
+        raise ValueError(
+            f"backbone.image_weights={weights!r} needs backbone.options.vision_cfg.timm_model_name, as in "
+            "backbone=clip_lite0; weights of a whole CLIP are backbone.pretrained"
+        )
+    load_weights(network.visual.trunk, name, weights)
 
 
 @contextmanager

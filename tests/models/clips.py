@@ -16,10 +16,10 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def tiny(seed: int = 0, pretrained: str | None = None, **options: Any) -> CLIP:
+def tiny(seed: int = 0, pretrained: str | None = None, image_weights: str | None = None, **options: Any) -> CLIP:
     """A random CLIP of two and two layers, `options` instead of its own."""
     torch.manual_seed(seed)
-    return CLIP("ViT-B-32-quickgelu", pretrained, options=OPTIONS | options)
+    return CLIP("ViT-B-32-quickgelu", pretrained, options=OPTIONS | options, image_weights=image_weights)
 
 
 def block(width: int) -> dict[str, tuple[int, ...]]:

@@ -10,6 +10,8 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from iqa_lightning.models.clip import CLIP
@@ -250,3 +252,37 @@ def test_nothing_is_logged() -> None:
     tiny()
     assert logging.getLogger().handlers == handlers
     assert logging.root.manager.disable == logging.NOTSET
+
+
+def test_what_pads_the_sentences_is_left_out() -> None:
+    """Features and gradients are those of open_clip over its whole context; "!" is token 0, as padding is."""
+    texts = ("a photo!", "a photo of a cityscape with white noise artifacts!!")
+    clip = tiny()
+    assert clip.network.context_length > clip.tokenize(texts).shape[1] == len(clip.tokenizer.encode(texts[1])) + 2
+    ours = clip.encode(texts)
+    ours[:, 0].sum().backward()
+    grads = {name: p.grad for name, p in clip.network.named_parameters() if p.grad is not None}
+    other = tiny()
+    whole = other.network.encode_text(open_clip.tokenize(list(texts), other.network.context_length), normalize=True)
+    whole[:, 0].sum().backward()
+    torch.testing.assert_close(ours, whole)
+    assert grads.keys() == {name for name, p in other.network.named_parameters() if p.grad is not None}
+    for name, gradient in grads.items():
+        torch.testing.assert_close(gradient, other.network.get_parameter(name).grad, atol=1e-6, rtol=1e-4)
+
+
+def test_the_image_encoder_may_start_from_imagenet() -> None:
+    """`backbone=clip_lite0`: its features before the projection are those of the backbone of the other methods."""
+    config = OmegaConf.load(Path(__file__).parents[2] / "conf" / "backbone" / "clip_lite0.yaml")
+    clip = instantiate(OmegaConf.merge(config, {"options": {"vision_cfg": {"image_size": SIDE}}})).eval()
+    plain = instantiate(OmegaConf.load(Path(__file__).parents[2] / "conf" / "backbone" / "efficientnet_lite0.yaml"))
+    with torch.no_grad():
+        features = clip.network.visual.trunk(clip.prepare(IMAGES))
+        torch.testing.assert_close(features, plain.eval()(IMAGES), atol=1e-4, rtol=1e-4)
+        assert clip(IMAGES).shape == (3, 64)
+    assert clip.projections()[0].shape == (64, features.shape[1])
+
+
+def test_image_weights_need_a_timm_network() -> None:
+    with pytest.raises(ValueError, match=r"image_weights='bundled' needs backbone\.options\.vision_cfg"):
+        tiny(image_weights="bundled")
