@@ -28,7 +28,7 @@ CONF = Path(__file__).resolve().parent / "conf"  # in a wheel
 CONF = CONF if CONF.is_dir() else CONF.parents[1] / "conf"  # in a checkout
 GRID = {"experiment": None, "methods": None, "variants": {}, "orders": ["default"], "splits": [1], "seeds": [0]}
 GRID |= {"overrides": []}
-"""Keys of runs.yaml with their defaults; the first two have none. A variant is a name and overrides that go with it."""
+"""Keys of runs.yaml with their defaults; the first two have none. A variant is a name and overrides; without any it is the method."""
 KINDS = {"experiment": (str, "a name"), "variants": (dict, "names with a list of overrides each")}
 SOURCES = ("runs", "records", "results")
 
@@ -132,8 +132,8 @@ def planned_runs(grid: dict[str, Any], overrides: list[str]) -> list[Run]:
     from omegaconf import OmegaConf  # noqa: PLC0415
 
     runs = []
-    variants = [(f"variant={name}", *words) for name, words in grid["variants"].items()] or [()]
-    for method, variant in product(grid["methods"], variants):
+    named = [(f"variant={name}", *words) if words else () for name, words in grid["variants"].items()]
+    for method, variant in product(grid["methods"], named or [()]):
         words = (f"experiment={grid['experiment']}", f"method={method}", *grid["overrides"], *variant, *overrides)
         cfg = compose("train", list(words))
         names = task_names(cfg.stream)
