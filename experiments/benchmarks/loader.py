@@ -1,20 +1,21 @@
 """Training crops a second on one core: decoding in every epoch as the official code does, against the uint8 cache.
 
 Both read the same JPEG files of 1024x768 pixels, made from photographs of scikit-image, and end in normalised float
-crops of 384x384; the ratio is that of the slower kind of cache. A second table shows the memory of a process whose
-cache lies on disk when its images grow tenfold. `python experiments/benchmarks/loader.py`
+crops of 384x384; the ratio is that of the slower kind of cache. Then the crops alone, as unsigned bytes, which is what
+leaves the loader: the network makes floats of them and normalises. How the time of a crop grows with the image, and the
+memory of a process whose cache lies on disk when its images grow tenfold. `python experiments/benchmarks/loader.py`
 """
 
-import csv
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import torch
+from measuring.sides import show, slope
 from PIL import Image
 from skimage import data
 
@@ -27,25 +28,26 @@ CROP = 384
 IMAGES = 24
 REPEATS = 5
 FEW, MANY = 10, 100
+SIDES = (448, 896, 1792)
 MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
 
-def write_images(folder: Path, count: int) -> list[Path]:
-    """JPEG files in which photographs are cut and mirrored differently."""
+def write_images(folder: Path, count: int, size: tuple[int, int] = SIZE) -> list[Path]:
+    """JPEG files of `size` (width, height) in which photographs are cut differently."""
     photographs = [Image.fromarray(load()) for load in (data.astronaut, data.coffee, data.chelsea, data.rocket)]
     paths = [folder / f"{i:03d}.jpg" for i in range(count)]
     for i, path in enumerate(paths):
         photograph = photographs[i % len(photographs)]
         side = 0.6 + 0.4 * (i % 7) / 7
         box = (0, 0, int(photograph.width * side), int(photograph.height * side))
-        image = photograph.resize(SIZE, Image.Resampling.BICUBIC, box=box)
+        image = photograph.resize(size, Image.Resampling.BICUBIC, box=box)
         image.save(path, quality=90)
     return paths
 
 
-def source_of(paths: list[Path]) -> ImageSource:
+def source_of(paths: list[Path], size: tuple[int, int] = SIZE) -> ImageSource:
     """The files as the cache takes them."""
-    sizes = [SIZE[::-1]] * len(paths)
+    sizes = [size[::-1]] * len(paths)
     return ImageSource("bench", "\n".join(map(str, paths)), len(paths), sizes.__getitem__, lambda i: opened(paths[i]))
 
 
@@ -69,14 +71,19 @@ def from_cache(cache: ImageCache, i: int, view: View, draw: np.random.Generator)
     return (random_view(cache[i], view, *draw.random(3)).float() / 255 - MEAN) / STD
 
 
+def as_bytes(cache: ImageCache, i: int, view: View, draw: np.random.Generator) -> torch.Tensor:
+    """Crop and flip."""
+    return random_view(cache[i], view, *draw.random(3))
+
+
 def crops_a_second(crop: object, count: int) -> float:
     """Median over repeats of a pass over all images."""
     seconds = []
     for _ in range(REPEATS):
-        start = perf_counter()
+        start = process_time()
         for i in range(count):
             crop(i)  # type: ignore[operator]
-        seconds.append(perf_counter() - start)
+        seconds.append(process_time() - start)
     return count / median(seconds)
 
 
@@ -106,35 +113,60 @@ def memory_child(folder: Path, count: int) -> None:
     print(peak)
 
 
+def speeds(folder: Path, draw: np.random.Generator) -> list[list[str]]:
+    """Crops a second by either way."""
+    rows = [["measure", "resize", "official", "in memory", "on disk", "ratio", "promised", "kept"]]
+    paths = write_images(folder, MANY)[:IMAGES]
+    for resize in (768, 512):
+        view, source = View(resize, CROP), source_of(paths)
+        caches = [build_cache(source, resize, kind, folder / "cache") for kind in ("memory", "disk")]
+        official = crops_a_second(lambda i, resize=resize: as_official(paths[i], resize, draw), IMAGES)
+        ours = [crops_a_second(lambda i, c=c, view=view: from_cache(c, i, view, draw), IMAGES) for c in caches]
+        ratio = min(ours) / official
+        limit = [">= 10", "yes" if ratio >= 10 else "no"]
+        rows.append(["float crops/s/core", str(resize), *(f"{x:.1f}" for x in (official, *ours, ratio)), *limit])
+        ours = [crops_a_second(lambda i, c=c, view=view: as_bytes(c, i, view, draw), IMAGES) for c in caches]
+        limit = [">= 3000", "yes" if min(ours) >= 3000 else "no"]
+        cells = ["", *(f"{x:.1f}" for x in ours), f"{min(ours) / official:.1f}"]
+        rows.append(["uint8 crops/s/core", str(resize), *cells, *limit])
+    return rows
+
+
+def growth(folder: Path, draw: np.random.Generator) -> list[list[str]]:
+    """Milliseconds of a crop by the side of a square image, and slopes over the number of its pixels."""
+    times: list[list[float]] = []
+    for side in SIDES:
+        (folder / str(side)).mkdir()
+        paths = write_images(folder / str(side), 6, (side, side))
+        cache, view = build_cache(source_of(paths, (side, side)), 0, "memory"), View(0, CROP)
+        ways = (
+            lambda i, paths=paths: as_official(paths[i], 0, draw),
+            lambda i, c=cache, view=view: as_bytes(c, i, view, draw),
+        )
+        times.append([1000 / crops_a_second(way, len(paths)) for way in ways])
+    rows = [["ms a crop", "side", "official", "in memory", "", "", "", ""]]
+    rows += [
+        ["", str(side), *(f"{x:.2f}" for x in row), "", "", "", ""] for side, row in zip(SIDES, times, strict=True)
+    ]
+    slopes = [slope([side**2 for side in SIDES], list(column)) for column in zip(*times, strict=True)]
+    return [*rows, ["slope over pixels", "", *(f"{x:.2f}" for x in slopes), "", "", "", ""]]
+
+
 def main() -> None:
     """Measure, print, write results/loader.csv."""
     torch.set_num_threads(1)
-    draw, rows = np.random.default_rng(0), [["measure", "resize", "official", "in memory", "on disk", "ratio"]]
+    draw = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = write_images(folder, MANY)
-        for resize in (768, 512):
-            view, source = View(resize, CROP), source_of(paths[:IMAGES])
-            official = crops_a_second(lambda i, resize=resize: as_official(paths[i], resize, draw), IMAGES)
-            ours = []
-            for kind in ("memory", "disk"):
-                cache = build_cache(source, resize, kind, folder / "cache")
-                ours.append(crops_a_second(lambda i, c=cache, view=view: from_cache(c, i, view, draw), IMAGES))
-            speeds = [f"{speed:.1f}" for speed in (official, *ours, min(ours) / official)]
-            rows.append(["crops/s/core", str(resize), *speeds])
+        rows = [*speeds(folder, draw), *growth(folder, draw)]
         child = [sys.executable, __file__, "--memory", name]
         few, many = (
             int(subprocess.run([*child, str(count)], stdout=subprocess.PIPE, text=True, check=True).stdout)  # noqa: S603
             for count in (FEW, MANY)
         )
-    rows += [["measure", "images", "megabytes", "", "", ""]]
-    rows += [["on disk", str(count), str(peak), "", "", ""] for count, peak in ((FEW, few), (MANY, many))]
-    for row in rows:
-        print("  ".join(cell.rjust(12) for cell in row).rstrip())
-    file = Path(__file__).parent / "results" / "loader.csv"
-    file.parent.mkdir(exist_ok=True)
-    with file.open("w", newline="") as text:
-        csv.writer(text, lineterminator="\n").writerows(rows)
+    rows += [["measure", "images", "megabytes", "", "", "", "", ""]]
+    rows += [["on disk", str(count), str(peak), "", "", "", "", ""] for count, peak in ((FEW, few), (MANY, many))]
+    show("loader", rows)
 
 
 if __name__ == "__main__":

@@ -74,13 +74,14 @@ def child(folder: str) -> None:
     try:
         trainer.fit(method, datamodule=stream, ckpt_path=last if os.path.isfile(last) else None, weights_only=True)  # noqa: PTH113
     finally:
-        print(f"seconds {clock.first - start - reading[0]:.3f}", flush=True)
+        if clock.first:
+            print(f"seconds {clock.first - start - reading[0]:.3f}", flush=True)
 
 
 def resume() -> float:
     """Seconds from fit to batch of a run that goes on, less the reading of the data."""
     with TemporaryDirectory() as folder:
-        for _ in range(2):
+        for _ in range(2):  # broken off, and gone on with
             done = subprocess.run([sys.executable, __file__, folder], capture_output=True, text=True, check=False)  # noqa: S603
             lines = [line for line in done.stdout.splitlines() if line.startswith("seconds")]
             assert lines, done.stderr[-2000:]

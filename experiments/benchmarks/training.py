@@ -13,7 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from measuring.noise import noise_stream
-from measuring.sides import HEADER, compared, in_turns, show
+from measuring.sides import HEADER, compared, in_turns, show, slope
 from torch import nn
 
 from iqa_lightning.continual.callback import ContinualLearning
@@ -93,10 +93,10 @@ def ready(kind: type[ContinualMethod], name: str, trains: str, **options: Any) -
     return method, optimizer
 
 
-def batch() -> dict[str, torch.Tensor]:
+def batch(side: int = SIDE) -> dict[str, torch.Tensor]:
     """A batch of noise."""
     pairs = torch.combinations(torch.arange(BATCH), 2)
-    image = torch.randint(0, 256, (BATCH, 3, SIDE, SIDE), dtype=torch.uint8)
+    image = torch.randint(0, 256, (BATCH, 3, side, side), dtype=torch.uint8)
     return {"image": image, "pairs": pairs, "target": torch.randint(0, 2, (len(pairs),)).float()}
 
 
@@ -140,10 +140,20 @@ def norms_alone() -> list[list[str]]:
     return rows
 
 
+def growth() -> list[list[str]]:
+    """How a step of TSN-IQA grows with the images of a batch: its slope over their pixels."""
+    way, sides = ready(TSNIQA, "resnet18", "all", gate=UniformGate), (64, 128, 256)
+    ways = {str(side): partial(step, *way, batch(side)) for side in sides}
+    seconds = [sorted(times)[1] for times in in_turns(ways, 3, 1).values()]
+    cells = " ".join(f"{1000 * value:.0f}" for value in seconds)
+    found = slope([side**2 for side in sides], seconds)
+    return [["TSN-IQA step: slope over pixels (64, 128, 256 a side)", "", "", f"{found:.2f}", cells, "", ""]]
+
+
 def main() -> None:
     """Measure, print, write results/training.csv."""
     torch.set_num_threads(1)
-    show("training", [HEADER, *overhead(), *norms_alone()])
+    show("training", [HEADER, *overhead(), *norms_alone(), *growth()])
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
 """The naive protocol of evaluation, a reference to compare with: written from the description in the specifications.
 
-For each readout (latest, oracle, gated) apart, for each image by itself, for each head that the readout needs: norms of
-the task loaded, one pass. The gate passes the image once more and reads the centroids of each task from files. Nothing
-is shared, batched or remembered. Independent of the package's evaluation: heads and gate are NumPy from their formulas.
+For each readout (latest, oracle, gated) apart, for each image by itself: the file is decoded; for each head that the
+readout needs the norms of the task are loaded and the image passes the network; the gate takes one more pass and reads
+the centroids of each task from files. After each epoch of training, every image of the sets seen so far passes with the
+current norms and head. Nothing is shared, batched or remembered. Independent of the package's evaluation: decoding is
+Pillow, heads and gate are NumPy from their formulas.
 """
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from iqa_lightning.methods.tsn_iqa import TSNIQA
@@ -54,8 +58,18 @@ class Naive:
             weights.append(raw / raw.sum())
         return np.mean(weights, axis=0)
 
-    def score(self, image: Tensor, readout: str, t: int, owner: int) -> float:
+    def read(self, file: Path) -> Tensor:
+        """A file, decoded."""
+        with Image.open(file) as image:
+            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+    def in_training(self, file: Path, t: int) -> float:
+        """One score of an image after an epoch of task t."""
+        return self.head(self.read(file), t)
+
+    def score(self, file: Path, readout: str, t: int, owner: int) -> float:
         """One score of an image after task t (0: the head as it starts); `owner` is the task that learns its set."""
+        image = self.read(file)
         if readout == "oracle":
             return self.head(image, owner) if owner <= t else float("nan")
         if readout == "latest" or t < 2:

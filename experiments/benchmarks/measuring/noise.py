@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ class NoiseData(IQADataModule):
         """A table and a split, no pixels."""
         if self._images is None:
             self.prepare_data()
-            self._images = Generated(self.count, self.sides)
+            self._images = self._shown = Generated(self.count, self.sides)
 
     def load_image(self, row: int) -> Image.Image:
         """Not used."""
@@ -76,3 +77,18 @@ def noise_stream(
         f"t{i}": partial(NoiseData, count, (side, side)) for i, count in enumerate(counts, start=1)
     }
     return TaskStream(tasks, phases, view=View(0, crop or side), **options)
+
+
+def noise_files(folder: Path, count: int, side: int, seed: int) -> Path:
+    """A data set on disk, for `CSVData`: square JPEG images whose noise follows their rating; returns its folder."""
+    folder.mkdir()
+    draw = np.random.default_rng(seed)
+    for i in range(count):
+        smooth = np.cumsum(draw.normal(0, 3, (side, side, 3)), axis=1) + 128
+        pixels = (smooth + draw.normal(0, 5 + 60 * i / count, smooth.shape)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:03d}.jpg", quality=90)
+    names = [f"{i:03d}.jpg" for i in range(count)]
+    pd.DataFrame({"image": names, "mos": 100 - 100 * np.arange(count) / count}).to_csv(
+        folder / "ratings.csv", index=False
+    )
+    return folder
