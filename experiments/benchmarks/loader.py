@@ -2,25 +2,31 @@
 
 Both read the same JPEG files of 1024x768 pixels, made from photographs of scikit-image, and end in normalised float
 crops of 384x384; the ratio is that of the slower kind of cache. Then the crops alone, as unsigned bytes, which is what
-leaves the loader: the network makes floats of them and normalises. How the time of a crop grows with the image, and the
-memory of a process whose cache lies on disk when its images grow tenfold. `python experiments/benchmarks/loader.py`
+leaves the loader: the network makes floats of them and normalises. How the time of a crop grows with the image, what
+mirroring, stacking and loader workers cost, and the memory of a process whose cache lies on disk when its images grow
+tenfold. `python experiments/benchmarks/loader.py`
 """
 
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import median
-from time import process_time
+from time import perf_counter, process_time
+from types import SimpleNamespace
 
 import numpy as np
 import torch
-from measuring.sides import show, slope
+from measuring.noise import noise_files
+from measuring.sides import in_turns, show, slope
 from PIL import Image
 from skimage import data
 
 from iqa_lightning.data.cache import ImageCache, build_cache
+from iqa_lightning.data.csv import CSVData
 from iqa_lightning.data.decoding import ImageSource
+from iqa_lightning.data.stream import Phase, TaskStream
 from iqa_lightning.data.transforms import View, adaptive_resize, random_view
 
 SIZE = (1024, 768)
@@ -152,13 +158,51 @@ def growth(folder: Path, draw: np.random.Generator) -> list[list[str]]:
     return [*rows, ["slope over pixels", "", *(f"{x:.2f}" for x in slopes), "", "", "", ""]]
 
 
+def batches(draw: np.random.Generator) -> list[list[str]]:
+    """Milliseconds of a batch of 16 crops of 384 pixels, and where they go."""
+    image = torch.randint(0, 256, (3, *SIZE[::-1]), dtype=torch.uint8)
+    crops = [as_bytes({0: image}, 0, View(0, CROP), draw) for _ in range(16)]  # type: ignore[arg-type]  # looked up
+    whole, mirrored = torch.stack(crops), torch.arange(16)[:, None, None, None] % 2 == 0
+    cut = image[:, 100 : 100 + CROP, 200 : 200 + CROP]
+    ways = {
+        "16 crops copied": lambda: [cut.clone(memory_format=torch.contiguous_format) for _ in range(16)],
+        "16 crops copied and mirrored": lambda: [cut.flip(-1) for _ in range(16)],
+        "half a batch mirrored afterwards": lambda: torch.where(mirrored, whole, whole.flip(-1)),
+        "stacked to a batch": lambda: torch.stack(crops),
+        "float and normalised": lambda: (whole.float() / 255 - MEAN) / STD,
+    }
+    found = in_turns(ways, 15)
+    return [["ms a batch", name, f"{1000 * median(times):.2f}", *[""] * 5] for name, times in found.items()]
+
+
+def workers(folder: Path) -> list[list[str]]:
+    """Milliseconds by the clock from an epoch's start to its first batch, and of each further one."""
+    sets = {"x": partial(CSVData, noise_files(folder / "x", 400, 448, 0))}
+    rows = [["ms by the clock", "workers", "first batch", "a batch", "", "", "", ""]]
+    for count in (0, 1, 2):
+        stream = TaskStream(sets, [Phase("x", 1, 16)], view=View(0, CROP), cache="memory", num_workers=count)
+        stream.setup()
+        stream.trainer = SimpleNamespace(current_epoch=0, global_rank=0, world_size=1)  # type: ignore[assignment]
+        first, rest = [], []
+        for _ in range(REPEATS):
+            start = perf_counter()
+            epoch = iter(stream.train_dataloader())
+            next(epoch)
+            first.append(perf_counter() - start)
+            start = perf_counter()
+            rest.append((sum(1 for _ in epoch), perf_counter() - start))
+        each = median(1000 * seconds / steps for steps, seconds in rest)
+        rows.append(["", str(count), f"{1000 * median(first):.0f}", f"{each:.2f}", "", "", "", ""])
+    return rows
+
+
 def main() -> None:
     """Measure, print, write results/loader.csv."""
     torch.set_num_threads(1)
     draw = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = [*speeds(folder, draw), *growth(folder, draw)]
+        rows = [*speeds(folder, draw), *growth(folder, draw), *batches(draw), *workers(folder)]
         child = [sys.executable, __file__, "--memory", name]
         few, many = (
             int(subprocess.run([*child, str(count)], stdout=subprocess.PIPE, text=True, check=True).stdout)  # noqa: S603

@@ -1,4 +1,4 @@
-"""A training step: the walk against a bare PyTorch loop, TSN-IQA against full fine-tuning, and what they keep.
+"""A training step: the walk against a bare PyTorch loop, TSN-IQA against full fine-tuning, what they keep, the warm-up.
 
 ResNet-18 from a random start, 16 images of 128x128 pixels, all pairs of the batch. `python .../training.py`
 """
@@ -17,7 +17,8 @@ from measuring.sides import HEADER, compared, in_turns, show, slope
 from torch import nn
 
 from iqa_lightning.continual.callback import ContinualLearning
-from iqa_lightning.data.stream import Phase, Position, Task
+from iqa_lightning.data.pairs import SampledPairs
+from iqa_lightning.data.stream import Phase, Position, Task, TaskStream
 from iqa_lightning.losses.fidelity import pair_loss
 from iqa_lightning.methods.base import ContinualMethod
 from iqa_lightning.methods.finetune import SingleHead
@@ -55,12 +56,8 @@ class Bare(pl.Callback):
         self.bare.append(self.mark - start)
 
 
-def overhead() -> list[list[str]]:
-    """A walk over random images, step by step beside a bare loop; loading is inside the walk's steps only."""
-    torch.manual_seed(0)
-    stream = noise_stream([BATCH * STEPS * 10 // 7 + 16], SIDE, [Phase("finetune", 1, BATCH)])
-    method = SingleHead(backbone=Backbone("resnet18"), tasks=["t1"], optimizer=ADAM, bn_stats="always")
-    bare = Bare(method)
+def train(method: ContinualMethod, stream: TaskStream, *callbacks: pl.Callback) -> None:
+    """A walk without evaluations."""
     with TemporaryDirectory() as folder:
         walk = ContinualLearning(RunFolder(folder), {})
         walk.evaluate = lambda *_: None  # type: ignore[method-assign]  # steps are what is looked at
@@ -68,10 +65,41 @@ def overhead() -> list[list[str]]:
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         loop = {"max_epochs": -1, "reload_dataloaders_every_n_epochs": 1, "num_sanity_val_steps": 0}
         trainer = pl.Trainer(
-            accelerator="cpu", devices=1, callbacks=[walk, bare], enable_checkpointing=False,
+            accelerator="cpu", devices=1, callbacks=[walk, *callbacks], enable_checkpointing=False,
             limit_val_batches=0, use_distributed_sampler=False, default_root_dir=folder, **quiet, **loop,
         )  # fmt: skip
         trainer.fit(method, datamodule=stream)
+
+
+def warm_up(bank: int | None, keeps: bool = True) -> TSNIQA:
+    """Four epochs of heads alone: 150 pairs of 40 training images, so that each is seen some eight times an epoch."""
+    torch.manual_seed(0)
+    phases, pairs = [Phase("warmup", 4, BATCH, trains="heads", bank=bank)], SampledPairs(150)
+    stream = noise_stream([57], SIDE, phases, pairs=pairs)
+    method = TSNIQA(backbone=Backbone("tf_efficientnet_lite0"), tasks=["t1"], optimizer=ADAM, gate=UniformGate)
+    method.heads_read_features = keeps
+    train(method, stream)
+    return method
+
+
+def banks() -> list[list[str]]:
+    """The warm-up with four fixed crops an image, whose features are computed once, against new crops and passes."""
+    ways = {"kept": partial(warm_up, 4), "passes": partial(warm_up, None)}
+    seconds = in_turns(ways, 3, 0)
+    row = compared("warm-up of 4 epochs: fixed crops, features kept / new crops", seconds["kept"], seconds["passes"])
+    one, other = (warm_up(4, keeps).heads.weight[0].detach() for keeps in (True, False))
+    largest = float((one - other).abs().max())
+    assert largest < 1e-5, f"heads differ by {largest}"
+    return [row, ["the same crops: largest difference of a head", "", "", f"{largest:.1e}", "", "<= 1e-05", "yes"]]
+
+
+def overhead() -> list[list[str]]:
+    """A walk over random images, step by step beside a bare loop; loading is inside the walk's steps only."""
+    torch.manual_seed(0)
+    stream = noise_stream([BATCH * STEPS * 10 // 7 + 16], SIDE, [Phase("finetune", 1, BATCH)])
+    method = SingleHead(backbone=Backbone("resnet18"), tasks=["t1"], optimizer=ADAM, bn_stats="always")
+    bare = Bare(method)
+    train(method, stream, bare)
     pairs = list(zip(bare.walk[2:], bare.bare[3:], strict=False))
     ours, other = ([pair[i] for pair in pairs] for i in (0, 1))
     return [compared("step of the walk / of a bare loop", ours, other, 1.05)]
@@ -153,7 +181,7 @@ def growth() -> list[list[str]]:
 def main() -> None:
     """Measure, print, write results/training.csv."""
     torch.set_num_threads(1)
-    show("training", [HEADER, *overhead(), *norms_alone(), *growth()])
+    show("training", [HEADER, *overhead(), *norms_alone(), *banks(), *growth()])
 
 
 if __name__ == "__main__":
