@@ -1,4 +1,4 @@
-"""A training step: the walk against a bare PyTorch loop, TSN-IQA against full fine-tuning, what they keep, the warm-up.
+"""A training step: the walk against a bare PyTorch loop, TSN-IQA against full fine-tuning, and what they keep.
 
 ResNet-18 from a random start, 16 images of 128x128 pixels, all pairs of the batch. `python .../training.py`
 """
@@ -17,7 +17,6 @@ from measuring.sides import HEADER, compared, in_turns, show, slope
 from torch import nn
 
 from iqa_lightning.continual.callback import ContinualLearning
-from iqa_lightning.data.pairs import SampledPairs
 from iqa_lightning.data.stream import Phase, Position, Task, TaskStream
 from iqa_lightning.losses.fidelity import pair_loss
 from iqa_lightning.methods.base import ContinualMethod
@@ -27,7 +26,7 @@ from iqa_lightning.models.backbones import Backbone
 from iqa_lightning.models.gating import UniformGate
 from iqa_lightning.records import RunFolder
 
-BATCH, SIDE, STEPS, REPEATS = 16, 128, 24, 7
+BATCH, SIDE, STEPS, REPEATS = 16, 128, 24, 5
 ADAM = partial(torch.optim.Adam, lr=2e-4, weight_decay=5e-4)
 
 
@@ -69,28 +68,6 @@ def train(method: ContinualMethod, stream: TaskStream, *callbacks: pl.Callback) 
             limit_val_batches=0, use_distributed_sampler=False, default_root_dir=folder, **quiet, **loop,
         )  # fmt: skip
         trainer.fit(method, datamodule=stream)
-
-
-def warm_up(bank: int | None, keeps: bool = True) -> TSNIQA:
-    """Four epochs of heads alone: 150 pairs of 40 training images, so that each is seen some eight times an epoch."""
-    torch.manual_seed(0)
-    phases, pairs = [Phase("warmup", 4, BATCH, trains="heads", bank=bank)], SampledPairs(150)
-    stream = noise_stream([57], SIDE, phases, pairs=pairs)
-    method = TSNIQA(backbone=Backbone("tf_efficientnet_lite0"), tasks=["t1"], optimizer=ADAM, gate=UniformGate)
-    method.heads_read_features = keeps
-    train(method, stream)
-    return method
-
-
-def banks() -> list[list[str]]:
-    """The warm-up with four fixed crops an image, whose features are computed once, against new crops and passes."""
-    ways = {"kept": partial(warm_up, 4), "passes": partial(warm_up, None)}
-    seconds = in_turns(ways, 3, 0)
-    row = compared("warm-up of 4 epochs: fixed crops, features kept / new crops", seconds["kept"], seconds["passes"])
-    one, other = (warm_up(4, keeps).heads.weight[0].detach() for keeps in (True, False))
-    largest = float((one - other).abs().max())
-    assert largest < 1e-5, f"heads differ by {largest}"
-    return [row, ["the same crops: largest difference of a head", "", "", f"{largest:.1e}", "", "<= 1e-05", "yes"]]
 
 
 def overhead() -> list[list[str]]:
@@ -181,7 +158,7 @@ def growth() -> list[list[str]]:
 def main() -> None:
     """Measure, print, write results/training.csv."""
     torch.set_num_threads(1)
-    show("training", [HEADER, *overhead(), *norms_alone(), *banks(), *growth()])
+    show("training", [HEADER, *overhead(), *norms_alone(), *growth()])
 
 
 if __name__ == "__main__":
