@@ -1,8 +1,8 @@
 """The presets of conf/trainer on a processor: a training step of each against the plain one (float32, channels last).
 
-ResNet-18 and EfficientNet-Lite0 from a random start, 16 images of 128x128 pixels, one core. A GPU preset is not
-measured here. `torch.compile` needs a C++ compiler; where there is none the table says so. Its first step, which
-compiles, is given in seconds of the clock. `python experiments/benchmarks/presets.py`
+ResNet-18 from a random start, 16 images of 128x128 pixels, one core. A GPU preset is not measured here. `torch.compile`
+needs a C++ compiler; where there is none the table says so. Its first step, which compiles, is given in seconds of the
+clock. `python experiments/benchmarks/presets.py`
 """
 
 import shutil
@@ -27,7 +27,7 @@ PRESETS = {
     "bf16": Network(),
     "compile": Network(compiler="inductor"),
 }
-REPEATS = 5
+REPEATS = 3
 
 
 def way(kind: Any, options: dict[str, Any], name: str, preset: str) -> Callable[[], None]:
@@ -72,7 +72,7 @@ def measure(name: str) -> list[list[str]]:
 def main() -> None:
     """Measure, print, write results/presets.csv."""
     torch.set_num_threads(1)
-    rows = [row for name in ("resnet18", "tf_efficientnet_lite0") for row in measure(name)]
+    rows = measure("resnet18")
     gpu = "measure it there" if torch.cuda.is_available() else "unmeasured: no GPU here"
     show("presets", [HEADER, *rows, [f"gpu: {gpu}", *[""] * 6]])
 
