@@ -86,10 +86,10 @@ def fit(cfg: DictConfig, method: pl.LightningModule, data: pl.LightningDataModul
     seeds = LambdaCallback(
         on_train_epoch_start=lambda trainer, _: seed_epoch(cfg.seed, trainer.current_epoch, trainer.global_rank)
     )
-    trainer: pl.Trainer = instantiate(
-        cfg.trainer,
+    build = instantiate(cfg.trainer, _partial_=True)
+    trainer: pl.Trainer = build(
         max_epochs=cfg.epochs,
-        callbacks=[seeds, keep],
+        callbacks=[*build.keywords.get("callbacks", []), seeds, keep],
         logger=CSVLogger(folder, name="log"),
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,

@@ -142,13 +142,15 @@ def fit(
     loggers = instantiate(cfg.logger, folder=records.path, name=" ".join(names[1:]), group=names[0])
     for logger in loggers:
         logger.log_hyperparams(plain(cfg))
+    build = instantiate(cfg.trainer, _partial_=True)
     callbacks = [
+        *build.keywords.get("callbacks", []),
         ContinualLearning(records, identity, cfg.select_best, heat_maps),
         Display(records, print_matrix),
         ModelCheckpoint(records.path, "last", save_on_train_epoch_end=True, enable_version_counter=False),
     ]
-    trainer: pl.Trainer = instantiate(
-        cfg.trainer, callbacks=callbacks, logger=loggers, plugins=[AtomicCheckpointIO()], default_root_dir=records.path
+    trainer: pl.Trainer = build(
+        callbacks=callbacks, logger=loggers, plugins=[AtomicCheckpointIO()], default_root_dir=records.path
     )
     try:
         trainer.fit(method, datamodule=stream, ckpt_path=last if last.is_file() else None, weights_only=True)

@@ -16,6 +16,7 @@ from iqa_lightning.continual.predict import Columns, FixedParts, evaluation_mode
 from iqa_lightning.continual.restart import BestWeights, restart_optimizers, save_atomic
 from iqa_lightning.continual.seeding import seed_epoch
 from iqa_lightning.continual.tracking import Draw, log_identity, log_matrices
+from iqa_lightning.data.bank import CropBank
 from iqa_lightning.data.base import evaluation
 from iqa_lightning.data.stream import Position, Task, TaskStream
 from iqa_lightning.methods.base import LEVEL, Batch, ContinualMethod, from_all_ranks
@@ -73,7 +74,21 @@ class ContinualLearning(Callback):
         if position.phase.trains == "replay" and position.epoch == 0 and self.select_best:
             self.best.restore(method)
         method.on_phase_start(position)
+        self.keep_features(trainer, method, position)
         self.clock, self.images = monotonic(), 0
+
+    def keep_features(self, trainer: pl.Trainer, method: ContinualMethod, position: Position) -> None:
+        """Compute once what heads read of the fixed crops of a phase, if it has such, and drop what others left."""
+        if position.phase.bank is None or position.epoch == 0:
+            method.kept_features = None
+        if position.phase.bank is None or method.kept_features is not None or not method.heads_read_features:
+            return
+        stream = stream_of(trainer)
+        bank = stream.train_dataloader().dataset
+        assert isinstance(bank, CropBank)
+        crops = bank.loader(stream.max_pixels, trainer.global_rank, trainer.world_size)
+        with evaluation_mode(method):
+            method.keep_features(on_device(method, crops), len(bank))
 
     @override
     def on_train_batch_end(

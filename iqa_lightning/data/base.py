@@ -104,6 +104,7 @@ class IQADataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self._images: ImageCache | None = None
         self._shown: ImageCache | None = None  # what validation and test see
+        self._made: dict[str, Part] = {}  # parts, made once: a table is slow to read
 
     def default_name(self) -> str:
         """The name of the data set where none is given."""
@@ -228,7 +229,9 @@ class IQADataModule(pl.LightningDataModule):
             raise PermissionError(f"data set {self.name!r}: the test part is read inside `with evaluation():` only")
         cache = self._images if name == "train" else self._shown
         assert cache is not None, "setup() comes first"
-        return Part(self.samples, getattr(self.parts, name), cache, self.view)
+        if name not in self._made:
+            self._made[name] = Part(self.samples, getattr(self.parts, name), cache, self.view)
+        return self._made[name]
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of random crops of the train part, in a new order each epoch."""

@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from iqa_lightning.data.bank import CropBank
 from iqa_lightning.data.base import IQADataModule
 from iqa_lightning.data.csv import CSVData
 from iqa_lightning.data.material import Material, TaskImages, cycled, draw_from, replay
@@ -31,7 +32,8 @@ class Phase:
     `trains` is `heads`, `all`, `nothing` (a task that only passes by) or `replay` (what replays it later on, while
     the network stands still). `batch_size` counts images over all ranks. The learning rates are the optimiser's times
     `lr_factor`, over the epochs of the phase constant, along a half `cosine` to zero, or in the `triangle` waves of
-    LIQE: down that cosine for five epochs and up again for four.
+    LIQE: down that cosine for five epochs and up again for four. With a `bank`, a phase of heads shows each image in
+    so many fixed crops instead of a new one each time: methods then compute their features once (`data/bank.py`).
     """
 
     name: str
@@ -40,6 +42,7 @@ class Phase:
     trains: str = "all"
     lr_factor: float = 1.0
     decay: str = "constant"
+    bank: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot run."""
@@ -51,6 +54,8 @@ class Phase:
                 raise ValueError(f"schedule: phase {self.name!r} has {key}={value!r}: choose one of {known}")
         if self.epochs < 1 or self.batch_size < 2:
             raise ValueError(f"schedule: phase {self.name!r} needs at least 1 epoch and 2 images a batch, got {self}")
+        if self.bank is not None and (self.bank < 1 or self.trains != "heads"):
+            raise ValueError(f"schedule: phase {self.name!r} has a bank, which takes trains='heads' and 1 crop or more")
 
     def lr_at(self, epoch: int) -> float:
         """Factor on the learning rates in epoch `epoch` (from 0) of the phase."""
@@ -149,7 +154,7 @@ class TaskStream(pl.LightningDataModule):
         """The schedule; where the first task has learnt all there is, the others pass by: one batch, no change."""
         if self.material.images != "all" or task.t == 1:
             return self.phases + (self.after if task.t < len(self.tasks) else [])
-        return [replace(self.phases[-1], name="keep", epochs=1, trains="nothing", lr_factor=0.0)]
+        return [replace(self.phases[-1], name="keep", epochs=1, trains="nothing", lr_factor=0.0, bank=None)]
 
     @property
     def datasets(self) -> list[str]:
@@ -208,13 +213,16 @@ class TaskStream(pl.LightningDataModule):
             data.setup(stage)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches of the current epoch, whose order is fixed here: loader workers fetch ahead before any other hook."""
+        """Batches of the current epoch, whose order is fixed here: loader workers fetch ahead before any other hook.
+
+        So they do not outlive it. Starting two takes 0.2 s, and decoded images need none (`benchmarks/loader.py`).
+        """
         trainer = self._trainer
         epoch = min(trainer.current_epoch, self.num_epochs - 1)
         position = self.at(epoch)
         images, sampler, own = self._training(position, (self.seed, epoch))
         return DataLoader(
-            images,
+            images if (bank := position.phase.bank) is None else CropBank(images, bank, (self.seed, position.task.t)),
             batch_sampler=sampler,
             collate_fn=PairCollate(self.pairs, own),
             num_workers=self.num_workers,

@@ -78,7 +78,8 @@ def random_view(
     """The training crop that three numbers in [0, 1) choose, as a copy; a pure function of its arguments.
 
     `top` and `left` choose among all offsets that fit, each equally likely for a uniform number; the crop is mirrored
-    where `flip` is below 1/2. With windows, several are drawn of the image or of its mirror image.
+    where `flip` is below 1/2. With windows, several are drawn of the image or of its mirror image. Mirroring is part of
+    the copy that cuts the crop and takes no time of its own; of a batch on the device it would be one more copy.
     """
     image = _enlarge(image, view.crop)
     if view.evaluation == "windows":

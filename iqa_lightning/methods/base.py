@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from iqa_lightning.data.cache import memory_budget
 from iqa_lightning.data.material import Material
 from iqa_lightning.data.stream import Phase, Position, Task
 from iqa_lightning.losses.fidelity import pair_loss
@@ -51,6 +52,9 @@ class ContinualMethod(pl.LightningModule):
     phases: tuple[Phase, ...] = ()
     """Phases of its own, after those of the schedule, in each task but the last."""
 
+    heads_read_features: bool = False
+    """Whether training heads alone needs nothing of an image but its `feature`."""
+
     health: Mapping[str, float] = MappingProxyType({})
     """What it has to say of itself since the last task ended, by name; for the loggers."""
 
@@ -74,10 +78,33 @@ class ContinualMethod(pl.LightningModule):
         self.gate: Gate | None = None
         self.task: Tensor
         self.register_buffer("task", torch.tensor(0))
+        self.kept_features: Tensor | None = None  # of the fixed crops of a phase; computed again after a resume
 
     def score(self, image: Images) -> Float[Tensor, " batch"]:
         """Score of the task being learnt, higher is better: what training ranks and validation selects by."""
         raise NotImplementedError
+
+    def feature(self, image: Images) -> Float[Tensor, "batch width"]:
+        """What the head in training reads of an image."""
+        raise NotImplementedError
+
+    def score_feature(self, feature: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
+        """`score` of images with these features."""
+        raise NotImplementedError
+
+    def keep_features(self, crops: Iterable[Batch], count: int) -> None:
+        """Compute the features of `count` fixed crops, `crops` being this rank's share, for a phase of heads.
+
+        Raises:
+            ValueError: they take more memory than there is.
+        """
+        nbytes, budget = 4 * count * self.backbone.width, memory_budget()
+        if nbytes > budget:
+            raise ValueError(
+                f"the features of {count} fixed crops take {nbytes / 1e9:.1f} GB of the {budget / 1e9:.1f} that may "
+                "be used (a quarter of what is free): lower the phase's `bank`, or set it to null"
+            )
+        (self.kept_features,) = self.collect(crops, lambda image: [self.feature(image)])
 
     def selection_score(self, image: Images, known: Mapping[str, Tensor]) -> Float[Tensor, " batch"]:  # noqa: ARG002
         """`score`, where `known` may hold, as `FIXED`, what the backbone's `fixed_part` says."""
@@ -162,8 +189,10 @@ class ContinualMethod(pl.LightningModule):
         return loss
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """Fidelity loss over the pairs of the batch."""
-        return pair_loss(self.score(batch["image"]), batch["pairs"], batch["target"], self.link)
+        """Fidelity loss over the pairs of the batch; its features are looked up where they are kept."""
+        kept = self.kept_features
+        score = self.score(batch["image"]) if kept is None else self.score_feature(kept[batch["crop"]])
+        return pair_loss(score, batch["pairs"], batch["target"], self.link)
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Float[Tensor, " batch"]]:  # noqa: ARG002
         """Columns of the prediction records: each readout, then `score/<task>` and `gate/<task>` of each head.

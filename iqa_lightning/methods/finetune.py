@@ -21,6 +21,7 @@ class SingleHead(ContinualMethod):
     """
 
     readouts: tuple[str, ...] = ("single",)
+    heads_read_features = True
 
     def __init__(self, normalize_heads: bool = True, head_start: str = "kaiming_normal", **options: Any) -> None:
         super().__init__(**options)
@@ -36,11 +37,19 @@ class SingleHead(ContinualMethod):
 
     def score(self, image: Images) -> Float[Tensor, " batch"]:
         """Score of the head in training."""
-        return self.heads(self.backbone(image), self.head())  # type: ignore[no-any-return]  # modules are untyped
+        return self.score_feature(self.feature(image))
+
+    def feature(self, image: Images) -> Float[Tensor, "batch width"]:
+        """What the backbone says."""
+        return self.backbone(image)  # type: ignore[no-any-return]  # modules are untyped
+
+    def score_feature(self, feature: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
+        """Score of the head in training."""
+        return self.heads(feature, self.head())  # type: ignore[no-any-return]
 
     def selection_score(self, image: Images, known: Mapping[str, Tensor]) -> Float[Tensor, " batch"]:
         """Score of the head in training."""
-        return self.heads(self.backbone(image, known.get(FIXED)), self.head())  # type: ignore[no-any-return]
+        return self.score_feature(self.backbone(image, known.get(FIXED)))
 
     def head_scores(self, image: Images, known: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch heads"]]:
         """Scores of all heads so far, from one pass."""

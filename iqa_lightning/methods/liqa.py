@@ -57,6 +57,7 @@ class LIQA(SingleHead):
     """
 
     readouts = ("single", "oracle")
+    heads_read_features = False
 
     def __init__(
         self,

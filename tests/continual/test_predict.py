@@ -6,12 +6,13 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from iqa_lightning.continual.predict import evaluation_mode, on_device, predict
+from iqa_lightning.continual.predict import FixedParts, evaluation_mode, on_device, predict
 from iqa_lightning.data.samplers import MAX_PIXELS, SizeSampler
 from iqa_lightning.methods.base import Batch, ContinualMethod
 from iqa_lightning.methods.finetune import SingleHead
 from iqa_lightning.methods.tsn_iqa import TSNIQA
-from tests.methods.steps import FINETUNE, at, build, images, learn, snapshot, start
+from iqa_lightning.models.bilinear import DBCNN
+from tests.methods.steps import ADAM, FINETUNE, at, build, images, learn, snapshot, start
 
 
 def trainer(precision: str = "32-true") -> pl.Trainer:
@@ -151,3 +152,26 @@ def test_batches_are_moved_to_the_device_of_the_method() -> None:
     method = attached(SingleHead)
     (batch,) = on_device(method, shuffled(images(0), [0, 1]))
     assert batch["image"].device == method.device
+
+
+@pytest.mark.filterwarnings("ignore:the S-CNN starts at random")
+@pytest.mark.parametrize(("budget", "passes"), [(10**9, [1, 1, 0, 0]), (4 * 128 * 2 * 2, [1, 1, 0, 1]), (0, [1] * 4)])
+def test_maps_that_no_training_changes_are_computed_once(budget: int, passes: list[int]) -> None:
+    """Two batches, twice: one image of 32x32 has a map of 128 x 2 x 2 floats; what is over the budget comes again."""
+    network = DBCNN(None, name="test_resnet")
+    method = SingleHead(backbone=network, tasks=("a",), optimizer=ADAM)
+    method.trainer = trainer()
+    seen: list[int] = []
+    network.scnn.features[0].register_forward_hook(lambda *_: seen.append(1))
+    fixed, batches, found = FixedParts(budget), shuffled(images(0), [0], [1]), []
+    for _ in range(2):
+        for batch in batches:
+            before = len(seen)
+            step = lambda given: {"score": method.selection_score(given["image"], given["known"])}  # noqa: E731
+            found.append(predict(method, [dict(batch)], 1, step, fixed=fixed.of(network, "a", "test"))["score"])
+            passes_of = len(seen) - before
+            assert passes_of == passes[len(found) - 1]
+    np.testing.assert_array_equal(found[:2], found[2:])
+    with evaluation_mode(method), torch.no_grad():
+        np.testing.assert_allclose(found[0], method.score(images(0)["image"][:1]).numpy(), rtol=0, atol=1e-6)
+    assert fixed.nbytes <= budget

@@ -8,7 +8,21 @@ from scipy.stats import norm
 from iqa_lightning.methods.base import ContinualMethod
 from iqa_lightning.methods.finetune import MultiHead
 from iqa_lightning.methods.lwf import LwF
-from tests.methods.steps import FINETUNE, WARMUP, at, build, changed, images, learn, snapshot, start, step, trained
+from iqa_lightning.models.bilinear import DBCNN
+from tests.methods.steps import (
+    ADAM,
+    FINETUNE,
+    WARMUP,
+    at,
+    build,
+    changed,
+    images,
+    learn,
+    snapshot,
+    start,
+    step,
+    trained,
+)
 
 
 def same(one: ContinualMethod, two: ContinualMethod) -> bool:
@@ -97,3 +111,25 @@ def test_heads_of_tasks_to_come_stay() -> None:
     before = snapshot(method)
     learn(method, 2)
     assert {key for key in changed(before, method) if key.startswith("heads.")} == {"heads.weight.0", "heads.weight.1"}
+
+
+@pytest.mark.filterwarnings("ignore:the S-CNN starts at random")
+def test_student_and_teacher_share_one_pass_of_the_scnn() -> None:
+    torch.manual_seed(0)
+    network = DBCNN(None, name="test_resnet")
+    method = LwF(backbone=network, tasks=("a", "b"), optimizer=ADAM)
+    learn(method, 1)
+    start(method, 2)
+    method.on_phase_start(at(FINETUNE, 2))
+    seen: list[int] = []
+    first = network.scnn.features[0].register_forward_hook(lambda _, x, y: seen.append(len(y)))
+    own: list[int] = []
+    stems = [
+        next(m for m in net.network.modules() if isinstance(m, torch.nn.Conv2d)) for net in (network, method.teacher)
+    ]
+    hooks = [stem.register_forward_hook(lambda _, x, y: own.append(len(y))) for stem in stems]
+    step(method, images(0, 8))
+    assert seen == [8], "one pass of the S-CNN a batch"
+    assert own == [8, 8], "one of the student's network and one of the teacher's"
+    for hook in (first, *hooks):
+        hook.remove()

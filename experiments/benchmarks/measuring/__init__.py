@@ -1,0 +1,1 @@
+"""What the benchmarks share: times side by side, streams of random images, the naive protocol."""
