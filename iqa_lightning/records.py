@@ -28,7 +28,8 @@ OPTIONAL = {name: pa.string() for name in ("image/reference", "image/distortion"
 what it shows, several labels joined with `+`; empty where unknown."""
 READOUTS = ("single", "latest", "oracle", "gated")
 DEVIATIONS = ("mos_std", "sigma")  # standard deviations: of an image's ratings, and predicted by methods that do so
-PER_NAME = ("score/<task>", "gate/<task>", "scene/<word>", "distortion/<word>")  # of heads, and of predicted labels
+PER_NAME = ("score/<task>", "gate/<task>", "nearness<level>/<task>", "scene/<word>", "distortion/<word>")
+"""Of heads, of a gate's levels (minus temperature times distance) where tasks are independent, of predicted labels."""
 START = "start"
 RESERVED = (START, "after")  # they label the rows of a matrix
 FILE = re.compile(r"after_(0|[1-9][0-9]*)_([A-Za-z0-9_+-]+)\.parquet")
@@ -58,8 +59,8 @@ class RunFolder:
             frame: One row per image, in stream order: `dataset`, `split` (`val` or `test`), `image`, `mos` (higher is
                 better), optionally `image/reference`, `image/distortion`, `image/scene` (see `OPTIONAL`) and `mos_std`
                 (of the ratings, NaN where unknown), a column per readout, where there are heads `score/<task>` and
-                `gate/<task>`, and where labels are predicted the probabilities `scene/<word>` and `distortion/<word>`.
-                NaN where there is no prediction. Scores are stored as float32.
+                `gate/<task>`, and where labels are predicted the probabilities `scene/<word>` and `distortion/<word>`
+                (all: `PER_NAME`). NaN where there is no prediction. Scores are stored as float32.
 
         Returns:
             The file.
@@ -185,7 +186,9 @@ def checked(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     names = [str(column) for column in frame.columns]
     readouts = [name for name in READOUTS if name in names]
     deviations = [name for name in DEVIATIONS if name in names]
-    heads = [name for name in names if re.fullmatch(r"(score|gate|scene|distortion)/[A-Za-z0-9_+-]+", name)]
+    heads = [
+        name for name in names if re.fullmatch(r"(score|gate|nearness[1-9]|scene|distortion)/[A-Za-z0-9_+-]+", name)
+    ]
     texts = [name for name in ("dataset", "split", "image", *OPTIONAL) if name in names]
     known = [*IDENTITY, *(name for name in OPTIONAL if name in names), *readouts, *deviations, *heads]
     _check_columns(names, known, readouts, source)

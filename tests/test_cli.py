@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.errors import HydraException
 
-from tests.walks import IN_BATCH, ROOT, TINY, call, stream_of_folders
+from tests.walks import IN_BATCH, ROOT, TINY, call, stream_of_folders, walk
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--cfg", "job"]])
@@ -27,18 +28,32 @@ def test_help_answers_without_torch(module: str, words: list[str]) -> None:
     ("words", "said"),
     [
         (["method.lerning_rate=1"], "lerning_rate"),
-        (["method=nonsense"], "nonsense"),
         (["stream.order=[a,zebra]"], "zebra"),
-        (["method.init=random"], "random"),
-        (["schedule.finetune.trains=norms"], "norms"),
-        (["pairs.target=hard"], "hard"),
-        (["stream.folders=[no/such/place]"], "no/such/place"),
     ],
 )
 def test_mistakes_are_named(words: list[str], said: str, folders: list[Path], tmp_path: Path) -> None:
     done = call(*TINY, *stream_of_folders(folders), *words, f"paths.output={tmp_path}", check=False)
     assert done.returncode != 0
     assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["method=nonsense"], "nonsense"),
+        (["method=tsn_iqa", "method.init=random"], "random"),
+        (["schedule.finetune.trains=norms"], "norms"),
+        (["pairs.target=hard"], "hard"),
+        (["stream.folders=[no/such/place]"], "no/such/place"),
+    ],
+)
+def test_so_are_these_by_errors_that_the_command_prints(
+    words: list[str], said: str, folders: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises((ValueError, HydraException), match=said):
+        walk(tmp_path, *stream_of_folders(folders), *words)
     assert not list(tmp_path.rglob("*.parquet"))
 
 
@@ -70,7 +85,7 @@ def test_a_sweep_over_orders_makes_a_folder_each(folders: list[Path], tmp_path: 
         "method=sh_cl",
         *stream_of_folders(folders),
     ]
-    call("-m", *words, "stream.order=[a,b],[b,a],[[a,b]],[a,b,a]", f"paths.output={tmp_path}")
+    call("-m", *words, "stream.order=williams,[[a,b]],[a,b,a]", f"paths.output={tmp_path}")
     found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("none/sh_cl/*/split1/seed0"))
     assert found == [f"none/sh_cl/{order}/split1/seed0" for order in ("a+b", "a-b-a_2", "a-b", "b-a")]
     assert all((tmp_path / path / "summary.json").is_file() for path in found)

@@ -131,13 +131,17 @@ class ContinualMethod(pl.LightningModule):
         """The levels by name: evaluations compute them once an image and hand them over as `known`."""
         return by_name(self.gate_levels(image))
 
-    def gate_weights(self, image: Images, known: Mapping[str, Tensor]) -> Float[Tensor, "batch heads"]:
-        """Weight of each head learnt so far; they sum to 1, and one head needs no gate."""
+    def gate_heads(self, image: Images, known: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch heads"]]:
+        """`gate`: weight of each head learnt so far; they sum to 1, and one head needs no gate.
+
+        Where tasks are independent also `nearness1`, ... of each level: weights among any of them follow from these.
+        """
         if self.gate is None or not self.uses_gate:
-            return torch.ones(len(image), self.seen, device=self.device)
+            return {"gate": torch.ones(len(image), self.seen, device=self.device)}
         levels = [known[name] for name in sorted(known) if name.startswith(LEVEL)]
-        weights: Tensor = self.gate(levels or self.gate_levels(image), self.seen)
-        return weights
+        nearness = self.gate.nearness(levels or self.gate_levels(image), self.seen)
+        kept = {f"nearness{i}": level for i, level in enumerate(nearness, 1)} if self.independent_tasks else {}
+        return {"gate": self.gate.weigh(nearness)} | kept
 
     @property
     def images_forwarded(self) -> int:
@@ -195,7 +199,7 @@ class ContinualMethod(pl.LightningModule):
         return pair_loss(score, batch["pairs"], batch["target"], self.link)
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Float[Tensor, " batch"]]:  # noqa: ARG002
-        """Columns of the prediction records: each readout, then `score/<task>` and `gate/<task>` of each head.
+        """Columns of the prediction records: each readout, then `score/<task>`, `gate/<task>`, ... of each head.
 
         Beside them may stand `gate_features` (before the first task), which are not recorded.
 

@@ -109,9 +109,9 @@ class MultiHead(SingleHead):
         """
         if self.reads_start and self.task == 0:
             feature, levels = self.backbone.with_fixed_levels(image, known.get(FIXED))
-            return {"score": self.all_heads(feature), "gate": self.gate_weights(image, known), **by_name(levels)}
+            return {"score": self.all_heads(feature), **self.gate_heads(image, known), **by_name(levels)}
         heads = super().head_scores(image, known)
-        return heads if self.gate is None else heads | {"gate": self.gate_weights(image, known)}
+        return heads if self.gate is None else heads | self.gate_heads(image, known)
 
     def num_heads(self) -> int:
         """One head a task."""

@@ -117,12 +117,12 @@ class TSNIQA(ContinualMethod):
             self.norms.use(0)
             feature, levels = self.backbone.with_levels(image, known.get(FIXED))
             score = self.heads(feature, 0)[:, None]
-            return {"score": score, "gate": self.gate_weights(image, known), **by_name(levels)}
+            return {"score": score, **self.gate_heads(image, known), **by_name(levels)}
         tasks = dict(enumerate(self.tasks[: self.seen], start=1))
         missing = [t for t, task in tasks.items() if task not in known]
         found = dict(zip(missing, self.scores_of(image, missing, known.get(FIXED)), strict=True))
         columns = [known[task] if task in known else found[t] for t, task in tasks.items()]
-        return {"score": torch.stack(columns, dim=1), "gate": self.gate_weights(image, known)}
+        return {"score": torch.stack(columns, dim=1), **self.gate_heads(image, known)}
 
     def body_parameters(self) -> list[nn.Parameter]:
         """Norms of the current task."""

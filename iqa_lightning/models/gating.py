@@ -15,11 +15,6 @@ from torch.nn import functional as F
 Levels = list[Float[Tensor, "batch width"]]
 
 
-def softmin(distance: Float[Tensor, "batch tasks"], temperature: float) -> Float[Tensor, "batch tasks"]:
-    """Weights in [0, 1] that sum to 1 over the tasks: exp(-temperature * distance), normalised."""
-    return torch.softmax(-temperature * distance, dim=1)
-
-
 def nearest(point: Float[Tensor, "batch width"], centroids: Float[Tensor, "count width"]) -> Float[Tensor, " batch"]:
     """Distance to the nearest centroid, not by the quick product form, which loses small differences."""
     return torch.cdist(point, centroids, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
@@ -67,11 +62,18 @@ class Gate(nn.Module):
         """Distance of L2-normalised features to a task (from 0), at one level."""
         raise NotImplementedError
 
+    def nearness(self, levels: Levels, seen: int) -> Float[Tensor, "levels batch tasks"]:
+        """Distances times minus the temperature: what the softmax over any of the tasks is taken of, level by level."""
+        return -self.temperature * self.distances(levels, seen)
+
+    def weigh(self, nearness: Float[Tensor, "levels batch tasks"]) -> Float[Tensor, "batch tasks"]:
+        """Weights of the heads for each image: the softmin of the distances, mean over the levels; they sum to 1."""
+        weights = torch.stack([torch.softmax(level, dim=1) for level in nearness]).mean(dim=0)
+        return F.one_hot(weights.argmax(dim=1), weights.shape[1]).to(weights) if self.hard else weights
+
     def forward(self, levels: Levels, seen: int) -> Float[Tensor, "batch tasks"]:
         """Weights of the first `seen` heads for each image; they sum to 1."""
-        distance = self.distances(levels, seen)
-        weights = torch.stack([softmin(level, self.temperature) for level in distance]).mean(dim=0)
-        return F.one_hot(weights.argmax(dim=1), seen).to(weights) if self.hard else weights
+        return self.weigh(self.nearness(levels, seen))
 
 
 class KMeansGate(Gate):

@@ -21,7 +21,7 @@ from iqa_lightning.report.ranking import Ranking, rank_methods
 from iqa_lightning.report.sweep import RUN, Results, csv_bytes, run_row
 from iqa_lightning.report.table_figures import table_figures
 from iqa_lightning.report.tables import MEASURES
-from iqa_lightning.report.verdicts import HONEST, TESTED, chosen_readouts
+from iqa_lightning.report.verdicts import TESTED, chosen_readouts, used_readout
 
 WORST = ["dataset", "image", "mos", "band", "rank_mos", "rank_before", "rank_after", "growth"]
 GATE = ["dataset", "n", "own", "regret"]
@@ -65,7 +65,7 @@ def run_details(predictions: dict[str, pd.DataFrame], independent: bool, resampl
     """The tables of one run."""
     first, last = next(iter(predictions.values())), list(predictions)[-1]
     readouts = readouts_of(first)
-    readout = next((name for name in HONEST if name in readouts), readouts[0])
+    readout = used_readout(readouts)
     flips = [pair_flips(predictions, name).assign(readout=name) for name in readouts]
     grouped = [forgetting_by(predictions, readout, by, resamples) for by in GROUPS]
     owner = {name: task for name, task, _ in learnt_sets(predictions)}

@@ -165,6 +165,7 @@ def orders_part(table: pd.DataFrame) -> list[str]:
     ]
     how = (
         "Means over splits and seeds. `trained <order>`: all orders, read out of the trainings in that one; no task "
-        "learns from another there."
+        "learns from another there. A `gated` readout is missing where the records hold no `nearness<level>/<task>`, "
+        "as older ones: mean weights over the levels of a gate do not say what they are among other tasks."
     )
     return [grid(header, rows), how]

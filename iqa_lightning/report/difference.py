@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from iqa_lightning.metrics.matrices import readouts_of
 from iqa_lightning.records import RunFolder
+from iqa_lightning.report.forgetting import unit_rank
 from iqa_lightning.report.statistics import bootstrap_interval, content_weights, correlation, unit_ranks
 from iqa_lightning.report.sweep import contents_of
 
@@ -83,7 +83,7 @@ def moved_images(first: Predictions, second: Predictions, count: int = 20) -> pd
     parts = []
     for name in dict.fromkeys(one["dataset"]):
         a, b = paired_images(one, other, str(name))
-        ranks = [(stats.rankdata(frame[readout]) - 0.5) / len(frame) for frame in (a, b)]
+        ranks = [unit_rank(frame[readout]) for frame in (a, b)]
         part = a[["dataset", "image", "mos"]].assign(first=ranks[0], second=ranks[1], moved=ranks[1] - ranks[0])
         parts.append(part)
     table = pd.concat(parts, ignore_index=True)

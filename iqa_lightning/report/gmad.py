@@ -18,7 +18,7 @@ from iqa_lightning.metrics.matrices import readouts_of
 from iqa_lightning.records import RunFolder
 from iqa_lightning.report.difference import paired_images
 from iqa_lightning.report.forgetting import unit_rank
-from iqa_lightning.report.verdicts import HONEST
+from iqa_lightning.report.verdicts import used_readout
 
 LEVELS = 10
 PAIR = ["level", "better", "worse", "defender_gap", "attacker_gap"]
@@ -155,5 +155,4 @@ def state_of(text: str) -> tuple[str, pd.DataFrame, str]:
 
 def chosen_readout(frame: pd.DataFrame) -> str:
     """The readout that a method is used with."""
-    there = readouts_of(frame)
-    return next((name for name in HONEST if name in there), there[0])
+    return used_readout(readouts_of(frame))

@@ -4,13 +4,14 @@ Where what a task learns depends neither on the tasks before it nor on those aft
 order: the model after the tasks a, b is a choice among columns of scores that are already stored.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import permutations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from iqa_lightning.metrics.continual import readout_measures
 from iqa_lightning.metrics.correlation import srcc
@@ -20,6 +21,7 @@ from iqa_lightning.report.tables import MEASURES
 Array = NDArray[np.float64]
 Predictions = Mapping[str, pd.DataFrame]
 Scores = dict[str, Array]  # by task, (rows,)
+Weights = Callable[[Sequence[str]], Array]  # of some tasks: (tasks, rows), summing to 1 over the tasks
 State = Callable[[tuple[str, ...]], tuple[Hashable, Callable[[], Array]]]
 
 MOST_TASKS = 7  # 5,040 orders
@@ -57,9 +59,10 @@ def all_orders(predictions: Predictions) -> pd.DataFrame:
     Only for a method whose tasks learn independently, which its records cannot show: `independent_tasks` in the
     summary of a run does. That the scores of each head stay the same from task to task is checked here.
 
-    `single`, `latest` and `oracle` are exact. `gated` is there if the weights of a subset of tasks follow from those of
-    all tasks by dividing by their sum, as for a softmax over one level of features; it is checked against the
-    recorded weights after every task. Of a mean over several levels, a hard gate or a mixture it is left out.
+    `single`, `latest` and `oracle` are exact. `gated` is there if the weights among some of the tasks follow from what
+    is stored of all, see `weighings`; that is checked against the recorded weights after every task. Where it fails (a
+    mixture of readouts; two levels or a hard gate in records that hold no `nearness<level>/<task>`, whose mean over
+    the levels alone does not tell the levels apart) it is left out.
 
     Returns:
         A row per readout and order: `readout`, `order` (tasks joined with `>`), `recorded` (whether it is the order of
@@ -118,8 +121,8 @@ def state_of(readout: str, predictions: Predictions, heads: Scores, test: NDArra
             frozenset(seen),
             lambda: np.select([owner == task for task in seen], [heads[task] for task in seen], np.nan),
         )
-    gates = separable_gates(predictions, heads, test)
-    return None if gates is None else lambda seen: (frozenset(seen), lambda: gated(heads, gates, seen))
+    weigh = gate_of(predictions, heads, test)
+    return None if weigh is None else lambda seen: (frozenset(seen), lambda: gated(heads, weigh, seen))
 
 
 def owners(predictions: Predictions, test: NDArray[np.bool_], tasks: Sequence[str]) -> NDArray[Any]:
@@ -128,36 +131,62 @@ def owners(predictions: Predictions, test: NDArray[np.bool_], tasks: Sequence[st
     return np.select([np.isin(names, task.split("+")) for task in tasks], list(tasks), "")
 
 
-def separable_gates(predictions: Predictions, heads: Scores, test: NDArray[np.bool_]) -> Scores | None:
-    """Gate weights of all tasks, if those of the first t follow from them for every t; else None."""
+def gate_of(predictions: Predictions, heads: Scores, test: NDArray[np.bool_]) -> Weights | None:
+    """Gate weights among any of the tasks, if those among the first t are the recorded ones for every t; else None."""
     tasks = list(heads)
-    last = predictions[tasks[-1]]
-    if any(f"gate/{task}" not in last for task in tasks):
-        return None
-    gates = {task: column(last, f"gate/{task}", test) for task in tasks}
-    for t, after in enumerate(tasks, 1):
-        share = shares(gates, tasks[:t])
-        stored = [column(predictions[after], f"gate/{task}", test) for task in tasks[:t]]
-        mixed = gated(heads, gates, tasks[:t])
-        scale = CLOSE * max(1.0, *(float(np.abs(heads[task]).max()) for task in tasks[:t]))
-        if not np.allclose(share, stored, rtol=0, atol=CLOSE):
-            return None
-        if not np.allclose(mixed, column(predictions[after], "gated", test), rtol=0, atol=scale):
-            return None
-    return gates
+    for weigh in weighings(predictions[tasks[-1]], tasks, test):
+        if all(as_recorded(predictions[after], weigh, heads, tasks[:t], test) for t, after in enumerate(tasks, 1)):
+            return weigh
+    return None
 
 
-def shares(gates: Scores, seen: Sequence[str]) -> Array:
-    """Weights of some tasks, (tasks, rows), summing to 1; NaN where none of them has any."""
-    weights = np.array([gates[task] for task in seen])
-    total = weights.sum(axis=0)
-    return np.asarray(weights / np.where(total > 0, total, np.nan), np.float64)
+def weighings(last: pd.DataFrame, tasks: list[str], test: NDArray[np.bool_]) -> Iterator[Weights]:
+    """How weights among some of the tasks may follow from the records after the last one.
+
+    From the nearness of each task at each level: a softmax over the tasks, averaged over the levels, or 1 for the task
+    where that is largest. From weights alone: by dividing them by their sum, right for a softmax over one level.
+    """
+    names = sorted({str(name).split("/")[0] for name in last if str(name).startswith("nearness")})
+    levels = [{task: column(last, f"{level}/{task}", test) for task in tasks} for level in names]
+    if levels:
+
+        def soft(seen: Sequence[str]) -> Array:
+            shares = [softmax([level[task] for task in seen], axis=0) for level in levels]
+            return np.asarray(np.mean(shares, axis=0), np.float64)
+
+        def hard(seen: Sequence[str]) -> Array:
+            weights = soft(seen)
+            return np.asarray(np.arange(len(seen))[:, None] == weights.argmax(axis=0), np.float64)
+
+        yield from (soft, hard)
+    if all(f"gate/{task}" in last for task in tasks):
+        gates = {task: column(last, f"gate/{task}", test) for task in tasks}
+
+        def divided(seen: Sequence[str]) -> Array:
+            weights = np.array([gates[task] for task in seen])
+            total = weights.sum(axis=0)  # 0: none of them has any weight
+            return np.asarray(weights / np.where(total > 0, total, np.nan), np.float64)
+
+        yield divided
 
 
-def gated(heads: Scores, gates: Scores, seen: Sequence[str]) -> Array:
+def as_recorded(frame: pd.DataFrame, weigh: Weights, heads: Scores, seen: list[str], test: NDArray[np.bool_]) -> bool:
+    """Whether the weights and the gated score of a state are those that were recorded in it."""
+    if any(f"gate/{task}" not in frame for task in seen):
+        return False
+    stored = [column(frame, f"gate/{task}", test) for task in seen]
+    scale = CLOSE * max(1.0, *(float(np.abs(heads[task]).max()) for task in seen))
+    score = gated(heads, weigh, seen)
+    return bool(
+        np.allclose(weigh(seen), stored, rtol=0, atol=CLOSE)
+        and np.allclose(score, column(frame, "gated", test), rtol=0, atol=scale)
+    )
+
+
+def gated(heads: Scores, weigh: Weights, seen: Sequence[str]) -> Array:
     """Scores of some heads, weighted by the gate; summed in one order, whatever that of the tasks."""
     ordered = [task for task in heads if task in seen]
-    return np.asarray((shares(gates, ordered) * np.array([heads[task] for task in ordered])).sum(axis=0))
+    return np.asarray((weigh(ordered) * np.array([heads[task] for task in ordered])).sum(axis=0))
 
 
 def measures_of_orders(readout: str, images: pd.DataFrame, tasks: list[str], state: State) -> list[dict[str, Any]]:

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from iqa_lightning.report.panels import LOWER, SIGNIFICANT
+from iqa_lightning.report.panels import LOWER
 from iqa_lightning.report.paper import COLUMNS, COST_LABELS, by_measure, ours
 from iqa_lightning.report.sweep import COST
 from iqa_lightning.report.tables import MEASURES, number
-from iqa_lightning.report.verdicts import datasets_of
+from iqa_lightning.report.verdicts import SIGNIFICANT, datasets_of
 
 
 class Cell(NamedTuple):

@@ -4,22 +4,22 @@ Everything but the gate and the images comes from the stored results. NaN become
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from iqa_lightning.metrics.audits import gate_rows
 from iqa_lightning.metrics.matrices import learnt_by
+from iqa_lightning.report import ranking
 from iqa_lightning.report.paper import COLUMNS, COST_LABELS
+from iqa_lightning.report.ranking import rank_methods
 from iqa_lightning.report.sweep import COST, RUN, Results
 from iqa_lightning.report.tables import MEASURES
 from iqa_lightning.report.verdicts import TESTED, Summary, chosen_readouts, datasets_of
 
-SIGNIFICANT = 0.05
-LOWER = ("forgetting", *COST)
+LOWER = (*ranking.LOWER, *COST)
 """Measures of which less is better; of all others more is."""
 Predictions = dict[str, pd.DataFrame]
 Key = tuple[Any, ...]  # the values of RUN
@@ -41,7 +41,7 @@ def payload(results: Results, summary: Summary, predictions: Mapping[Key, Predic
         "lines": lines(summary.lines),
         "values": values(chosen),
         "runs": runs(results.cells, predictions),
-        "ranks": {measure: found for measure in TESTED if (found := average_ranks(chosen, summary.tests, measure))},
+        "ranks": {measure: found for measure in TESTED if (found := average_ranks(chosen, measure))},
     }
 
 
@@ -110,50 +110,26 @@ def gate_weights(predictions: Predictions) -> list[list[list[float | None]]] | N
     ]
 
 
-def average_ranks(chosen: pd.DataFrame, tests: pd.DataFrame, measure: str) -> dict[str, Any] | None:
-    """Average rank of each method (1 is best) over the blocks (order, split) that hold all of them, best first.
-
-    A method that shares no block with any other, as joint learning, is left out.
-
-    `groups` are the first and the last of methods in a row of which no two differ at 5 % in the corrected tests, as in
-    a critical-difference diagram: J. Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7
-    (2006), https://www.jmlr.org/papers/v7/demsar06a.html.
+def average_ranks(chosen: pd.DataFrame, measure: str) -> dict[str, Any] | None:
+    """The ranking of the methods by a measure, as in `ranks.csv`, for a critical-difference diagram.
 
     Args:
-        chosen: measures of runs, one readout for each method, higher is better.
-        tests: one row per measure and pair of methods; a pair without a test counts as not told apart.
+        chosen: measures of runs, one readout for each method.
         measure: which.
 
     Returns:
-        `methods`, `ranks`, `groups`, `blocks`; None if there are not two methods, or no block that holds them all.
+        `methods`, best first, their `ranks`, the first and the last of each of the `groups` that cannot be told apart,
+        `blocks` and critical `distance`; None if there are not two methods, or no block that holds them all.
     """
-    rows = chosen[(chosen["measure"] == measure) & chosen["value"].notna()]
-    table = rows.pivot_table(index=["order", "split"], columns="method", values="value", sort=False)
-    shared = table[table.notna().sum(axis=1) > 1]
-    table = table.loc[:, shared.notna().any()].dropna()
-    if table.shape[1] < 2 or table.empty:
+    found = rank_methods(chosen, measure)
+    names = [str(name) for name in found.ranks["method"]]
+    if len(names) < 2 or not found.blocks:
         return None
-    ranks = pd.Series(stats.rankdata(-table.to_numpy(), axis=1).mean(axis=0), table.columns).sort_values(kind="stable")
-    pairs = tests[(tests["measure"] == measure) & (tests["p_holm"] <= SIGNIFICANT)]
-    differ = {frozenset(pair) for pair in pairs[["first", "second"]].itertuples(index=False, name=None)}
-    names = [str(name) for name in ranks.index]
-    shown = [plain(rank) for rank in ranks]
-    return {"methods": names, "ranks": shown, "groups": alike(names, differ), "blocks": len(table)}
-
-
-def alike(names: Sequence[str], differ: Iterable[frozenset[str]]) -> list[tuple[int, int]]:
-    """First and last index of each longest stretch of at least two names of which no two are a pair in `differ`."""
-    pairs = set(differ)
-    found: list[tuple[int, int]] = []
-    for first in range(len(names)):
-        last = first
-        while last + 1 < len(names) and not any(
-            frozenset((names[i], names[last + 1])) in pairs for i in range(first, last + 1)
-        ):
-            last += 1
-        if last > first and (not found or last > found[-1][1]):
-            found.append((first, last))
-    return found
+    groups = [(names.index(group[0]), names.index(group[-1])) for group in found.groups]
+    ranks = [plain(rank) for rank in found.ranks["rank"]]
+    return {
+        "methods": names, "ranks": ranks, "groups": groups, "blocks": found.blocks, "distance": plain(found.distance)
+    }  # fmt: skip
 
 
 def plain(value: Any) -> float | None:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from iqa_lightning.report.sweep import COST
 from iqa_lightning.report.tables import MEASURES, number
-from iqa_lightning.report.verdicts import TOLERANCE, Summary, datasets_of
+from iqa_lightning.report.verdicts import SIGNIFICANT, TOLERANCE, Summary, datasets_of
 
 SYNTHETIC = (
     "Synthetic targets: nobody rated these images; the numbers show the software at work and compare no methods."
@@ -141,7 +141,7 @@ def tests_part(tests: pd.DataFrame) -> list[str]:
     rows = []
     for row in tests[tests["blocks"] > 0].itertuples():
         numbers = [number(float(value)) for value in (row.difference, row.p, row.p_holm)]  # type: ignore[arg-type]
-        said = "differ" if float(row.p_holm) <= 0.05 else "not distinguishable"  # type: ignore[arg-type]
+        said = "differ" if float(row.p_holm) <= SIGNIFICANT else "not distinguishable"  # type: ignore[arg-type]
         pair = f"{row.first} - {row.second}"
         rows.append([MEASURES[str(row.measure)], pair, numbers[0], str(row.blocks), *numbers[1:], said])
     how = (

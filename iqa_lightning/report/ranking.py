@@ -34,7 +34,8 @@ class Ranking(NamedTuple):
 def rank_methods(measures: pd.DataFrame, measure: str = "msrcc", level: float = 0.05) -> Ranking:
     """Rank methods within blocks; ties share their mean rank, several seeds of a block are averaged first.
 
-    Methods with no value in half of the blocks or more are left out; of the others only blocks count that all have.
+    Blocks of one method alone (joint learning has orders of its own) do not count. Methods with no value in half of the
+    others or more are left out; of these blocks only those count that all methods have.
 
     Args:
         measures: columns `method`, `order`, `split`, `measure`, `value`; one readout per method.
@@ -44,6 +45,7 @@ def rank_methods(measures: pd.DataFrame, measure: str = "msrcc", level: float = 
     rows = measures[(measures["measure"] == measure) & measures["value"].notna()]
     methods = list(dict.fromkeys(measures["method"]))
     table = rows.pivot_table(index=["order", "split"], columns="method", values="value", aggfunc="mean", sort=False)
+    table = table[table.notna().sum(axis=1) > 1]
     kept = [method for method in methods if method in table and table[method].notna().mean() > 0.5]
     table = table[kept].dropna()
     values = table.to_numpy(np.float64) * (1 if measure in LOWER else -1)

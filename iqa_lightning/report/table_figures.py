@@ -14,7 +14,7 @@ from iqa_lightning.report.figures import TITLES, heat_maps
 from iqa_lightning.report.ranking import Ranking
 from iqa_lightning.report.sweep import Results
 from iqa_lightning.report.tables import MEASURES, SYNTHETIC
-from iqa_lightning.report.verdicts import HONEST, chosen_readouts
+from iqa_lightning.report.verdicts import chosen_readouts, used_readout
 
 MARKS = "osD^vP*X<>"
 SPREAD = ("msrcc", "mpsi")  # the final state, and the way there
@@ -75,7 +75,7 @@ def task_curves(cells: pd.DataFrame, synthetic: bool = False) -> bytes:
     for axis, name in zip(axes, names, strict=True):
         for i, method in enumerate(dict.fromkeys(shown["method"])):
             matrices = mean_matrices(shown, method)
-            readout = next((key for key in HONEST if key in matrices), next(iter(matrices)))
+            readout = used_readout(matrices)
             values = matrices[readout].reindex(after)[name].to_numpy(np.float64)
             label = f"{method} ({readout})"
             axis.plot(range(len(after)), values, color=f"C{i % 10}", marker=MARKS[i % 10], ms=4, lw=1.3, label=label)

@@ -25,4 +25,5 @@ def write_table(folder: Path, planned: Sequence[dict[str, Any]], figures: bool =
     write_bytes(folder / "table.md", text.encode())
     write_bytes(folder / "table.tex", latex(name, summary).encode())
     written_details(folder, name, results, figures)
-    return f"{text}\nwritten: {folder / 'table.md'}, details.md, table.tex"
+    made = [name for name in ("table.md", "details.md", "table.tex") if (folder / name).is_file()]
+    return f"{text}\nwritten in {folder}: {', '.join(made)}"

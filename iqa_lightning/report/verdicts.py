@@ -1,7 +1,7 @@
 """Results of runs -> what a table says: means with intervals, verdicts, tests between methods, variances."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,8 @@ from iqa_lightning.report.tables import MEASURES
 PUBLISHED = ["method", "readout", "dataset", "metric", "value", "source", "certainty"]
 UNCERTAIN = ("not certified", "doubtful")
 TESTED = ("msrcc", "mpi", "msi", "mpsi")
-HONEST = ("gated", "single", "latest")  # readouts that are not told the data set, the one a method is used with first
+HONEST = ("gated", "single", "latest")  # readouts that are not told the data set, see `used_readout`
+SIGNIFICANT = 0.05  # methods differ if p, corrected, is not above
 TOLERANCE = 0.01
 """A mean this close to the published number is called reproduced: one in the second decimal that papers compare by."""
 
@@ -108,12 +109,17 @@ def verdict(mean: float, low: float, high: float, published: float) -> str:
     return "within interval" if low <= published <= high else "differs"
 
 
+def used_readout(readouts: Iterable[str]) -> str:
+    """The readout by which a method that has these is used: `gated`, else `single`, else `latest`, else the first."""
+    there = list(readouts)
+    return next((name for name in HONEST if name in there), there[0])
+
+
 def chosen_readouts(measures: pd.DataFrame) -> pd.DataFrame:
-    """Measures of each method in the readout it is used with: `gated`, else `single`, else `latest`."""
+    """Measures of each method in the readout it is used with."""
     kept = []
     for _, rows in measures.groupby("method", sort=False):
-        first = next((name for name in HONEST if name in set(rows["readout"])), rows["readout"].iloc[0])
-        kept.append(rows[rows["readout"] == first])
+        kept.append(rows[rows["readout"] == used_readout(rows["readout"])])
     return pd.concat(kept, ignore_index=True)
 
 

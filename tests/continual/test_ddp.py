@@ -1,6 +1,7 @@
 """Two gloo ranks: weights in step, the results of one process, no image scored twice or left out."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,19 @@ import torch
 from iqa_lightning.continual.predict import evaluation_mode
 from iqa_lightning.data.base import evaluation
 from iqa_lightning.train import build_method, build_stream
-from tests.test_contract import METHODS
+from tests.continual.ranks import TWO_RANKS, Ranks
+from tests.test_contract import ALIKE, METHODS
 from tests.walks import IN_BATCH, SAMPLED, TINY, call, composed, results, stream_of_folders, suited, walk, write_folder
 
 IDENTITY = ("dataset", "split", "image", "mos", "mos_std", "image/reference", "image/distortion", "image/scene")
-TWO_RANKS = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[Ranks]:
+    """Two processes for all walks on two ranks."""
+    pair = Ranks()
+    yield pair
+    pair.stop()
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +43,10 @@ GENTLY = {"liqa": ("method.replay.lr=1.0e-5", "method.replay.steps=2")}
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*the replay of 'a' has collapsed")  # too few steps to learn much
-@pytest.mark.parametrize("method", METHODS)
-def test_two_ranks_agree_with_one_process(method: str, odd: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in ALIKE])
+def test_two_ranks_agree_with_one_process(method: str, odd: list[Path], ranks: Ranks, tmp_path: Path) -> None:
     """Normalisation by fixed statistics and a mean loss over equal shares: two ranks take the steps of one process."""
     words = [
-        *TINY,
         f"method={method}",
         *suited(method),
         "method.bn_stats=frozen",
@@ -47,9 +55,7 @@ def test_two_ranks_agree_with_one_process(method: str, odd: list[Path], tmp_path
         *GENTLY.get(method, ()),
     ]
     words += ["method.dropout=0.0"] if method == "metaiqa" else []  # each rank drops something else
-    walk(tmp_path / "one", *words)
-    call(*words, *TWO_RANKS, f"paths.output={tmp_path / 'two'}")
-    one, two = (next((tmp_path / name).glob("none/*/*/*/*")) for name in ("one", "two"))
+    one, two = walk(tmp_path / "one", *words), ranks.walk(tmp_path / "two", *words)
 
     assert results(one).keys() == results(two).keys()
     for name in ("after_0_start", "after_1_a", "after_2_b"):
@@ -79,13 +85,11 @@ NOT_SYNCHRONISED = "++trainer.strategy={_target_: tests.continual.apart.Apart, f
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["mh_cl", "icarl_v2"])
 def test_ranks_that_keep_their_gradients_to_themselves_are_found_out(
-    method: str, odd: list[Path], tmp_path: Path
+    method: str, odd: list[Path], ranks: Ranks, tmp_path: Path
 ) -> None:
     """The tolerance of the test above is far below what a forgotten synchronisation does."""
-    words = [*TINY, f"method={method}", "method.bn_stats=frozen", *SAMPLED, *stream_of_folders(odd)]
-    walk(tmp_path / "one", *words)
-    call(*words, *TWO_RANKS, NOT_SYNCHRONISED, f"paths.output={tmp_path / 'two'}")
-    one, two = (next((tmp_path / name).glob("none/*/*/*/*")) for name in ("one", "two"))
+    words = [f"method={method}", "method.bn_stats=frozen", *SAMPLED, *stream_of_folders(odd)]
+    one, two = walk(tmp_path / "one", *words), ranks.walk(tmp_path / "two", *words, NOT_SYNCHRONISED)
     alone, apart = (pd.read_parquet(folder / "predictions" / "after_2_b.parquet") for folder in (one, two))
     columns = [name for name in alone.columns if name in ("latest", "oracle")]
     assert (apart[columns] - alone[columns]).abs().max().min() > 10 * 2e-3
@@ -93,7 +97,10 @@ def test_ranks_that_keep_their_gradients_to_themselves_are_found_out(
 
 @pytest.mark.slow
 def test_ranks_have_the_same_normalisation_statistics(odd: list[Path], tmp_path: Path) -> None:
-    """Each rank gathers statistics from its own share; what the other one scores tells which it scores by."""
+    """Each rank gathers statistics from its own share; what the other one scores tells which it scores by.
+
+    These two ranks are started by Lightning, as those of a user are.
+    """
     words = [*TINY, IN_BATCH, "method=sh_cl", "method.bn_stats=always", "stream.order=[a]", *stream_of_folders(odd)]
     words += ["schedule.warmup.epochs=0", "schedule.finetune.epochs=1"]
     call(*words, *TWO_RANKS, f"paths.output={tmp_path}")

@@ -97,8 +97,8 @@ def tracked(overrides: list[str], tmp_path_factory: pytest.TempPathFactory) -> T
     with pytest.MonkeyPatch.context() as patch:
         interrupt_after(patch, 2 * 4 + 3)
         with pytest.raises(Interrupted):
-            walk(output, *overrides, "logger=wandb")
-    return Tracked(walk(output, *overrides, "logger=wandb"))
+            walk(output, *overrides, "logger=wandb", draw=True)
+    return Tracked(walk(output, *overrides, "logger=wandb", draw=True))
 
 
 @pytest.mark.slow
@@ -255,7 +255,7 @@ def test_wandb_missing_or_failing_loses_nothing(
         with monkeypatch.context() as patch:
             fault(patch)
             with pytest.warns(Warning, match=said):
-                folder = walk(tmp_path, *single, "logger=wandb")
+                folder = walk(tmp_path, *single, "logger=wandb", draw=True)
     finally:
         wandb.finish()
     assert results(folder) == alone

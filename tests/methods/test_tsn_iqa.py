@@ -230,13 +230,17 @@ def test_columns_of_the_records() -> None:
     for t in (1, 2):
         learn(method, t)
     found = columns(method, batch, 1)
-    assert list(found) == ["latest", "oracle", "gated", "score/a", "score/b", "gate/a", "gate/b"]
+    heads = [f"{kind}/{task}" for kind in ("score", "gate", "nearness1", "nearness2") for task in "ab"]
+    assert list(found) == ["latest", "oracle", "gated", *heads]
+    near = [torch.stack([found[f"nearness{level}/{task}"] for task in "ab"], dim=1) for level in (1, 2)]
+    shares = sum(level.exp() / level.exp().sum(dim=1, keepdim=True) for level in near) / 2
+    torch.testing.assert_close(shares, torch.stack([found["gate/a"], found["gate/b"]], dim=1))
     assert torch.equal(found["latest"], found["score/b"])
     assert torch.equal(found["oracle"], found["score/a"])
     gated = found["gate/a"] * found["score/a"] + found["gate/b"] * found["score/b"]
     torch.testing.assert_close(found["gated"], gated, atol=1e-6, rtol=0)
     assert columns(method, batch, 3)["oracle"].isnan().all()
-    assert all(values.abs().max() <= 1 + 1e-6 for name, values in found.items())
+    assert all(values.abs().max() <= 1 + 1e-6 for name, values in found.items() if not name.startswith("nearness"))
 
 
 def test_recorded_gate_features_give_the_same_weights() -> None:

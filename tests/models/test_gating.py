@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from iqa_lightning.models.gating import ExpertGate, Gate, KMeansGate, MeanFeatureGate, UniformGate, softmin
+from iqa_lightning.models.gating import ExpertGate, Gate, KMeansGate, MeanFeatureGate, UniformGate
 
 WIDTHS = [6, 9]
 
@@ -27,7 +27,7 @@ def unit(rows: torch.Tensor) -> np.ndarray:
 
 
 def test_golden_weights() -> None:
-    weights = softmin(torch.tensor([[0.1, 0.2, 0.15]], dtype=torch.float64), 32)
+    weights = Gate([4], 3).weigh(-32 * torch.tensor([[[0.1, 0.2, 0.15]]], dtype=torch.float64))
     expected = [[0.8047261748682356, 0.03280241248670941, 0.162471412645055]]
     np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-12)
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from iqa_lightning.report.gallery import forgotten, gallery
+from iqa_lightning.report.gallery import gallery
 from tests.test_reproduce import ORDER, write_run
 
 Predictions = dict[str, pd.DataFrame]
@@ -28,17 +28,28 @@ def predictions(tmp_path: Path) -> Predictions:
 
 def test_the_worst_forgotten_images_by_hand(predictions: Predictions) -> None:
     frames = predictions
-    found = forgotten(frames, 10)
-    assert list(found.loc[0, ["dataset", "image"]]) == ["noise", "test7"]
-    assert found["rise"].is_monotonic_decreasing
-    assert "tone" not in set(forgotten(frames, 999)["dataset"])  # learnt last
-    row, expected = found.iloc[3], []
+    found = gallery({("tsn_iqa", ">".join(ORDER), 1, 0): frames}, {})["images"]
+    assert [found[0][key] for key in ("dataset", "image", "picture")] == ["noise", "test7", None]
+    growth = [image["growth"] for image in found]
+    assert growth == sorted(growth, reverse=True)
+    assert growth[-1] > 0
+    assert len(found) <= 50
+    assert "tone" not in {image["dataset"] for image in found}  # learnt last
+    row, expected = found[3], []
     for frame, column in ((frames["start"], "mos"), (frames[row["dataset"]], "gated"), (frames["tone"], "gated")):
         rows = frame[(frame["dataset"] == row["dataset"]) & (frame["split"] == "test")].reset_index()
         rank = stats.rankdata(rows[column])[rows.index[rows["image"] == row["image"]][0]]
         expected.append((rank - 0.5) / len(rows))
-    assert list(row[["people", "before", "after"]]) == pytest.approx(expected)
-    assert row["rise"] == pytest.approx(abs(expected[2] - expected[0]) - abs(expected[1] - expected[0]))
+    assert [row[key] for key in ("rank_mos", "rank_before", "rank_after")] == pytest.approx(expected, abs=6e-4)
+    assert row["growth"] == pytest.approx(abs(expected[2] - expected[0]) - abs(expected[1] - expected[0]), abs=6e-4)
+
+
+def test_an_image_of_several_runs_is_there_once(predictions: Predictions) -> None:
+    again = {task: frame.copy() for task, frame in predictions.items()}
+    found = gallery({("x", "o", split, 0): frames for split, frames in enumerate((predictions, again))}, {})["images"]
+    names = [(image["dataset"], image["image"]) for image in found]
+    assert len(names) == len(set(names)) > 10
+    assert gallery({}, {}) == {"images": [], "pictures": []}
 
 
 def test_pictures_come_from_the_data_set_within_a_budget(predictions: Predictions, tmp_path: Path) -> None:

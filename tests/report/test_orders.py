@@ -16,8 +16,13 @@ from tests.walks import IN_BATCH, stream_of_folders, walk, write_folder
 TASKS = ("a", "b", "c")
 
 
-def world(order: tuple[str, ...], levels: int = 1, hard: bool = False, mix: float = 0.0) -> dict[str, pd.DataFrame]:
-    """What a method whose tasks learn independently records on its way: heads and distances are fixed beforehand."""
+def world(
+    order: tuple[str, ...], levels: int = 1, hard: bool = False, mix: float = 0.0, near: bool = False
+) -> dict[str, pd.DataFrame]:
+    """What a method whose tasks learn independently records on its way: heads and distances are fixed beforehand.
+
+    `near`: with the nearness of each task at each level.
+    """
     rng = np.random.default_rng(7)
     names = [name for task in sorted(order) for name in task.split("+")]
     base = pd.DataFrame({"dataset": np.repeat(names, 14), "split": ["val", *["test"] * 13] * len(names)})
@@ -38,16 +43,32 @@ def world(order: tuple[str, ...], levels: int = 1, hard: bool = False, mix: floa
         gated = (1 - mix) * (weights * scores).sum(axis=0) + mix * scores[-1]
         columns = {f"score/{task}": heads[task] for task in seen}
         columns |= {f"gate/{task}": weight.astype(np.float32) for task, weight in zip(seen, weights, strict=True)}
+        for level in range(levels) if near else ():
+            columns |= {f"nearness{level + 1}/{t}": (-32 * distance[t][level]).astype(np.float32) for t in seen}
         found[after] = base.assign(latest=scores[-1], oracle=oracle, gated=gated, **columns)
     return found
 
 
-@pytest.mark.parametrize("tasks", [TASKS, ("a+d", "b", "c")], ids=["sets", "joint"])
-def test_every_order_is_what_walking_it_gives(tasks: tuple[str, ...]) -> None:
-    found = all_orders(world(tasks[::-1])).set_index(["readout", "order"])
+TWO = {"levels": 2, "near": True}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "options"),
+    [
+        (TASKS, {}),
+        (("a+d", "b", "c"), {}),
+        (TASKS, TWO),
+        (("c", "a+d", "b"), TWO | {"hard": True}),
+    ],
+    ids=["sets", "joint", "two levels", "hard"],
+)
+def test_every_order_is_what_walking_it_gives(tasks: tuple[str, ...], options: dict) -> None:
+    found = all_orders(world(tasks[::-1], **options)).set_index(["readout", "order"])
     assert len(found) == 3 * 6
+    gated = [dict(found.loc[("gated", ">".join(order))]) for order in itertools.permutations(tasks)]
+    assert len({row["mpi"] for row in gated}) > 1, "the order matters"
     for order in itertools.permutations(tasks):
-        for readout, measures in derive(world(order))["readouts"].items():
+        for readout, measures in derive(world(order, **options))["readouts"].items():
             row = found.loc[(readout, ">".join(order))]
             assert row["recorded"] == (order == tasks[::-1])
             exact = 1e-12 if readout != "gated" else 0.02  # float32 weights may turn a pair of 13 images
@@ -56,8 +77,13 @@ def test_every_order_is_what_walking_it_gives(tasks: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("options", [{"levels": 2}, {"hard": True}, {"mix": 0.5}], ids=["levels", "hard", "mixture"])
 def test_a_gate_that_cannot_be_divided_is_left_out(options) -> None:
+    """Without the nearness; a mixture in no case. And where what is stored is not what the weights were made of."""
     found = all_orders(world(TASKS, **options))
     assert set(found["readout"]) == {"latest", "oracle"}
+    assert set(all_orders(world(TASKS, mix=0.5, near=True))["readout"]) == {"latest", "oracle"}
+    wrong = world(TASKS, levels=2, near=True)
+    wrong["c"]["nearness2/b"] += 1.0
+    assert set(all_orders(wrong)["readout"]) == {"latest", "oracle"}
 
 
 def test_one_model_at_a_time() -> None:
@@ -103,7 +129,7 @@ def test_the_records_of_a_real_run_hold_the_gate_of_another_order(tmp_path: Path
     folders = [write_folder(tmp_path / name, seed, images=30) for seed, name in enumerate(("p", "q"))]
     runs = {}
     for order in (("p", "q"), ("q", "p")):
-        words = [*stream_of_folders(folders), IN_BATCH, "method=tsn_iqa", "method.gate.levels=1"]
+        words = [*stream_of_folders(folders), IN_BATCH, "method=tsn_iqa"]
         words += ["schedule.warmup.epochs=0", "schedule.finetune.epochs=1", f"stream.order=[{','.join(order)}]"]
         runs[order] = RunFolder(walk(tmp_path / "-".join(order), *words))
     forth, back = (run.predictions() for run in runs.values())
@@ -112,7 +138,8 @@ def test_the_records_of_a_real_run_hold_the_gate_of_another_order(tmp_path: Path
     pairs = forth["q"].merge(back["p"], on=keys, suffixes=("", "_back"))
     assert len(pairs) == len(forth["q"])
     for task in ("p", "q"):
-        np.testing.assert_allclose(pairs[f"gate/{task}"], pairs[f"gate/{task}_back"], atol=1e-4)
+        for kind in ("gate", "nearness1"):  # this network has one level
+            np.testing.assert_allclose(pairs[f"{kind}/{task}"], pairs[f"{kind}/{task}_back"], atol=1e-4)
     assert pairs["gate/p"].std() > 0.02  # there is something to compare
     found = all_orders(forth).set_index(["readout", "order"])
     assert set(found.index) == set(itertools.product(("latest", "oracle", "gated"), ("p>q", "q>p")))

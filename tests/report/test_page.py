@@ -129,7 +129,7 @@ def test_columns_sort_by_click_and_by_key(opened: Open) -> None:
 
 @pytest.mark.slow
 def test_a_phone_scrolls_tables_and_not_the_page(opened: Open) -> None:
-    page = opened(width=390)
+    page = opened(width=390, scheme="dark")
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     box = page.locator(".scroll").first
     assert box.evaluate("box => box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX === 'auto'")
@@ -153,7 +153,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.slow
 def test_light_and_dark(opened: Open) -> None:
-    light, dark = opened(scheme="light"), opened(scheme="dark")
+    light, dark = opened(scheme="light"), opened(width=390, scheme="dark")
     day, night = colours(light), colours(dark)
     assert luminance(day[0]) > 0.8
     assert luminance(night[0]) < 0.05

@@ -72,6 +72,15 @@ def test_seeds_are_averaged_and_incomplete_blocks_left_out() -> None:
     assert gap.blocks == 3
 
 
+def test_blocks_of_one_method_alone_push_no_other_out() -> None:
+    """Joint learning has an order of its own, with as many splits as the others have."""
+    table = measures(np.array([[0.9, 0.5], [0.8, 0.4], [0.7, 0.6]]), ["a", "b"])
+    joint = table.iloc[::2].assign(method="joint", order="a+b", split=range(3))
+    found = rank_methods(pd.concat([table, joint], ignore_index=True))
+    assert list(found.ranks.itertuples(index=False, name=None)) == [("a", 1.0), ("b", 2.0)]
+    assert (found.blocks, found.left_out) == (3, ["joint"])
+
+
 def test_what_cannot_be_ranked_is_not() -> None:
     assert math.isnan(critical_distance(1, 9))
     assert math.isnan(critical_distance(3, 1))

@@ -59,8 +59,9 @@ function drawRanks() {
   $("ranks-note").textContent = !data.tested.includes(key) ? `Tests are made on ${data.tested.map((k) => data.measures[k].label).join(", ")}.`
     : !found ? "There is no order and split on which all of two or more methods were run."
     : `Average rank by ${label} over ${found.blocks} order${found.blocks === 1 ? " and split" : "s and splits"} that all methods share; `
-      + "1 is best. Thick bars join methods that cannot be told apart (permutation tests, Holm, 5 %)."
-      + methods.filter((method) => !found.methods.includes(method)).map((method) => ` ${method} shares none with the others.`).join("");
+      + `1 is best. ${found.distance === null ? "One is too few to tell methods apart."
+        : `Thick bars join methods that cannot be told apart: ranks less than ${shown(found.distance, 2)} apart (Nemenyi, 5 %).`}`
+      + methods.filter((method) => !found.methods.includes(method)).map((method) => ` ${method} shares too few with the others.`).join("");
   if (!found) return;
   const count = found.methods.length, bars = found.groups.length;
   const shapes = found.groups.map(([first, last], i) => ({

@@ -76,7 +76,7 @@ function card(image) {
     shot.append(picture);
   }
   const ranks = element("dl");
-  for (const [label, key, kind] of [["people", "people", ""], ["just learnt", "before", "was"], ["at the end", "after", "now"]]) {
+  for (const [label, key, kind] of [["people", "rank_mos", ""], ["just learnt", "rank_before", "was"], ["at the end", "rank_after", "now"]]) {
     const bar = element("i", kind);
     bar.style.width = `${100 * image[key]}%`;
     ranks.append(element("dt", "", label), element("div", "meter", bar), element("dd", "", (100 * image[key]).toFixed(0)));
