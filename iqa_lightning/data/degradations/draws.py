@@ -52,7 +52,7 @@ class Draws:
         if isinstance(source, torch.Generator):
             return torch.rand(shape, generator=source, device=self.device)
         count = math.prod(shape)
-        bits = torch.from_numpy(source.random_raw(-(-count // 2)).view(np.int32)[:count])
+        bits: Tensor = torch.from_numpy(source.random_raw(-(-count // 2)).view(np.int32)[:count])
         return bits.bitwise_right_shift_(8).float().mul_(2**-24).add_(0.5).view(shape)
 
 
