@@ -18,7 +18,7 @@ Source = torch.Generator | np.random.SFC64
 """Where the numbers of an image come from."""
 
 _even = torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16)
-QUANTILES = (_even / _even.std(correction=0)).float()
+QUANTILES: Tensor = (_even / _even.std(correction=0)).float()
 """The standard normal distribution as that many equally likely numbers, of which the largest is 4.3."""
 
 
@@ -52,7 +52,7 @@ class Draws:
         if isinstance(source, torch.Generator):
             return torch.rand(shape, generator=source, device=self.device)
         count = math.prod(shape)
-        bits: Tensor = torch.from_numpy(source.random_raw(-(-count // 2)).view(np.int32)[:count])
+        bits = torch.from_numpy(source.random_raw(-(-count // 2)).view(np.int32)[:count])
         return bits.bitwise_right_shift_(8).float().mul_(2**-24).add_(0.5).view(shape)
 
 
