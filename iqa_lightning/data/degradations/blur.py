@@ -6,22 +6,19 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from kornia.color import rgb_to_ycbcr, ycbcr_to_rgb
-from kornia.filters import (
-    filter2d,
-    filter2d_separable,
-    get_gaussian_kernel1d,
-    get_motion_kernel2d,
-    median_blur,
-)
+from kornia.filters import median_blur
 from torch import Tensor
 
 from iqa_lightning.data.degradations.draws import Draws, Images, Strengths, wide
+from iqa_lightning.data.degradations.filters import correlate, separable
 
 Filter = Callable[[Images, Tensor, int], Images]
 
 
 def by_size(image: Images, strength: Tensor, sizes: list[int], apply: Filter) -> Images:
     """`apply(images, strengths, size)` for the images of each kernel size, which only depends on their own strength."""
+    if len(set(sizes)) == 1:
+        return apply(image, strength, sizes[0])
     out = torch.empty_like(image)
     for size in sorted(set(sizes)):
         rows = [i for i, own in enumerate(sizes) if own == size]
@@ -38,8 +35,8 @@ def gaussian_blur(image: Images, strength: Strengths, draws: Draws | None = None
     """Gaussian kernel; strength: standard deviation in pixels."""
 
     def apply(image: Images, sigma: Tensor, size: int) -> Images:
-        kernel = get_gaussian_kernel1d(size, sigma[:, None])
-        return filter2d_separable(image, kernel, kernel, "replicate")
+        line = torch.exp(-((torch.arange(size, device=image.device) - size // 2) ** 2) / (2 * sigma[:, None] ** 2))
+        return separable(image, line / line.sum(dim=1, keepdim=True))
 
     return by_size(image, strength, [odd(6 * sigma + 1) for sigma in strength.tolist()], apply)
 
@@ -48,9 +45,12 @@ def motion_blur(image: Images, strength: Strengths, draws: Draws) -> Images:
     """Straight motion in a random direction; strength: its length in pixels, in odd numbers from 3 on."""
 
     def apply(image: Images, angle: Tensor, size: int) -> Images:
-        return filter2d(image, get_motion_kernel2d(size, angle, torch.zeros_like(angle)), "replicate")
+        y, x = offsets(size, image)
+        cos, sin = angle.cos().view(-1, 1, 1), angle.sin().view(-1, 1, 1)
+        on_line = ((x * sin + y * cos).abs() < 0.5) & ((x * cos - y * sin).abs() < size / 2)
+        return correlate(image, normalized(on_line.to(image.dtype)))
 
-    angle = 180 * draws.uniform(1)[:, 0]
+    angle = math.pi * draws.uniform(1)[:, 0]
     return by_size(image, angle, [odd(length) for length in strength.tolist()], apply)
 
 
@@ -59,7 +59,7 @@ def lens_blur(image: Images, strength: Strengths, draws: Draws) -> Images:  # no
 
     def apply(image: Images, radius: Tensor, size: int) -> Images:
         y, x = offsets(size, image)
-        return filter2d(image, aperture(torch.hypot(y, x), radius), "replicate", normalized=True)
+        return correlate(image, aperture(torch.hypot(y, x), radius))
 
     return by_size(image, strength, [odd(2 * radius + 1) for radius in strength.tolist()], apply)
 
@@ -73,8 +73,7 @@ def defocus_blur(image: Images, strength: Strengths, draws: Draws) -> Images:
         y, x = offsets(size, image)
         sides = [turn + k * math.pi / 3 for k in range(3)]
         distances = [(x * wide(angle.cos()) + y * wide(angle.sin())).abs() for angle in sides]
-        distance = torch.stack(distances).amax(dim=0)[:, 0]
-        return filter2d(image, aperture(distance, radius), "replicate", normalized=True)
+        return correlate(image, aperture(torch.stack(distances).amax(dim=0)[:, 0], radius))
 
     sizes = [odd(2 * radius * 2 / math.sqrt(3) + 1) for radius in strength.tolist()]
     return by_size(image, torch.stack([strength, turn[:, 0]], dim=1), sizes, apply)
@@ -88,7 +87,7 @@ def median_filter(image: Images, strength: Strengths, draws: Draws) -> Images:  
 
 def sharpen(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
     """Unsharp mask of standard deviation 1; strength: the multiple of the detail that is added."""
-    return image + wide(strength) * (image - gaussian_blur(image, torch.ones_like(strength)))
+    return image.lerp_(gaussian_blur(image, torch.ones_like(strength)), -wide(strength))
 
 
 def colour_diffusion(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
@@ -105,5 +104,10 @@ def offsets(size: int, image: Images) -> tuple[Float[Tensor, "size size"], Float
 
 
 def aperture(distance: Float[Tensor, "*batch size size"], radius: Strengths) -> Float[Tensor, "batch size size"]:
-    """How much of each cell lies within the aperture, to first order."""
-    return (radius.view(-1, 1, 1) + 0.5 - distance).clamp(0, 1)
+    """Weights by how much of each cell lies within the aperture, to first order."""
+    return normalized((radius.view(-1, 1, 1) + 0.5 - distance).clamp(0, 1))
+
+
+def normalized(kernel: Float[Tensor, "batch size size"]) -> Float[Tensor, "batch size size"]:
+    """Weights of sum 1."""
+    return kernel / kernel.sum(dim=(1, 2), keepdim=True)

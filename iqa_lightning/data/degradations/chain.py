@@ -1,8 +1,7 @@
 """Chains of degradations: applied to a batch, drawn from a space of which the size is known."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from math import factorial
 from typing import NamedTuple
 
@@ -11,12 +10,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from iqa_lightning.data.degradations.compression import to_bytes
-from iqa_lightning.data.degradations.draws import Draws
+from iqa_lightning.data.degradations.compression import to_bytes, to_floats
+from iqa_lightning.data.degradations.draws import Draws, source
 from iqa_lightning.data.degradations.kinds import KINDS, strength_at
-
-ON_CPU = 8
-"""Images that go through an operation together: on a CPU as many as its cache holds, on a GPU all."""
 
 Pixels = UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"]
 
@@ -57,29 +53,37 @@ def degrade(image: Pixels, chains: Sequence[Chain], seeds: Sequence[int]) -> Pix
         ValueError: an unknown kind.
     """
     check_kinds([step.kind for chain in chains for step in chain])
-    scale = 255 if image.dtype == torch.uint8 else 1
-    work = [one.float().div(scale) for one in image]
-    generators = [torch.Generator(image.device).manual_seed(seed) for seed in seeds]
-    for position in range(max(map(len, chains), default=0)):
-        for kind, rows in by_kind(chains, position, len(image) if image.is_cuda else ON_CPU):
-            strength = torch.tensor([chains[row][position].strength for row in rows], device=image.device)
-            draws = Draws([generators[row] for row in rows])
-            done = KINDS[kind].apply(torch.stack([work[row] for row in rows]), strength.float(), draws)
-            for row, one in zip(rows, done.clamp_(0, 1), strict=True):
-                work[row] = one
-    back = to_bytes if scale == 255 else partial(torch.Tensor.to, dtype=image.dtype)
-    return torch.stack([back(one) for one in work])
+    at_once = max(1, len(image)) if image.is_cuda else 1  # on a CPU all of a chain while the cache holds the image
+    out = torch.empty_like(image)
+    for k in range(0, len(image), at_once):
+        part = slice(k, k + at_once)
+        out[part] = _degrade(image[part], chains[part], seeds[part])
+    return out
 
 
-def by_kind(chains: Sequence[Chain], position: int, at_once: int) -> Iterator[tuple[str, list[int]]]:
-    """Each kind at a position of the chains, with the images that it changes, `at_once` at most."""
+def _degrade(image: Pixels, chains: Sequence[Chain], seeds: Sequence[int]) -> Pixels:
+    work = to_floats(image) if image.dtype == torch.uint8 else image.to(torch.float32, copy=True)
+    sources = [source(seed, image.device) for seed in seeds]
+    for position in range(max(map(len, chains))):
+        for kind, rows in by_kind(chains, position).items():
+            strength = torch.tensor(
+                [chains[row][position].strength for row in rows], device=image.device, dtype=torch.float32
+            )
+            draws = Draws([sources[row] for row in rows], image.device)
+            if len(rows) == len(work):
+                work = KINDS[kind].apply(work, strength, draws).clamp_(0, 1)
+            else:
+                work[rows] = KINDS[kind].apply(work[rows], strength, draws).clamp_(0, 1)
+    return to_bytes(work) if image.dtype == torch.uint8 else work.to(image.dtype)
+
+
+def by_kind(chains: Sequence[Chain], position: int) -> dict[str, list[int]]:
+    """Each kind at a position of the chains, with the images that it changes."""
     groups: dict[str, list[int]] = {}
     for row, chain in enumerate(chains):
         if position < len(chain) and chain[position].strength != KINDS[chain[position].kind].none:
             groups.setdefault(chain[position].kind, []).append(row)
-    for kind, rows in groups.items():
-        for k in range(0, len(rows), at_once):
-            yield kind, rows[k : k + at_once]
+    return groups
 
 
 @dataclass(frozen=True)

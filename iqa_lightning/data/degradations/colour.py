@@ -12,23 +12,23 @@ GAMMA = 2.2
 
 def brighten(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
     """Overexposure, with clipped lights; strength: stops, each doubling the light (gamma 2.2)."""
-    return image * wide(2.0 ** (strength / GAMMA))
+    return image.mul_(wide(2.0 ** (strength / GAMMA)))
 
 
 def darken(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
     """Underexposure; strength: stops, each halving the light (gamma 2.2)."""
-    return image * wide(2.0 ** (-strength / GAMMA))
+    return image.mul_(wide(2.0 ** (-strength / GAMMA)))
 
 
 def mean_shift(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
     """All values moved alike; strength: by how much, of either sign."""
-    return image + wide(strength)
+    return image.add_(wide(strength))
 
 
 def contrast(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
     """Contrast about the mean of the image; strength s: the factor is 1 + s, below 0 for less."""
     mean = image.mean(dim=(1, 2, 3), keepdim=True)
-    return mean + wide(1 + strength) * (image - mean)
+    return image.sub_(mean).mul_(wide(1 + strength)).add_(mean)
 
 
 def contrast_curve(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
@@ -41,7 +41,7 @@ def contrast_curve(image: Images, strength: Strengths, draws: Draws) -> Images: 
 def saturation(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
     """Distance from grey; strength: its factor, 0 for grey, below 0 for opposite hues."""
     grey = rgb_to_grayscale(image)
-    return grey + wide(strength) * (image - grey)
+    return image.sub_(grey).mul_(wide(strength)).add_(grey)
 
 
 def lab_saturation(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
@@ -53,7 +53,7 @@ def lab_saturation(image: Images, strength: Strengths, draws: Draws) -> Images: 
 def quantisation(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
     """Few values a channel; strength: how many, at least 2."""
     steps = wide(strength.round().clamp_min(2)) - 1
-    return (image * steps).round() / steps
+    return image.mul_(steps).round_().div_(steps)
 
 
 def colour_shift(image: Images, strength: Strengths, draws: Draws) -> Images:

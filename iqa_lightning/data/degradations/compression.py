@@ -45,12 +45,17 @@ Codec = Callable[[UInt8[Tensor, "3 height width"], float], UInt8[Tensor, "3 heig
 def _each(image: Images, strength: Strengths, code: Codec) -> Images:
     pixels = to_bytes(image).cpu()
     coded = torch.stack([code(one, s) for one, s in zip(pixels, strength.tolist(), strict=True)])
-    return coded.to(image.device).to(image.dtype) / 255
+    return to_floats(coded.to(image.device))
 
 
 def to_bytes(image: Float[Tensor, "*batch"]) -> UInt8[Tensor, "*batch"]:
     """Values in [0, 1] as 8-bit numbers."""
-    return image.mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
+    return image.mul(255).add_(0.5).to(torch.int16).to(torch.uint8)  # three times as fast on CPUs as in one go
+
+
+def to_floats(pixels: UInt8[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """And back."""
+    return pixels.float().div_(255)
 
 
 def _pillow(image: UInt8[Tensor, "3 height width"], kind: str, **options: Any) -> UInt8[Tensor, "3 height width"]:
@@ -62,6 +67,6 @@ def _pillow(image: UInt8[Tensor, "3 height width"], kind: str, **options: Any) -
     if not features.check(MODULES[kind]):
         raise ValueError(f"this Pillow has no {kind}: take it out of the degradations, or install a wheel from PyPI")
     file = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(file, kind, **options)
-    with Image.open(file) as coded:
-        return torch.from_numpy(np.array(coded.convert("RGB"))).permute(2, 0, 1).contiguous()
+    Image.merge("RGB", [Image.fromarray(channel) for channel in image.numpy()]).save(file, kind, **options)
+    with Image.open(file, formats=[kind]) as coded:
+        return torch.stack([torch.from_numpy(np.array(channel)) for channel in coded.convert("RGB").split()])
