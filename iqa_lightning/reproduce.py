@@ -26,15 +26,8 @@ if TYPE_CHECKING:
 
 CONF = Path(__file__).resolve().parent / "conf"  # in a wheel
 CONF = CONF if CONF.is_dir() else CONF.parents[1] / "conf"  # in a checkout
-GRID: dict[str, Any] = {
-    "experiment": None,
-    "methods": None,
-    "variants": {},
-    "orders": ["default"],
-    "splits": [1],
-    "seeds": [0],
-}
-GRID |= {"overrides": []}
+GRID: dict[str, Any] = {"experiment": None, "methods": None, "variants": {}, "overrides": []}
+GRID |= {"orders": ["default"], "splits": [1], "seeds": [0]}
 """Keys of runs.yaml with their defaults; the first two have none. A variant without overrides is the method itself."""
 KINDS = {"experiment": (str, "a name"), "variants": (dict, "names with a list of overrides each")}
 SOURCES = ("runs", "records", "results")

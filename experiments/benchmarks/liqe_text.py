@@ -27,7 +27,7 @@ TINY: dict[str, Any] = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
 }
 BOTH, SCENE = ("scene", "distortion"), ("scene",)
-MODELS = {"tiny": (TINY, BOTH, 64, 16, 9), "ViT-B/32": ({}, SCENE, 224, 1, 1)}
+MODELS = {"tiny": (TINY, BOTH, 64, 16, 9), "ViT-B/32": ({}, SCENE, 224, 1, 3)}
 """Options, labels, pixels, images (of three windows each) and how often a step is timed."""
 
 

@@ -42,6 +42,9 @@ class Backbone(Encoder):
         ValueError: unknown network, missing or unfitting weights.
     """
 
+    compiler: str | None = None
+    layout: torch.memory_format = torch.preserve_format
+
     def __init__(
         self,
         name: str,
@@ -52,7 +55,6 @@ class Backbone(Encoder):
     ) -> None:
         super().__init__()
         self.network = build_network(name, weights, dict(options or {}))
-        self.compiler: str | None = None
         self.lay_out(torch.channels_last)
         config = self.network.pretrained_cfg
         self.mean: Tensor
