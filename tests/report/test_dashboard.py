@@ -27,7 +27,7 @@ def tracked(folders: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Tr
     """A run with a gate, two tasks of one epoch, tracked offline."""
     words = ["method=tsn_iqa", "schedule.finetune.epochs=1", "schedule.warmup.epochs=0", "logger=wandb"]
     words += ["trainer.log_every_n_steps=1", IN_BATCH]
-    return Tracked(walk(tmp_path_factory.mktemp("tracked"), *words, *stream_of_folders(folders)))
+    return Tracked(walk(tmp_path_factory.mktemp("tracked"), *words, *stream_of_folders(folders), draw=True))
 
 
 @pytest.fixture(scope="module")
