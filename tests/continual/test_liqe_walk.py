@@ -24,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table["distortion"] = ["white noise", "lens", "", "moire"] * 10
     table["scene"] = ["night", "human+indoor"] * 20
     table.to_csv(folders[0] / "ratings.csv", index=False)
-    return walk(root / "out", *WORDS, *stream_of_folders(folders))
+    return walk(root / "out", *WORDS, *stream_of_folders(folders), draw=True)
 
 
 @pytest.mark.slow
