@@ -78,9 +78,11 @@ def fit(cfg: DictConfig, method: pl.LightningModule, data: pl.LightningDataModul
     from pytorch_lightning.callbacks import LambdaCallback, ModelCheckpoint  # noqa: PLC0415  # torch
     from pytorch_lightning.loggers import CSVLogger  # noqa: PLC0415
 
+    from iqa_lightning.continual.presets import keep_freed_memory  # noqa: PLC0415
     from iqa_lightning.continual.restart import AtomicCheckpointIO  # noqa: PLC0415
     from iqa_lightning.continual.seeding import seed_epoch  # noqa: PLC0415
 
+    keep_freed_memory()
     last = folder / "last.ckpt"
     keep = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
     seeds = LambdaCallback(

@@ -133,10 +133,12 @@ def fit(
 
     from iqa_lightning.continual.callback import ContinualLearning  # noqa: PLC0415
     from iqa_lightning.continual.display import Display  # noqa: PLC0415
+    from iqa_lightning.continual.presets import keep_freed_memory  # noqa: PLC0415
     from iqa_lightning.continual.restart import AtomicCheckpointIO  # noqa: PLC0415
     from iqa_lightning.report.figures import heat_maps  # noqa: PLC0415
     from iqa_lightning.report.tables import print_matrix  # noqa: PLC0415
 
+    keep_freed_memory()
     last = records.path / "last.ckpt"
     records.clean() if is_first_process() else None
     loggers = instantiate(cfg.logger, folder=records.path, name=" ".join(names[1:]), group=names[0])

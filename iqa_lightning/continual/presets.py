@@ -1,4 +1,7 @@
-"""How the networks of a method run: the layout of their maps, and whether training is compiled."""
+"""How training runs on a machine: the layout of maps, whether it is compiled, and what becomes of freed memory."""
+
+import ctypes
+import sys
 
 import pytorch_lightning as pl
 import torch
@@ -7,6 +10,25 @@ from typing_extensions import override
 
 from iqa_lightning.data.stream import TaskStream
 from iqa_lightning.models.backbones import Backbone
+
+TRIM, MMAP = -1, -3  # options of glibc's mallopt: free memory at the top, and blocks of a mapping of their own
+LARGEST = 2**31 - 1
+
+
+def keep_freed_memory() -> bool:
+    """Let the process keep what it frees; whether that could be set, which takes Linux with glibc.
+
+    By default glibc gives large blocks back to the system at once. A training step on a processor frees its maps and
+    asks for as many again, and the system hands out each page anew and zeroed: a tenth of the step and more.
+    https://man7.org/linux/man-pages/man3/mallopt.3.html
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # another C library
+        return False
+    return bool(mallopt(TRIM, LARGEST) and mallopt(MMAP, LARGEST))
 
 
 class Network(Callback):

@@ -1,5 +1,8 @@
 """Each preset of conf/trainer makes the run that the plain trainer makes, but for rounding."""
 
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,29 @@ PRESETS = {  # largest difference of a score, a cosine in [-1, 1]
     "compile": (("trainer=compile", EAGER), 1e-4),
     "bf16": (("trainer=bf16",), 0.1),  # 8 bits of mantissa in each step
 }
+
+FAULTS = """
+import resource, torch
+from iqa_lightning.continual.presets import keep_freed_memory
+kept = keep_freed_memory() if {keep} else None
+for _ in range(20):
+    torch.ones(2**23)  # 32 MB
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+"""Blocks that are freed at once, and how often the system had to hand out a page."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library of Linux alone can be told")
+def test_freed_memory_is_used_again() -> None:
+    pages = 2**25 // resource.getpagesize()
+    found = {}
+    for keep in (False, True):
+        code = FAULTS.format(keep=keep)
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+        assert said[0] == str(keep or None)
+        found[keep] = int(said[1])
+    assert found[False] - found[True] > 15 * pages  # of 20 blocks all but the first, whose pages are the process's
 
 
 def scores(folder: Path) -> pd.DataFrame:
