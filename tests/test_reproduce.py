@@ -17,7 +17,8 @@ from scipy import stats
 from iqa_lightning.metrics.matrices import derive
 from iqa_lightning.records import RunFolder
 from iqa_lightning.report.forgetting import pair_flips
-from iqa_lightning.reproduce import compare, independent, overrides, planned_runs, read_grid, reproduce
+from iqa_lightning.reproduce import Run, compare, independent, make, overrides, planned_runs, read_grid, reproduce
+from iqa_lightning.runs import Outcome
 from tests.walks import ROOT, TINY, call
 
 ORDER = ["compression", "blur", "noise", "tone"]  # of the demo stream
@@ -271,6 +272,20 @@ def test_a_finished_run_of_another_config_is_refused(table: Path) -> None:
     with pytest.raises(ValueError, match="select_best: False there, True in the grid"):
         build(table)
     assert build(table, "from=results") == []
+
+
+@pytest.mark.parametrize(("set_by_hand", "threads"), [(None, "2"), ("1", "1")])
+def test_runs_share_the_cores_or_take_the_threads_that_are_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, set_by_hand: str | None, threads: str
+) -> None:
+    seen = []
+    monkeypatch.setattr("iqa_lightning.reproduce.attempt", lambda *words: (seen.append(words[-1]), Outcome("", ""))[1])
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(4), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if set_by_hand:
+        monkeypatch.setenv("OMP_NUM_THREADS", set_by_hand)
+    make([Run("sh_cl", ORDER, 1, 0, (), {"paths": {}})], 2, tmp_path, "demo")
+    assert seen == [{"OMP_NUM_THREADS": threads}]
 
 
 def test_human_ratings_are_not_called_synthetic(table: Path) -> None:
