@@ -194,7 +194,7 @@ def found_runs(output: Path, experiment: str) -> "Iterator[tuple[str, Order, int
 
 
 def make(runs: Sequence[Run], jobs: int, output: Path, experiment: str) -> list[str]:
-    """Train `runs`, `jobs` at a time, each on its share of the cores or as many as are set; one line for each failed."""
+    """Train `runs`, `jobs` at a time, with the threads that are set or a share of the cores; a line for each failed."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     env = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // jobs))}
 
