@@ -65,10 +65,12 @@ def run(cfg: DictConfig) -> None:
     """One run in its folder: nothing to do if it is finished, go on if it was interrupted, start otherwise."""
     import pytorch_lightning as pl  # noqa: PLC0415  # torch stays out of --help
 
+    from iqa_lightning.continual.presets import keep_freed_memory  # noqa: PLC0415
     from iqa_lightning.records import RunFolder  # noqa: PLC0415
 
     choices = HydraConfig.get().runtime.choices
     quieten()
+    keep_freed_memory()
     pl.seed_everything(cfg.seed, verbose=False)
     stream = build_stream(cfg)
     cfg.stream.order = stream.order  # an order by name is the same run as the order that it stands for
@@ -133,12 +135,10 @@ def fit(
 
     from iqa_lightning.continual.callback import ContinualLearning  # noqa: PLC0415
     from iqa_lightning.continual.display import Display  # noqa: PLC0415
-    from iqa_lightning.continual.presets import keep_freed_memory  # noqa: PLC0415
     from iqa_lightning.continual.restart import AtomicCheckpointIO  # noqa: PLC0415
     from iqa_lightning.report.figures import heat_maps  # noqa: PLC0415
     from iqa_lightning.report.tables import print_matrix  # noqa: PLC0415
 
-    keep_freed_memory()
     last = records.path / "last.ckpt"
     records.clean() if is_first_process() else None
     loggers = instantiate(cfg.logger, folder=records.path, name=" ".join(names[1:]), group=names[0])
