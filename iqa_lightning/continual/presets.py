@@ -19,8 +19,8 @@ def keep_freed_memory() -> bool:
     """Let the process keep what it frees; whether that could be set, which takes Linux with glibc.
 
     By default glibc gives large blocks back to the system at once. A training step on a processor frees its maps and
-    asks for as many again, and the system hands out pages anew and zeroed. What that takes depends on the sizes: nothing
-    in `experiments/benchmarks/presets.py`.
+    asks for as many again, and the system hands out pages anew and zeroed. What that takes depends on the sizes:
+    nothing in `experiments/benchmarks/presets.py`.
     https://man7.org/linux/man-pages/man3/mallopt.3.html
     """
     if sys.platform != "linux":
