@@ -21,6 +21,7 @@ from iqa_lightning.report.tables import SYNTHETIC, number
 
 TITLES = {"srcc": "SRCC", "stability": "SRCC with the predictions made right after learning"}
 CELL = 0.62  # inches
+LONGEST = 3500  # pixels of a side
 NEGATIVE = "#8c3b4a"
 SCALE = Normalize(0.0, 1.0)
 
@@ -72,7 +73,8 @@ def heat_maps(matrices: Mapping[str, pd.DataFrame], title: str, synthetic: bool 
     figure.suptitle(title, fontsize=13, fontweight="bold")
     figure.supxlabel("outlined: just learnt    italics: zero-shot    hatched: no value", fontsize=9, color="0.35")
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150, metadata={"Software": None})  # whose version changes the bytes
+    dpi = min(150, LONGEST / max(figure.get_size_inches()))  # long streams have many cells
+    figure.savefig(picture, format="png", dpi=dpi, metadata={"Software": None})  # whose version changes the bytes
     return picture.getvalue()
 
 

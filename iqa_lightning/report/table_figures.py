@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from iqa_lightning.report.figures import TITLES, heat_maps
+from iqa_lightning.report.figures import LONGEST, TITLES, heat_maps
 from iqa_lightning.report.ranking import Ranking
 from iqa_lightning.report.sweep import Results
 from iqa_lightning.report.tables import MEASURES, SYNTHETIC
@@ -19,6 +19,7 @@ from iqa_lightning.report.verdicts import chosen_readouts, used_readout
 MARKS = "osD^vP*X<>"
 SPREAD = ("msrcc", "mpsi")  # the final state, and the way there
 DPI = 110
+WIDEST = 48.0  # inches of a row of panels
 
 
 def table_figures(results: Results, rankings: Mapping[str, Ranking], orders: pd.DataFrame) -> dict[str, bytes]:
@@ -71,8 +72,13 @@ def task_curves(cells: pd.DataFrame, synthetic: bool = False) -> bytes:
     """SRCC of each data set over the tasks, a line per method: means over splits and seeds of the first order."""
     shown = cells[cells["order"] == cells["order"].iloc[0]]
     after, names = (list(dict.fromkeys(shown[key])) for key in ("after", "dataset"))
-    figure, axes = canvas(len(names), 2.6 + 0.35 * len(after), 3.2)
-    for axis, name in zip(axes, names, strict=True):
+    width = 2.6 + 0.35 * len(after)
+    columns = max(1, min(len(names), int(WIDEST // width)))
+    rows = math.ceil(len(names) / columns)
+    figure, axes = canvas(columns, width, 3.2 * rows, rows)
+    for axis in axes[len(names) :]:
+        axis.set_axis_off()
+    for axis, name in zip(axes, names, strict=False):
         for i, method in enumerate(dict.fromkeys(shown["method"])):
             matrices = mean_matrices(shown, method)
             readout = used_readout(matrices)
@@ -172,5 +178,6 @@ def png(figure: Figure, title: str) -> bytes:
     """The picture of a figure."""
     figure.suptitle(title, fontsize=11)
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=DPI, metadata={"Software": None})  # whose version changes the bytes
+    dpi = min(DPI, LONGEST / max(figure.get_size_inches()))
+    figure.savefig(picture, format="png", dpi=dpi, metadata={"Software": None})  # whose version changes the bytes
     return picture.getvalue()
