@@ -31,7 +31,7 @@ def odd(value: float) -> int:
     return max(3, 2 * math.ceil((value - 1) / 2) + 1)
 
 
-def gaussian_blur(image: Images, strength: Strengths, draws: Draws | None = None) -> Images:  # noqa: ARG001
+def gaussian_blur(image: Images, strength: Strengths, draws: Draws | None = None) -> Images:  # noqa: ARG001  # one signature for all kinds
     """Gaussian kernel; strength: standard deviation in pixels."""
 
     def apply(image: Images, sigma: Tensor, size: int) -> Images:
@@ -54,7 +54,7 @@ def motion_blur(image: Images, strength: Strengths, draws: Draws) -> Images:
     return by_size(image, angle, [odd(length) for length in strength.tolist()], apply)
 
 
-def lens_blur(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
+def lens_blur(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001  # one signature for all kinds
     """A round aperture; strength: radius of the disc in pixels."""
 
     def apply(image: Images, radius: Tensor, size: int) -> Images:
@@ -79,18 +79,18 @@ def defocus_blur(image: Images, strength: Strengths, draws: Draws) -> Images:
     return by_size(image, torch.stack([strength, turn[:, 0]], dim=1), sizes, apply)
 
 
-def median_filter(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
+def median_filter(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001  # one signature for all kinds
     """Median of a square in each channel; strength: its side in pixels, in odd numbers from 3 on."""
     sizes = [odd(side) for side in strength.tolist()]
     return by_size(image, strength, sizes, lambda image, _, size: median_blur(image, (size, size)))
 
 
-def sharpen(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
+def sharpen(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001  # one signature for all kinds
     """Unsharp mask of standard deviation 1; strength: the multiple of the detail that is added."""
     return image.lerp_(gaussian_blur(image, torch.ones_like(strength)), -wide(strength))
 
 
-def colour_diffusion(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
+def colour_diffusion(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001  # one signature for all kinds
     """Gaussian blur of the chroma (YCbCr) alone; strength: standard deviation in pixels."""
     ycbcr = rgb_to_ycbcr(image)
     return ycbcr_to_rgb(torch.cat([ycbcr[:, :1], gaussian_blur(ycbcr, strength)[:, 1:]], dim=1))

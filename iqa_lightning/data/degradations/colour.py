@@ -10,47 +10,47 @@ from iqa_lightning.data.degradations.draws import Draws, Images, Strengths, wide
 GAMMA = 2.2
 
 
-def brighten(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
+def brighten(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001  # one signature for all kinds
     """Overexposure, with clipped lights; strength: stops, each doubling the light (gamma 2.2)."""
     return image.mul_(wide(2.0 ** (strength / GAMMA)))
 
 
-def darken(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
+def darken(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001  # one signature for all kinds
     """Underexposure; strength: stops, each halving the light (gamma 2.2)."""
     return image.mul_(wide(2.0 ** (-strength / GAMMA)))
 
 
-def mean_shift(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
+def mean_shift(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001  # one signature for all kinds
     """All values moved alike; strength: by how much, of either sign."""
     return image.add_(wide(strength))
 
 
-def contrast(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
+def contrast(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001  # one signature for all kinds
     """Contrast about the mean of the image; strength s: the factor is 1 + s, below 0 for less."""
     mean = image.mean(dim=(1, 2, 3), keepdim=True)
     return image.sub_(mean).mul_(wide(1 + strength)).add_(mean)
 
 
-def contrast_curve(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
+def contrast_curve(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001  # one signature for all kinds
     """A sigmoid curve through black and white; strength: its steepness, above 0."""
     gain = wide(strength)
     low, high = torch.sigmoid(-gain / 2), torch.sigmoid(gain / 2)
     return (torch.sigmoid(gain * (image - 0.5)) - low) / (high - low)
 
 
-def saturation(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
+def saturation(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001  # one signature for all kinds
     """Distance from grey; strength: its factor, 0 for grey, below 0 for opposite hues."""
     grey = rgb_to_grayscale(image)
     return image.sub_(grey).mul_(wide(strength)).add_(grey)
 
 
-def lab_saturation(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
+def lab_saturation(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001  # one signature for all kinds
     """Chroma in CIELAB; strength: its factor."""
     lab = rgb_to_lab(image)
     return lab_to_rgb(torch.cat([lab[:, :1], wide(strength) * lab[:, 1:]], dim=1))
 
 
-def quantisation(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
+def quantisation(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001  # one signature for all kinds
     """Few values a channel; strength: how many, at least 2."""
     steps = wide(strength.round().clamp_min(2)) - 1
     return image.mul_(steps).round_().div_(steps)

@@ -15,7 +15,7 @@ from iqa_lightning.data.degradations.draws import Draws, Images, Strengths
 MODULES = {"JPEG": "jpg", "JPEG2000": "jpg_2000", "WEBP": "webp"}
 
 
-def jpeg(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
+def jpeg(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001  # one signature for all kinds
     """JPEG by libjpeg, chroma at half the resolution; strength: its quality, 1 to 100.
 
     By Pillow, since torchvision 0.29 deprecates its own encoder, which was no faster.
@@ -23,7 +23,7 @@ def jpeg(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: A
     return _each(image, strength, lambda one, quality: _pillow(one, "JPEG", quality=round(quality)))
 
 
-def jpeg2000(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
+def jpeg2000(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001  # one signature for all kinds
     """JPEG2000 by OpenJPEG, irreversible; strength: how much smaller than the raw pixels the file is."""
     height, width = image.shape[-2:]
     options = {"irreversible": True, "num_resolutions": min(6, int(np.log2(min(height, width))) + 1)}
@@ -34,7 +34,7 @@ def jpeg2000(image: Images, strength: Strengths, draws: Draws) -> Images:  # noq
     return _each(image, strength, code)
 
 
-def webp(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
+def webp(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001  # one signature for all kinds
     """Lossy WebP in its fastest mode; strength: its quality, 0 to 100."""
     return _each(image, strength, lambda one, quality: _pillow(one, "WEBP", quality=round(quality), method=0))
 

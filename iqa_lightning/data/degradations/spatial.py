@@ -35,7 +35,7 @@ def positions(image: Images) -> tuple[Float[Tensor, " width"], Float[Tensor, " h
     return x, y
 
 
-def pixelation(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001
+def pixelation(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001  # one signature for all kinds
     """Large square pixels; strength: share of the resolution that is lost along each side, in [0, 1)."""
     return torch.cat(
         [_scaled(one[None], s, "area", "nearest") for one, s in zip(image, strength.tolist(), strict=True)]
