@@ -1,1 +1,1 @@
-"""Continual learning of blind image quality assessment."""
+"""Continual learning of blind image quality assessment with PyTorch Lightning and Hydra."""

@@ -20,13 +20,20 @@ from omegaconf import DictConfig, OmegaConf
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from iqa_lightning.data.audit import Audit, Finding
-    from iqa_lightning.data.base import IQADataModule
-    from iqa_lightning.data.duplicates import Duplicate
+    from iqa_lightning.audit.check import Audit, Finding
+    from iqa_lightning.audit.duplicates import Duplicate
+    from iqa_lightning.datasets.base import IQADataModule
+
 
 CONF = Path(__file__).resolve().parent / "conf"  # in a wheel
+
+
 CONF = CONF if CONF.is_dir() else CONF.parents[1] / "conf"  # in a checkout
+
+
 NOTES = 20  # shown; the report has all
+
+
 STYLES = {"error": "bold red", "warning": "yellow"}
 
 
@@ -49,9 +56,9 @@ def check(cfg: DictConfig) -> int:
     """Write and print the report; the number of errors."""
     from rich.console import Console  # noqa: PLC0415  # torch and scipy stay out of --help
 
-    from iqa_lightning.data.audit import audit_dataset  # noqa: PLC0415  # torch
-    from iqa_lightning.data.duplicates import check_waivers, find_duplicates, findings  # noqa: PLC0415  # torch
-    from iqa_lightning.data.manifest import verify_manifest  # noqa: PLC0415  # torch
+    from iqa_lightning.audit.check import audit_dataset  # noqa: PLC0415  # torch
+    from iqa_lightning.audit.duplicates import check_waivers, find_duplicates, findings  # noqa: PLC0415  # torch
+    from iqa_lightning.audit.manifest import verify_manifest  # noqa: PLC0415  # torch
     from iqa_lightning.records import write_bytes  # noqa: PLC0415  # pandas
 
     console = Console()
@@ -81,7 +88,7 @@ def check_caches(cfg: DictConfig) -> int:
     """
     from rich.console import Console  # noqa: PLC0415  # stays out of --help
 
-    from iqa_lightning.data.cache_files import default_folder, find_caches, remove_caches, verify_cache  # noqa: PLC0415  # PIL
+    from iqa_lightning.images.cache import default_folder, find_caches, remove_caches, verify_cache  # noqa: PLC0415  # PIL
 
     if cfg.cache not in ("verify", "remove"):
         raise ValueError(f"cache is {cfg.cache!r}; it is verify, remove or null")
@@ -114,7 +121,7 @@ def build(cfg: DictConfig) -> tuple[str, dict[str, IQADataModule]]:
     if cfg.get("data") is not None:
         name = str(choices["data"])
         return name, {name: instantiate(cfg.data, _convert_="all")(name=name, split=cfg.split)}
-    from iqa_lightning.data.stream import Phase  # noqa: PLC0415  # torch
+    from iqa_lightning.stream.schedule import Phase  # noqa: PLC0415  # torch
 
     stream = instantiate(cfg.stream, _partial_=True, _convert_="all")(phases=[Phase("check", 1, 2)], split=cfg.split)
     return str(choices["stream"]), {data.name: data for data in stream.data.values()}

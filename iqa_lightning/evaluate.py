@@ -12,7 +12,10 @@ import hydra
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+
 CONF = Path(__file__).resolve().parent / "conf"  # in a wheel
+
+
 CONF = CONF if CONF.is_dir() else CONF.parents[1] / "conf"  # in a checkout
 
 
@@ -43,7 +46,7 @@ def evaluate(run: str) -> None:
     from iqa_lightning.metrics.matrices import derive  # noqa: PLC0415
     from iqa_lightning.records import RunFolder  # noqa: PLC0415
     from iqa_lightning.report.figures import matrix_figure  # noqa: PLC0415
-    from iqa_lightning.report.tables import print_run  # noqa: PLC0415
+    from iqa_lightning.report.text.terminal import print_run  # noqa: PLC0415
 
     folder, console = RunFolder(run), Console()
     derived = derive(folder.predictions())

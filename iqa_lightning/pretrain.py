@@ -15,14 +15,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from iqa_lightning.runs import is_first_process, keep_config, sole_owner
+from iqa_lightning.runs.folder import is_first_process, keep_config, sole_owner
 from iqa_lightning.train import CONF, git_commit, plain, quieten
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-    from iqa_lightning.data.base import IQADataModule
+    from iqa_lightning.datasets.base import IQADataModule
     from iqa_lightning.models.backbones import Backbone
+
 
 WEIGHTS = "weights.safetensors"
 
@@ -64,7 +65,7 @@ def pretrain(cfg: DictConfig) -> None:
 
 def rated(cfg: DictConfig, split: int) -> list[IQADataModule]:
     """The data sets of the stream, of which only training images are used."""
-    from iqa_lightning.data.stream import Phase  # noqa: PLC0415  # torch
+    from iqa_lightning.stream.schedule import Phase  # noqa: PLC0415  # torch
 
     if cfg.get("stream") is None:
         return []
@@ -78,9 +79,8 @@ def fit(cfg: DictConfig, method: pl.LightningModule, data: pl.LightningDataModul
     from pytorch_lightning.callbacks import LambdaCallback, ModelCheckpoint  # noqa: PLC0415  # torch
     from pytorch_lightning.loggers import CSVLogger  # noqa: PLC0415
 
-    from iqa_lightning.continual.presets import keep_freed_memory  # noqa: PLC0415
-    from iqa_lightning.continual.restart import AtomicCheckpointIO  # noqa: PLC0415
-    from iqa_lightning.continual.seeding import seed_epoch  # noqa: PLC0415
+    from iqa_lightning.continual.checkpoints import AtomicCheckpointIO, seed_epoch  # noqa: PLC0415
+    from iqa_lightning.continual.runtime import keep_freed_memory  # noqa: PLC0415
 
     keep_freed_memory()
     last = folder / "last.ckpt"
@@ -106,7 +106,7 @@ def write(cfg: DictConfig, method: Any, data: Any, folder: Path, name: str) -> N
     """The weights and their card; the weights last, since they say that all is done."""
     from safetensors.torch import save  # noqa: PLC0415  # torch
 
-    from iqa_lightning.data.contents import CARD, card_of  # noqa: PLC0415
+    from iqa_lightning.audit.contents import CARD, card_of  # noqa: PLC0415
     from iqa_lightning.records import write_bytes  # noqa: PLC0415  # pandas
 
     before = card_of(cfg.backbone.get("weights"))
@@ -132,7 +132,7 @@ def probe(cfg: DictConfig) -> None:
     """Ridge regression on frozen features of each start: table and results."""
     import pytorch_lightning as pl  # noqa: PLC0415  # torch stays out of --help
 
-    from iqa_lightning.continual.probe import probe_start, seen_by, summarise, table  # noqa: PLC0415
+    from iqa_lightning.pretraining.probe import probe_start, seen_by, summarise, table  # noqa: PLC0415
     from iqa_lightning.records import write_bytes  # noqa: PLC0415
 
     quieten()

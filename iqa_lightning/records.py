@@ -23,17 +23,35 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 IDENTITY = {"dataset": pa.string(), "split": pa.string(), "image": pa.string(), "mos": pa.float64()}
+
+
 OPTIONAL = {name: pa.string() for name in ("image/reference", "image/distortion", "image/scene")}
 """What is known of an image: its content (images that share it are resampled together), the kind of its distortion, and
 what it shows, several labels joined with `+`; empty where unknown."""
+
+
 READOUTS = ("single", "latest", "oracle", "gated")
+
+
 DEVIATIONS = ("mos_std", "sigma")  # standard deviations: of an image's ratings, and predicted by methods that do so
+
+
 PER_NAME = ("score/<task>", "gate/<task>", "nearness<level>/<task>", "scene/<word>", "distortion/<word>")
 """Of heads, of a gate's levels (minus temperature times distance) where tasks are independent, of predicted labels."""
+
+
 START = "start"
+
+
 RESERVED = (START, "after")  # they label the rows of a matrix
+
+
 FILE = re.compile(r"after_(0|[1-9][0-9]*)_([A-Za-z0-9_+-]+)\.parquet")
+
+
 DATASET = re.compile(r"[A-Za-z0-9_-]+")
+
+
 SUMMARY = (
     *("method", "order", "split", "split_hash", "seed", "git", "finished", "synthetic", "independent_tasks"),
     *("readouts", "cost"),

@@ -17,20 +17,33 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 
-from iqa_lightning.runs import Outcome, attempt, method_name, task_names
+from iqa_lightning.runs.folder import method_name, task_names
+from iqa_lightning.runs.process import Outcome, attempt
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from iqa_lightning.records import RunFolder
 
+
 CONF = Path(__file__).resolve().parent / "conf"  # in a wheel
+
+
 CONF = CONF if CONF.is_dir() else CONF.parents[1] / "conf"  # in a checkout
+
+
 GRID: dict[str, Any] = {"experiment": None, "methods": None, "variants": {}, "overrides": []}
+
+
 GRID |= {"orders": ["default"], "splits": [1], "seeds": [0]}
 """Keys of runs.yaml with their defaults; the first two have none. A variant without overrides is the method itself."""
+
+
 KINDS = {"experiment": (str, "a name"), "variants": (dict, "names with a list of overrides each")}
+
+
 SOURCES = ("runs", "records", "results")
+
 
 Order = list[Any]  # names of data sets; a list in it is a joint task
 
@@ -79,7 +92,7 @@ def reproduce(cfg: "DictConfig") -> list[str]:
         ValueError: naming the file of the table, or the run, that is wrong.
     """
     from iqa_lightning.report.details import collect_details, write_details  # noqa: PLC0415  # pandas, scipy
-    from iqa_lightning.report.sweep import collect, write_results  # noqa: PLC0415
+    from iqa_lightning.report.numbers.results import collect, write_results  # noqa: PLC0415
     from iqa_lightning.report.table_files import write_table  # noqa: PLC0415
 
     folder, output, source = Path(cfg.experiments) / str(cfg.table), Path(cfg.output), str(cfg["from"])
@@ -147,7 +160,7 @@ def planned_runs(grid: dict[str, Any], overrides: list[str]) -> list[Run]:
 
 def orders_of(entries: Sequence[Any], names: list[str]) -> list[Order]:
     """The orders that the entries of a grid stand for, each once."""
-    from iqa_lightning.data.orders import expand_orders  # noqa: PLC0415
+    from iqa_lightning.stream.orders import expand_orders  # noqa: PLC0415
 
     orders: list[Order] = []
     for entry in entries:
@@ -163,7 +176,7 @@ def finished_runs(runs: Sequence[Run], output: Path, experiment: str) -> "dict[s
     Raises:
         ValueError: A folder holds a finished run of another config.
     """
-    from iqa_lightning.report.difference import config_changes  # noqa: PLC0415  # pandas
+    from iqa_lightning.report.numbers.difference import config_changes  # noqa: PLC0415  # pandas
 
     there = {
         (method, str(order), split, seed): run for method, order, split, seed, run in found_runs(output, experiment)
@@ -219,8 +232,8 @@ def compare(kind: str, runs: list[str], number: int) -> str:
     Raises:
         ValueError: They are not two, or not runs that can be compared.
     """
-    from iqa_lightning.report.difference import difference_text  # noqa: PLC0415  # pandas
-    from iqa_lightning.report.gmad import gmad_text  # noqa: PLC0415
+    from iqa_lightning.report.numbers.difference import difference_text  # noqa: PLC0415  # pandas
+    from iqa_lightning.report.numbers.gmad import gmad_text  # noqa: PLC0415
 
     if len(runs) != 2:
         raise ValueError(f"{kind}={runs}: give two run folders, as in `{kind} <run> <run>`")
@@ -244,7 +257,10 @@ def show(cfg: "DictConfig") -> None:
     Raises:
         ValueError: There are neither results nor finished runs, or wandb cannot be reached.
     """
-    from iqa_lightning.report import dashboard, html, sweep, verdicts  # noqa: PLC0415  # pandas
+    from iqa_lightning.report import wandb_views as dashboard  # noqa: PLC0415  # pandas
+    from iqa_lightning.report.numbers import results as sweep  # noqa: PLC0415  # pandas
+    from iqa_lightning.report.numbers import verdicts  # noqa: PLC0415
+    from iqa_lightning.report.page import html  # noqa: PLC0415  # pandas
 
     folder, output = Path(cfg.experiments) / str(cfg.table), Path(cfg.output)
     experiment = read_grid(folder / "runs.yaml")["experiment"]

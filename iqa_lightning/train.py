@@ -17,27 +17,24 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from iqa_lightning.runs import (
-    BUSY,
-    BusyError,
-    follow_parent,
-    is_first_process,
-    keep_config,
-    method_name,
-    names_of,
-    sole_owner,
-)
-from iqa_lightning.sweep import member
+from iqa_lightning.runs.folder import BUSY, BusyError, is_first_process, keep_config, method_name, names_of, sole_owner
+from iqa_lightning.runs.process import follow_parent
+from iqa_lightning.runs.sweep import member
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-    from iqa_lightning.data.stream import TaskStream
     from iqa_lightning.methods.base import ContinualMethod
     from iqa_lightning.records import RunFolder
+    from iqa_lightning.stream.stream import TaskStream
+
 
 HERE = Path(__file__).resolve().parent
+
+
 CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
+
+
 HINTS = (
     "does not have many workers",  # crops come out of a cache in memory
     "smaller than the logging interval",  # a task may be small
@@ -65,7 +62,7 @@ def run(cfg: DictConfig) -> None:
     """One run in its folder: nothing to do if it is finished, go on if it was interrupted, start otherwise."""
     import pytorch_lightning as pl  # noqa: PLC0415  # torch stays out of --help
 
-    from iqa_lightning.continual.presets import keep_freed_memory  # noqa: PLC0415
+    from iqa_lightning.continual.runtime import keep_freed_memory  # noqa: PLC0415
     from iqa_lightning.records import RunFolder  # noqa: PLC0415
 
     choices = HydraConfig.get().runtime.choices
@@ -95,7 +92,7 @@ def run(cfg: DictConfig) -> None:
 
 def build_stream(cfg: DictConfig) -> TaskStream:
     """The task stream, with the schedule, view and pairs of the config; a phase of no epochs is left out."""
-    from iqa_lightning.data.stream import Phase  # noqa: PLC0415  # torch
+    from iqa_lightning.stream.schedule import Phase  # noqa: PLC0415  # torch
 
     phases = [Phase(name=str(name), **phase) for name, phase in cfg.schedule.items() if phase.epochs]
     build = instantiate(cfg.stream, _partial_=True, _convert_="all")
@@ -115,7 +112,7 @@ def build_method(cfg: DictConfig, stream: TaskStream) -> ContinualMethod:
 
 def check_start(cfg: DictConfig, stream: TaskStream) -> None:
     """Refuse weights whose pre-training has seen test images, unless `allow_leakage` is set; then say so."""
-    from iqa_lightning.data.contents import refuse_leaks  # noqa: PLC0415  # torch
+    from iqa_lightning.audit.contents import refuse_leaks  # noqa: PLC0415  # torch
 
     found = refuse_leaks(cfg.backbone.get("weights"), stream.data.values(), bool(cfg.allow_leakage))
     if found:
@@ -134,10 +131,10 @@ def fit(
     from pytorch_lightning.callbacks import ModelCheckpoint  # noqa: PLC0415  # torch
 
     from iqa_lightning.continual.callback import ContinualLearning  # noqa: PLC0415
+    from iqa_lightning.continual.checkpoints import AtomicCheckpointIO  # noqa: PLC0415
     from iqa_lightning.continual.display import Display  # noqa: PLC0415
-    from iqa_lightning.continual.restart import AtomicCheckpointIO  # noqa: PLC0415
     from iqa_lightning.report.figures import heat_maps  # noqa: PLC0415
-    from iqa_lightning.report.tables import print_matrix  # noqa: PLC0415
+    from iqa_lightning.report.text.terminal import print_matrix  # noqa: PLC0415
 
     last = records.path / "last.ckpt"
     records.clean() if is_first_process() else None
@@ -169,7 +166,7 @@ def show(records: RunFolder, cfg: DictConfig) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from iqa_lightning.metrics.matrices import derive  # noqa: PLC0415
-    from iqa_lightning.report.tables import print_run  # noqa: PLC0415
+    from iqa_lightning.report.text.terminal import print_run  # noqa: PLC0415
 
     console, folder = Console(), records.path
     print_run(derive(records.predictions()), console, records.read_summary()["synthetic"])
@@ -184,7 +181,7 @@ def show(records: RunFolder, cfg: DictConfig) -> None:
 
 def finish_wandb() -> None:
     """Close the wandb run of this process, so that the next run of a sweep opens its own."""
-    from iqa_lightning.continual.tracking import harmless  # noqa: PLC0415
+    from iqa_lightning.continual.loggers import harmless  # noqa: PLC0415
 
     if "wandb" in sys.modules:
         harmless(sys.modules["wandb"].finish)()

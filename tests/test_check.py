@@ -10,11 +10,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
 from iqa_lightning.check import build, check, check_caches
-from iqa_lightning.data.cache import build_cache
-from iqa_lightning.data.cache_files import find_caches
-from iqa_lightning.data.csv import CSVData
-from tests.data.test_audit import write_photographs
-from tests.data.test_cache import SOURCE
+from iqa_lightning.datasets.csv import CSVData
+from iqa_lightning.images.cache import build_cache, find_caches
+from tests.audit.test_audit import write_photographs
+from tests.images.test_cache import SOURCE
 from tests.walks import ROOT, call
 
 

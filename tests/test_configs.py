@@ -6,7 +6,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from iqa_lightning.methods.feature_replay import FeatureReplay
+from iqa_lightning.methods.feature_generators import FeatureReplay
 from iqa_lightning.train import build_stream
 from tests.walks import ROOT, composed
 

@@ -16,9 +16,9 @@ from scipy import stats
 
 from iqa_lightning.metrics.matrices import derive
 from iqa_lightning.records import RunFolder
-from iqa_lightning.report.forgetting import pair_flips
+from iqa_lightning.report.numbers.forgetting import pair_flips
 from iqa_lightning.reproduce import Run, compare, independent, make, overrides, planned_runs, read_grid, reproduce
-from iqa_lightning.runs import Outcome
+from iqa_lightning.runs.process import Outcome
 from tests.walks import ROOT, TINY, call
 
 ORDER = ["compression", "blur", "noise", "tone"]  # of the demo stream

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from PIL import Image, ImageFilter
 
-from iqa_lightning.data.degradations.chain import Chain, degrade
-from iqa_lightning.data.demo import PHOTOGRAPHS, photograph
+from iqa_lightning.datasets.demo import PHOTOGRAPHS, photograph
+from iqa_lightning.images.degradations.chain import Chain, degrade
 
 FLOAT: type = np.float64
 SIDE, BATCH, BATCHES, REPEATS = 224, 64, 3, 5

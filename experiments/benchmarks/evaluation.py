@@ -26,15 +26,16 @@ from measuring.noise import noise_files
 from measuring.sides import HEADER, compared, show, slope
 
 from iqa_lightning.continual.callback import ContinualLearning
-from iqa_lightning.continual.predict import evaluation_mode
-from iqa_lightning.data.base import evaluation
-from iqa_lightning.data.csv import CSVData
-from iqa_lightning.data.stream import Phase, TaskStream
-from iqa_lightning.data.transforms import View
+from iqa_lightning.continual.evaluation import evaluation_mode
+from iqa_lightning.datasets.base import evaluation
+from iqa_lightning.datasets.csv import CSVData
+from iqa_lightning.images.transforms import View
 from iqa_lightning.methods.tsn_iqa import TSNIQA
 from iqa_lightning.models.backbones import Backbone
 from iqa_lightning.models.gating import KMeansGate
 from iqa_lightning.records import RunFolder
+from iqa_lightning.stream.schedule import Phase
+from iqa_lightning.stream.stream import TaskStream
 
 REPEATS, TASKS, EPOCHS = 3, 4, 12
 SMALL, LARGE = (80, 128), (10, 384)  # images a set (three in ten are scored) and their sides in pixels

@@ -23,11 +23,12 @@ from measuring.sides import in_turns, show, slope
 from PIL import Image
 from skimage import data
 
-from iqa_lightning.data.cache import ImageCache, build_cache
-from iqa_lightning.data.csv import CSVData
-from iqa_lightning.data.decoding import ImageSource
-from iqa_lightning.data.stream import Phase, TaskStream
-from iqa_lightning.data.transforms import View, adaptive_resize, random_view
+from iqa_lightning.datasets.csv import CSVData
+from iqa_lightning.images.cache import ImageCache, build_cache
+from iqa_lightning.images.opening import ImageSource
+from iqa_lightning.images.transforms import View, adaptive_resize, random_view
+from iqa_lightning.stream.schedule import Phase
+from iqa_lightning.stream.stream import TaskStream
 
 SIZE = (1024, 768)
 CROP = 384

@@ -17,7 +17,7 @@ import torch
 from measuring.sides import HEADER, compared, in_turns, show
 from training import batch, ready, step
 
-from iqa_lightning.continual.presets import Network, keep_freed_memory
+from iqa_lightning.continual.runtime import Network, keep_freed_memory
 from iqa_lightning.methods.finetune import SingleHead
 from iqa_lightning.methods.tsn_iqa import TSNIQA
 from iqa_lightning.models.gating import UniformGate

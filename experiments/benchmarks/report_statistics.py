@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from iqa_lightning.metrics.matrices import derive
-from iqa_lightning.report.sweep import run_tables
+from iqa_lightning.report.numbers.results import run_tables
 
 # test images and contents of session 1 of the six-set protocol; in-the-wild images are contents of their own
 SETS = {

@@ -21,12 +21,12 @@ from measuring.sides import show, slope
 
 from iqa_lightning.continual import callback
 from iqa_lightning.continual.callback import ContinualLearning
-from iqa_lightning.data.stream import Phase
 from iqa_lightning.methods.tsn_iqa import TSNIQA
 from iqa_lightning.models.backbones import Backbone
 from iqa_lightning.models.gating import MeanFeatureGate
 from iqa_lightning.records import RunFolder
-from iqa_lightning.report.sweep import run_tables
+from iqa_lightning.report.numbers.results import run_tables
+from iqa_lightning.stream.schedule import Phase
 
 SIZES, TASKS, LIMIT = (1_000, 3_200, 10_073), 6, 60.0
 

@@ -35,12 +35,12 @@ def child(folder: str) -> None:
     from pytorch_lightning.callbacks import ModelCheckpoint  # noqa: PLC0415
 
     from iqa_lightning.continual.callback import ContinualLearning  # noqa: PLC0415
-    from iqa_lightning.continual.restart import AtomicCheckpointIO  # noqa: PLC0415
-    from iqa_lightning.data.stream import Phase  # noqa: PLC0415
+    from iqa_lightning.continual.checkpoints import AtomicCheckpointIO  # noqa: PLC0415
     from iqa_lightning.methods.tsn_iqa import TSNIQA  # noqa: PLC0415
     from iqa_lightning.models.backbones import Backbone  # noqa: PLC0415
     from iqa_lightning.models.gating import UniformGate  # noqa: PLC0415
     from iqa_lightning.records import RunFolder  # noqa: PLC0415
+    from iqa_lightning.stream.schedule import Phase  # noqa: PLC0415
 
     class Clock(pl.Callback):
         """When the first batch comes; the run ends with the second epoch."""

@@ -17,7 +17,6 @@ from measuring.sides import HEADER, compared, in_turns, show, slope
 from torch import nn
 
 from iqa_lightning.continual.callback import ContinualLearning
-from iqa_lightning.data.stream import Phase, Position, Task, TaskStream
 from iqa_lightning.losses.fidelity import pair_loss
 from iqa_lightning.methods.base import ContinualMethod
 from iqa_lightning.methods.finetune import SingleHead
@@ -25,6 +24,8 @@ from iqa_lightning.methods.tsn_iqa import TSNIQA
 from iqa_lightning.models.backbones import Backbone
 from iqa_lightning.models.gating import UniformGate
 from iqa_lightning.records import RunFolder
+from iqa_lightning.stream.schedule import Phase, Position, Task
+from iqa_lightning.stream.stream import TaskStream
 
 BATCH, SIDE, STEPS, REPEATS = 16, 128, 24, 5
 ADAM = partial(torch.optim.Adam, lr=2e-4, weight_decay=5e-4)

@@ -12,11 +12,11 @@ from measuring.noise import noise_stream
 from measuring.sides import HEADER, compared, in_turns, show
 from training import ADAM, BATCH, SIDE, train
 
-from iqa_lightning.data.pairs import SampledPairs
-from iqa_lightning.data.stream import Phase
 from iqa_lightning.methods.tsn_iqa import TSNIQA
 from iqa_lightning.models.backbones import Backbone
 from iqa_lightning.models.gating import UniformGate
+from iqa_lightning.stream.pairs import SampledPairs
+from iqa_lightning.stream.schedule import Phase
 
 
 def warm_up(bank: int | None, keeps: bool = True, epochs: int = 4) -> TSNIQA:

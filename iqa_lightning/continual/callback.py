@@ -12,17 +12,18 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from typing_extensions import override
 
-from iqa_lightning.continual.predict import Columns, FixedParts, evaluation_mode, on_device, predict, share_buffers
-from iqa_lightning.continual.restart import BestWeights, restart_optimizers, save_atomic
-from iqa_lightning.continual.seeding import seed_epoch
-from iqa_lightning.continual.tracking import Draw, log_identity, log_matrices
-from iqa_lightning.data.bank import CropBank
-from iqa_lightning.data.base import evaluation
-from iqa_lightning.data.stream import Position, Task, TaskStream
-from iqa_lightning.methods.base import LEVEL, Batch, ContinualMethod, from_all_ranks
+from iqa_lightning.continual.checkpoints import BestWeights, restart_optimizers, save_atomic, seed_epoch
+from iqa_lightning.continual.evaluation import Columns, FixedParts, evaluation_mode, on_device, predict, share_buffers
+from iqa_lightning.continual.loggers import Draw, log_identity, log_matrices
+from iqa_lightning.datasets.base import evaluation
+from iqa_lightning.distributed import from_all_ranks
+from iqa_lightning.methods.base import LEVEL, Batch, ContinualMethod
 from iqa_lightning.metrics.correlation import srcc
 from iqa_lightning.metrics.matrices import derive
 from iqa_lightning.records import RunFolder
+from iqa_lightning.stream.schedule import Position, Task
+from iqa_lightning.stream.stream import TaskStream
+from iqa_lightning.stream.training_images import CropBank
 
 
 class ContinualLearning(Callback):

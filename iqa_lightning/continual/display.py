@@ -11,8 +11,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from typing_extensions import override
 
 from iqa_lightning.continual.callback import stream_of
-from iqa_lightning.data.stream import Position, TaskStream
 from iqa_lightning.records import RunFolder
+from iqa_lightning.stream.schedule import Position
+from iqa_lightning.stream.stream import TaskStream
 
 
 class Display(Callback):

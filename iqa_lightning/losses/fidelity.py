@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 EPS = 1e-8
+
+
 LINKS = {"phi": math.sqrt(2.0), "phi_unit": 2.0}
 
 

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 Scores = Float[Tensor, " batch"]
+
+
 Features = Float[Tensor, "batch width"]
 
 

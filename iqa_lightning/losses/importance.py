@@ -18,6 +18,8 @@ from torch import Tensor
 from iqa_lightning.losses.fidelity import fidelity, preference
 
 Parameters = dict[str, Tensor]
+
+
 ScoreOfOne = Callable[..., Float[Tensor, ""]]
 """Score of one image from the parameters and the image's own tensors, without a batch dimension."""
 

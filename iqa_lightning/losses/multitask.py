@@ -11,7 +11,11 @@ from torch import Tensor, nn
 from iqa_lightning.losses.fidelity import EPS, fidelity, preference
 
 PerTask = Float[Tensor, " tasks"]
+
+
 SMALL = 1e-16  # under the root of each of some hundred classes, where EPS would add up
+
+
 KINDS = ("fidelity", "kl")
 
 

@@ -2,25 +2,31 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from iqa_lightning.data.cache import memory_budget
-from iqa_lightning.data.material import Material
-from iqa_lightning.data.stream import Phase, Position, Task
+from iqa_lightning.distributed import from_all_ranks
+from iqa_lightning.images.cache import memory_budget
 from iqa_lightning.losses.fidelity import pair_loss
 from iqa_lightning.models.backbones import Backbone, Encoder, Images
 from iqa_lightning.models.gating import Gate
 from iqa_lightning.models.normalization import batch_norms
+from iqa_lightning.stream.schedule import Phase, Position, Task
+from iqa_lightning.stream.training_images import Material
 
 Batch = dict[str, Any]
-Value = TypeVar("Value")
+
+
 OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+
+
 BN_STATS = ("first_epoch", "always", "frozen")
+
+
 LEVEL, FIXED = "level/", "fixed/part"  # no name of a data set holds a slash
 
 
@@ -246,22 +252,6 @@ class ContinualMethod(pl.LightningModule):
 def by_name(levels: list[Tensor]) -> dict[str, Tensor]:
     """Gate features as columns of an evaluation."""
     return {f"{LEVEL}{i}": level for i, level in enumerate(levels)}
-
-
-def sum_over_ranks(value: Tensor) -> Tensor:
-    """The sum of a tensor over all ranks, in place, the same on each."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(value)
-    return value
-
-
-def from_all_ranks(value: Value) -> list[Value]:
-    """The value of each rank, in their order, on every rank; ranks may hold values of different sizes."""
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return [value]
-    values: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value)
-    return values
 
 
 def read_out(

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iqa_lightning.data.stream import Task
 from iqa_lightning.methods.base import Batch
 from iqa_lightning.methods.replay import MultiHeadReplay
+from iqa_lightning.stream.schedule import Task
 
 
 class DERpp(MultiHeadReplay):

@@ -1,5 +1,6 @@
 """Sequential fine-tuning: the lower bounds that every continual method is measured against."""
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -7,11 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iqa_lightning.data.stream import Task
 from iqa_lightning.methods.base import FIXED, Batch, ContinualMethod, by_name
 from iqa_lightning.models.backbones import Encoder, Images
 from iqa_lightning.models.gating import Gate
 from iqa_lightning.models.heads import CosineHeads
+from iqa_lightning.stream.schedule import Task
+from iqa_lightning.stream.training_images import Material
 
 
 class SingleHead(ContinualMethod):
@@ -124,3 +126,51 @@ class MultiHead(SingleHead):
     def added_parameters(self) -> int:
         """A task adds a head."""
         return self.backbone.width
+
+
+class Joint(SingleHead):
+    """One network and one head learn all data sets of the stream at once (JL of https://arxiv.org/abs/2102.09717).
+
+    It walks the same stream: in the place of the first task it learns the union of all tasks, with the schedule of one
+    task, and keeps its best epoch by the mean SRCC over all validation parts. The later tasks change nothing (one batch
+    at a learning rate of 0 stands for each), so all rows of the matrices but the first (`start`) are equal: mSRCC is
+    the joint model's mean over data sets, mPI the same by construction, mSI 1, forgetting and backward transfer 0.
+    Only the last row is to be compared with other methods. All images of the stream count as stored.
+
+    The official head has a bias, which no difference of two scores feels and no rank correlation sees; it is left out.
+    """
+
+    material = Material("all")
+
+
+class JointSeen(SingleHead):
+    """One network and one head go from task to task and learn all tasks so far at each (JL-CL of the same paper).
+
+    The best epoch is chosen by the mean SRCC over the validation parts of all tasks so far.
+    """
+
+    material = Material("seen")
+
+
+class SeparateModels(SingleHead):
+    """Each task is learnt from the start weights anew (SL of https://arxiv.org/abs/2102.09717).
+
+    After task t the model of task t rates all data sets. The start weights are kept beside the model, as parameters
+    that nothing trains.
+    """
+
+    independent_tasks = True
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.start = nn.ModuleList([copy.deepcopy(self.backbone), copy.deepcopy(self.heads)]).requires_grad_(False)
+
+    def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
+        """Forget everything."""
+        super().on_task_start(task, images)
+        for module, start in zip((self.backbone, self.heads), self.start, strict=True):
+            module.load_state_dict(start.state_dict())
+
+    def added_parameters(self) -> int:
+        """A task adds a whole model."""
+        return sum(p.numel() for p in [*self.body_parameters(), *self.head_parameters()])

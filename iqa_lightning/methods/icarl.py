@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iqa_lightning.data.stream import Position, Task
 from iqa_lightning.losses.distillation import distillation_loss
 from iqa_lightning.losses.fidelity import pair_loss
 from iqa_lightning.methods.base import Batch
 from iqa_lightning.methods.replay import MultiHeadReplay, by_task, joined
+from iqa_lightning.stream.schedule import Position, Task
 
 
 class ICaRL(MultiHeadReplay):

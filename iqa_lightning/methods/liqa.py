@@ -17,19 +17,26 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iqa_lightning.data.stream import Phase, Position, Task
+from iqa_lightning.distributed import from_all_ranks
 from iqa_lightning.losses.distillation import distillation_loss
 from iqa_lightning.losses.fidelity import pair_loss
-from iqa_lightning.methods.base import Batch, from_all_ranks, read_out
-from iqa_lightning.methods.feature_replay import FeatureReplay
+from iqa_lightning.methods.base import Batch, read_out
+from iqa_lightning.methods.feature_generators import FeatureReplay
 from iqa_lightning.methods.finetune import SingleHead
 from iqa_lightning.metrics.correlation import srcc
 from iqa_lightning.metrics.frechet import frechet_distance, total_variance
 from iqa_lightning.models.heads import AuxiliaryHeads
+from iqa_lightning.stream.schedule import Phase, Position, Task
 
 LOSSES = ("fidelity", "huber")
+
+
 REPEATS = ("reuse", "new")
+
+
 IMAGES = 1000  # of a task whose features are collected at its end
+
+
 NARROW = 0.1  # share of the real variance below which replay has collapsed
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iqa_lightning.data.stream import Position, Task
+from iqa_lightning.distributed import sum_over_ranks
 from iqa_lightning.losses.distillation import distillation_loss
 from iqa_lightning.losses.multitask import (
     KINDS,
@@ -22,13 +22,15 @@ from iqa_lightning.losses.multitask import (
     quality_loss,
     scene_loss,
 )
-from iqa_lightning.methods.base import Batch, ContinualMethod, sum_over_ranks
-from iqa_lightning.metrics.labels import DISTORTIONS, SCENES, column, distortion_index, scene_targets
+from iqa_lightning.methods.base import Batch, ContinualMethod
+from iqa_lightning.metrics.liqe_labels import DISTORTIONS, SCENES, column, distortion_index, scene_targets
 from iqa_lightning.models.backbones import Images
 from iqa_lightning.models.clip import CLIP
-from iqa_lightning.models.prompts import QUALITIES, prompts
+from iqa_lightning.stream.schedule import Position, Task
 
 Joint = Float[Tensor, "batch qualities scenes distortions"]
+
+
 LABELS = ("scene", "distortion")
 
 
@@ -244,3 +246,14 @@ def check_words(
     words = [*DISTORTIONS, *(word for added in new_distortions.values() for word in added)]
     if twice := [word for word in words if words.count(word) > 1]:
         raise ValueError(f"method.new_distortions holds {twice[0]!r} twice: a word has one place among the distortions")
+
+
+QUALITIES = ("bad", "poor", "fair", "good", "perfect")  # scored 1 to 5
+
+
+def prompts(scenes: Sequence[str], distortions: Sequence[str]) -> tuple[str, ...]:
+    """All sentences: quality varies slowest, then scene, distortion fastest; an empty axis is left out of them."""
+    what = [f" of a {scene}" for scene in scenes] or [""]
+    how = [f" with {distortion} artifacts" for distortion in distortions] or [""]
+    link = ", which is of" if scenes or distortions else " with"
+    return tuple(f"a photo{w}{h}{link} {quality} quality" for quality in QUALITIES for w in what for h in how)

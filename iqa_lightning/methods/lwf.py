@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iqa_lightning.data.stream import Position
 from iqa_lightning.losses.distillation import distillation_loss
 from iqa_lightning.losses.fidelity import pair_loss
 from iqa_lightning.methods.base import Batch
 from iqa_lightning.methods.finetune import MultiHead
 from iqa_lightning.models.heads import CosineHeads
+from iqa_lightning.stream.schedule import Position
 
 
 class LwF(MultiHead):
@@ -61,3 +61,34 @@ class LwF(MultiHead):
         scores = torch.stack([self.heads(feature, k) for k in old], dim=1)
         new = pair_loss(self.heads(feature, self.head()), pairs, batch["target"], self.link)
         return new + self.weight * distillation_loss(scores, wanted, pairs, self.link)
+
+
+class EMATeacher(LwF):
+    """LwF whose teacher, taken when fine-tuning begins, then is a moving average of the student.
+
+    `momentum` is the share that the teacher keeps of itself in a step: 1 is LwF, 0 makes the teacher the student.
+
+    Raises:
+        ValueError: a momentum outside of [0, 1].
+    """
+
+    def __init__(self, momentum: float = 0.999, **options: Any) -> None:
+        super().__init__(**options)
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"method.momentum={momentum}: expected a number from 0 to 1")
+        self.momentum = momentum
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002  # Lightning's
+        """Move the teacher."""
+        if self.distils:
+            self.follow()
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """One step of the average over weights and running statistics; counters are copied."""
+        for teacher, student in ((self.teacher, self.backbone), (self.teacher_heads, self.heads)):
+            for mine, other in zip(teacher.state_dict().values(), student.state_dict().values(), strict=True):
+                if mine.is_floating_point():
+                    mine.lerp_(other, 1 - self.momentum)
+                else:
+                    mine.copy_(other)

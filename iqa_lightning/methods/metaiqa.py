@@ -12,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iqa_lightning.data.stream import Position, Task
-from iqa_lightning.methods.base import Batch, ContinualMethod, from_all_ranks
+from iqa_lightning.distributed import from_all_ranks
+from iqa_lightning.methods.base import Batch, ContinualMethod
 from iqa_lightning.models.backbones import Images
 from iqa_lightning.models.normalization import batch_norms
 from iqa_lightning.models.regression import RegressionNet, load_rest
+from iqa_lightning.stream.schedule import Position, Task
 
 
 class MetaIQA(ContinualMethod):

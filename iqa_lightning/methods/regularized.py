@@ -9,11 +9,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from iqa_lightning.data.stream import Task
-from iqa_lightning.losses.importance import Parameters, check_finite, penalty, score_gradients, sum_over_pairs
-from iqa_lightning.methods.base import Batch, sum_over_ranks
+from iqa_lightning.distributed import sum_over_ranks
+from iqa_lightning.losses.importance import (
+    Parameters,
+    check_finite,
+    ewc_slopes,
+    mas_slopes,
+    penalty,
+    score_gradients,
+    si_importance,
+    sum_over_pairs,
+)
+from iqa_lightning.methods.base import Batch
 from iqa_lightning.methods.finetune import MultiHead
 from iqa_lightning.models.backbones import Backbone
+from iqa_lightning.stream.pairs import pair_target
+from iqa_lightning.stream.schedule import Task
 
 
 class Regularized(MultiHead):
@@ -121,3 +132,93 @@ class PooledFeature(nn.Module):
     def forward(self, prepared: Tensor, fixed: Tensor | None = None) -> Tensor:
         """The feature."""
         return self.backbone.pooled(prepared, fixed)
+
+
+TARGETS = ("soft", "training")
+
+
+class EWC(PairImportance):
+    """Importance: squared gradient of the fidelity loss of a pair, averaged over the pairs of an epoch.
+
+    `importance_target`: `soft`, Thurstone's preference from MOS and its deviation, as in the official code of LwF-KG,
+    although it trains on binary targets; or `training`, the target of the training.
+
+    Raises:
+        ValueError: another `importance_target`.
+    """
+
+    power = 2
+
+    def __init__(self, importance_target: str = "soft", **options: Any) -> None:
+        super().__init__(**options)
+        if importance_target not in TARGETS:
+            raise ValueError(f"method.importance_target={importance_target!r}: choose one of {TARGETS}")
+        self.importance_target = importance_target
+
+    def slope(self, delta: Float[Tensor, " pairs"], batch: Batch) -> Float[Tensor, " pairs"]:
+        """Of the fidelity loss."""
+        target = batch["target"]
+        if self.importance_target == "soft":
+            both = batch["pairs"].cpu()
+            target = pair_target(batch["mos"].cpu()[both], batch["mos_std"].cpu()[both], "soft").to(delta)
+        return ewc_slopes(delta, target, self.link)
+
+
+class SI(Regularized):
+    """Importance: sum over the steps of -gradient * change, divided by squared change over the task plus `damping`.
+
+    The gradient is the optimiser's own, of loss and penalty, before any clipping. The backbone moves in fine-tuning
+    only. The best weights of a task come back with the sum as it was then, so that both belong to one path.
+    """
+
+    def __init__(self, damping: float = 0.1, **options: Any) -> None:
+        super().__init__(**options)
+        self.damping = damping
+        self.path, self.start = self.like_backbone(), self.like_backbone()
+        self.before: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+
+    def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
+        """A new path from here."""
+        super().on_task_start(task, images)
+        with torch.no_grad():
+            for path, start, parameter in zip(self.path, self.start, self.backbone.trainable(), strict=True):
+                path.zero_()
+                start.copy_(parameter)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: ARG002  # Lightning's signature
+        """Remember where the step begins, and which way is down."""
+        self.before = [
+            (path, parameter, parameter.detach().clone(), parameter.grad.clone())
+            for path, parameter in zip(self.path, self.backbone.trainable(), strict=True)
+            if parameter.grad is not None
+        ]
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002  # Lightning's
+        """Add the step to the path."""
+        with torch.no_grad():
+            for path, parameter, old, gradient in self.before:
+                path.sub_(gradient * (parameter - old))
+        self.before = []
+
+    def new_importance(self) -> Sequence[Tensor]:
+        """From start to best weights."""
+        changes = (now.detach() - start for now, start in zip(self.backbone.trainable(), self.start, strict=True))
+        return [si_importance(path, change, self.damping) for path, change in zip(self.path, changes, strict=True)]
+
+
+class MAS(PairImportance):
+    """Importance: |gradient| of the squared preference (not of the score) of a pair, averaged over an epoch's pairs."""
+
+    power = 1
+
+    def slope(self, delta: Float[Tensor, " pairs"], batch: Batch) -> Float[Tensor, " pairs"]:  # noqa: ARG002  # no target
+        """Of the squared preference."""
+        return mas_slopes(delta, self.link)
+
+
+class L2Anchor(Regularized):
+    """Penalty to the weights after the previous task, importance 1 for every parameter of the backbone."""
+
+    def new_importance(self) -> Sequence[Tensor]:
+        """What lifts each importance to 1, whatever the task."""
+        return [torch.ones_like(part) - part for part in self.importance]

@@ -7,11 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from iqa_lightning.data.material import Material
-from iqa_lightning.data.memory import ReplayMemory
 from iqa_lightning.losses.fidelity import pair_loss
 from iqa_lightning.methods.base import Batch
-from iqa_lightning.methods.finetune import MultiHead, SingleHead
+from iqa_lightning.methods.finetune import MultiHead, SeparateModels, SingleHead
+from iqa_lightning.stream.training_images import Material, ReplayMemory
 
 
 class SingleHeadReplay(SingleHead):
@@ -87,3 +86,19 @@ def by_task(memory: Batch) -> Iterator[tuple[int, Int[Tensor, " pairs"]]]:
     owner = memory["task"][memory["pairs"][:, 0]]
     for t in memory["task"].unique().tolist():
         yield t, (owner == t).nonzero()[:, 0]
+
+
+class GDumb(SeparateModels):
+    """At each task the start weights are trained on what the memory holds once that task is part of it.
+
+    The best epoch is chosen on the current task's validation part, since the memory holds no validation images.
+    `memory` holds keywords of `ReplayMemory`, of which `shares` has no meaning here.
+    """
+
+    def __init__(self, memory: Mapping[str, Any] | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.material = Material("memory", ReplayMemory(**(memory or {})))
+
+    def added_parameters(self) -> int:
+        """A task adds nothing: the model is replaced."""
+        return 0

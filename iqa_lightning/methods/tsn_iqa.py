@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iqa_lightning.data.stream import Task
 from iqa_lightning.methods.base import FIXED, Batch, ContinualMethod, by_name
 from iqa_lightning.models.backbones import Images
 from iqa_lightning.models.frozen import freeze_convolutions
 from iqa_lightning.models.gating import Gate, KMeansGate
 from iqa_lightning.models.heads import CosineHeads
 from iqa_lightning.models.normalization import NormSets, chunks
+from iqa_lightning.stream.schedule import Task
 
 INITS = ("pretrained", "previous", "nearest")
 

@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iqa_lightning.data.pairs import pair_target
-from iqa_lightning.data.stream import Position, Task
 from iqa_lightning.losses.fidelity import fidelity
 from iqa_lightning.losses.thurstone import deviation_hinge, thurstone
 from iqa_lightning.methods.base import FIXED, Batch, ContinualMethod
 from iqa_lightning.models.backbones import Backbone, Images
 from iqa_lightning.models.normalization import batch_norms
+from iqa_lightning.stream.pairs import pair_target
+from iqa_lightning.stream.schedule import Position, Task
 
 Outputs = tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]
 

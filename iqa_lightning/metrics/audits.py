@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from iqa_lightning.metrics.correlation import srcc
-from iqa_lightning.metrics.labels import label_tables
+from iqa_lightning.metrics.liqe_labels import label_tables
 
 Array = NDArray[np.float64]
+
+
 EPS = 1e-8
+
+
 BLOCK = 2_000_000  # pairs at a time
 
 

@@ -12,10 +12,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from iqa_lightning.metrics import continual, correlation, logistic
+from iqa_lightning.metrics import correlation
+from iqa_lightning.metrics import correlation as logistic
+from iqa_lightning.metrics import transfer as continual
 from iqa_lightning.metrics.audits import audits
 
 IDENTITY = ("dataset", "split", "image", "mos")
+
+
 DEVIATIONS = ("mos_std", "sigma")  # human and predicted
 
 
@@ -86,6 +90,7 @@ def readouts_of(frame: pd.DataFrame) -> list[str]:
 
 
 Scores = Sequence[Sequence[NDArray[np.float64]]]  # [after][data set] -> (images,)
+
 
 CELLS = [
     *("after", "dataset", "readout", "n", "srcc", "srcc_low", "srcc_high"),

@@ -13,7 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 Images = UInt8[Tensor, "batch 3 height width"]
+
+
 Levels = list[Float[Tensor, "batch level_width"]]
+
+
 Pass = Callable[["Backbone", Tensor, Tensor | None], Tensor]
 
 

@@ -3,12 +3,12 @@
 import copy
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iqa_lightning.models.backbones import Backbone, Encoder, Images, Levels
-from iqa_lightning.models.pooling import bilinear, signed_sqrt
 from iqa_lightning.models.scnn import SCNN
 
 
@@ -74,3 +74,22 @@ class DBCNN(BilinearBackbone):
 def resized(x: Float[Tensor, "batch channels h w"], like: Tensor) -> Float[Tensor, "batch channels height width"]:
     """Bilinear, corner pixels on corner pixels."""
     return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=True)
+
+
+EPS = 1e-8
+
+
+def bilinear(
+    one: Float[Tensor, "batch channels_one height width"], two: Float[Tensor, "batch channels_two height width"]
+) -> Float[Tensor, "batch channels_one channels_two"]:
+    """Outer product of the channels, averaged over the positions, which both maps share.
+
+    Source: Lin et al., "Bilinear CNN models for fine-grained visual recognition", ICCV 2015.
+    """
+    positions = one.shape[2] * one.shape[3]
+    return torch.einsum("bchw,bdhw->bcd", one, two) / positions
+
+
+def signed_sqrt(x: Tensor) -> Tensor:
+    """sign(x) sqrt(|x| + 1e-8), entry by entry."""
+    return x.sign() * (x.abs() + EPS).sqrt()

@@ -22,6 +22,8 @@ from iqa_lightning.models.backbones import Backbone, Encoder, Images, load_weigh
 from iqa_lightning.models.clip_weights import find_weights, read_clip_weights
 
 Features = Float[Tensor, "items width"]
+
+
 Key = tuple[Any, ...]
 
 

@@ -10,8 +10,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # of open_clip's weights on the hub
+
+
 FOLDER = "~/.cache/clip"  # where open_clip keeps files from other places
+
+
 WRAPPERS = ("model_state_dict", "state_dict")  # keys of training checkpoints under which the weights may lie
+
+
 METADATA = ("input_resolution", "context_length", "vocab_size")  # numbers among the weights in OpenAI's files
 
 

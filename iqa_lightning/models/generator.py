@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SLOPE = 0.2
+
+
 START = 0.02
 
 

@@ -13,10 +13,16 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
 PIXELS_AT_ONCE = {"cpu": 2**18}
 """Pixels, of all branches together, that one pass pays for on a processor; measured: `benchmarks/branches.py`."""
+
+
 PIXELS_ELSEWHERE = 2**24
 """On accelerators, where memory is the limit: about 8 GB of maps of ResNet-18. Not measured."""
+
+
 Folded = tuple[Tensor, Tensor, bool]
 
 

@@ -14,8 +14,14 @@ from torch import Tensor, nn
 from iqa_lightning.models.backbones import Encoder, Images, read_weights
 
 CHANNELS = (48, 48, 64, 64, 64, 64, 128, 128, 128)
+
+
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 2)
+
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+
+
 HOME = "github.com/zwx8981/DBCNN-PyTorch, pretrained_scnn/scnn.pkl"
 
 

@@ -14,17 +14,29 @@ import pandas as pd
 from iqa_lightning.metrics.audits import gate_rows
 from iqa_lightning.metrics.matrices import readouts_of
 from iqa_lightning.records import RunFolder, write_bytes
-from iqa_lightning.report.details_text import details_markdown
-from iqa_lightning.report.forgetting import BY, FLIPS, GROUPS, forgetting_by, learnt_sets, pair_flips, worst_forgotten
-from iqa_lightning.report.orders import MOST_TASKS, all_orders, order_sensitivity
-from iqa_lightning.report.ranking import Ranking, rank_methods
-from iqa_lightning.report.sweep import RUN, Results, csv_bytes, run_row
+from iqa_lightning.report.numbers.forgetting import (
+    BY,
+    FLIPS,
+    GROUPS,
+    forgetting_by,
+    learnt_sets,
+    pair_flips,
+    worst_forgotten,
+)
+from iqa_lightning.report.numbers.order_effects import MOST_TASKS, all_orders, order_sensitivity
+from iqa_lightning.report.numbers.ranking import Ranking, rank_methods
+from iqa_lightning.report.numbers.results import RUN, Results, csv_bytes, run_row
+from iqa_lightning.report.numbers.verdicts import TESTED, chosen_readouts, used_readout
 from iqa_lightning.report.table_figures import table_figures
-from iqa_lightning.report.tables import MEASURES
-from iqa_lightning.report.verdicts import TESTED, chosen_readouts, used_readout
+from iqa_lightning.report.text.details import details_markdown
+from iqa_lightning.report.text.terminal import MEASURES
 
 WORST = ["dataset", "image", "mos", "band", "rank_mos", "rank_before", "rank_after", "growth"]
+
+
 GATE = ["dataset", "n", "own", "regret"]
+
+
 COLUMNS = {
     "pair_flips": ["readout", *FLIPS],
     "forgetting": BY,
@@ -33,6 +45,7 @@ COLUMNS = {
     "orders": ["readout", "order", "recorded", *MEASURES],
 }
 """The collected tables and their columns, after those that name the run; in `orders`, the run's order is `trained`."""
+
 
 Details = dict[str, pd.DataFrame]
 

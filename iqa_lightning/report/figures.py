@@ -17,12 +17,20 @@ from matplotlib.patches import Rectangle
 
 from iqa_lightning.metrics.matrices import learnt_by
 from iqa_lightning.records import RunFolder
-from iqa_lightning.report.tables import SYNTHETIC, number
+from iqa_lightning.report.text.terminal import SYNTHETIC, number
 
 TITLES = {"srcc": "SRCC", "stability": "SRCC with the predictions made right after learning"}
+
+
 CELL = 0.62  # inches
+
+
 LONGEST = 3500  # pixels of a side
+
+
 NEGATIVE = "#8c3b4a"
+
+
 SCALE = Normalize(0.0, 1.0)
 
 

@@ -11,14 +11,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from iqa_lightning.report.figures import LONGEST, TITLES, heat_maps
-from iqa_lightning.report.ranking import Ranking
-from iqa_lightning.report.sweep import Results
-from iqa_lightning.report.tables import MEASURES, SYNTHETIC
-from iqa_lightning.report.verdicts import chosen_readouts, used_readout
+from iqa_lightning.report.numbers.ranking import Ranking
+from iqa_lightning.report.numbers.results import Results
+from iqa_lightning.report.numbers.verdicts import chosen_readouts, used_readout
+from iqa_lightning.report.text.terminal import MEASURES, SYNTHETIC
 
 MARKS = "osD^vP*X<>"
+
+
 SPREAD = ("msrcc", "mpsi")  # the final state, and the way there
+
+
 DPI = 110
+
+
 WIDEST = 48.0  # inches of a row of panels
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from iqa_lightning.records import write_bytes
 from iqa_lightning.report.details import written_details
-from iqa_lightning.report.paper import latex, markdown
-from iqa_lightning.report.sweep import csv_bytes, read_results
-from iqa_lightning.report.verdicts import missing_runs, read_published, summarise
+from iqa_lightning.report.numbers.results import csv_bytes, read_results
+from iqa_lightning.report.numbers.verdicts import missing_runs, read_published, summarise
+from iqa_lightning.report.text.paper import latex, markdown
 
 
 def write_table(folder: Path, planned: Sequence[dict[str, Any]], figures: bool = True) -> str:

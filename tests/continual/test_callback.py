@@ -17,12 +17,12 @@ from hydra.utils import instantiate
 from iqa_lightning import train
 from iqa_lightning.continual import callback
 from iqa_lightning.continual.callback import ContinualLearning, image_columns
-from iqa_lightning.continual.predict import evaluation_mode
-from iqa_lightning.continual.restart import AtomicCheckpointIO, BestWeights
-from iqa_lightning.data import base
-from iqa_lightning.data.stream import TaskStream
+from iqa_lightning.continual.checkpoints import AtomicCheckpointIO, BestWeights
+from iqa_lightning.continual.evaluation import evaluation_mode
+from iqa_lightning.datasets import base
 from iqa_lightning.methods.base import ContinualMethod
 from iqa_lightning.records import RunFolder
+from iqa_lightning.stream.stream import TaskStream
 from tests.test_contract import Interrupted, interrupt_after
 from tests.walks import IN_BATCH, TINY, composed, results, stream_of_folders, walk, write_folder
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from iqa_lightning.data import base
-from iqa_lightning.data.cache import ImageCache
-from iqa_lightning.data.csv import CSVData
+from iqa_lightning.datasets import base
+from iqa_lightning.datasets.csv import CSVData
+from iqa_lightning.images.cache import ImageCache
 from tests.walks import IN_BATCH, stream_of_folders, walk, write_folder
 
 METHODS = ("tsn_iqa", "sh_cl")

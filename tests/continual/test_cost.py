@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from iqa_lightning.continual.callback import ContinualLearning
-from iqa_lightning.data.pairs import PairCollate
 from iqa_lightning.methods.base import ContinualMethod
 from iqa_lightning.methods.finetune import SingleHead
 from iqa_lightning.methods.tsn_iqa import TSNIQA
+from iqa_lightning.stream.pairs import PairCollate
 from tests.continual.test_callback import IMAGES, fit
 from tests.test_contract import Interrupted, interrupt_after
 from tests.walks import SAMPLED, results, stream_of_folders, walk
@@ -58,7 +58,7 @@ def test_heads_learn_the_same_from_kept_features(
     (kept, few), (plain, many) = found
     assert (len(kept), few, many) == (6, [0, 0], [TRAIN, TRAIN])
     for one, other in zip(kept, plain, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
     assert not torch.equal(kept[0], kept[1])
 
 

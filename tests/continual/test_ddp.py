@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from iqa_lightning.continual.predict import evaluation_mode
-from iqa_lightning.data.base import evaluation
+from iqa_lightning.continual.evaluation import evaluation_mode
+from iqa_lightning.datasets.base import evaluation
 from iqa_lightning.train import build_method, build_stream
 from tests.continual.ranks import TWO_RANKS, Ranks
 from tests.test_contract import ALIKE, METHODS

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from iqa_lightning.metrics.labels import DISTORTIONS, SCENES
-from tests.continual.test_tracking import Tracked
+from iqa_lightning.metrics.liqe_labels import DISTORTIONS, SCENES
+from tests.continual.test_loggers import Tracked
 from tests.walks import IN_BATCH, stream_of_folders, suited, walk, write_folder
 
 WORDS = ["method=liqe", *suited("liqe"), "schedule.warmup.epochs=0", "schedule.finetune.epochs=1", IN_BATCH]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from iqa_lightning.continual.seeding import seed_epoch
+from iqa_lightning.continual.checkpoints import seed_epoch
 
 
 def drawn(seed: int, epoch: int, rank: int = 0) -> tuple[float, float, float]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from iqa_lightning.continual.predict import evaluation_mode
-from iqa_lightning.data.stream import Phase, Position, Task
+from iqa_lightning.continual.evaluation import evaluation_mode
 from iqa_lightning.methods.base import Batch, ContinualMethod
 from iqa_lightning.models.backbones import Backbone
+from iqa_lightning.stream.schedule import Phase, Position, Task
 
 WARMUP = Phase("warmup", 1, 8, trains="heads")
 FINETUNE = Phase("finetune", 3, 8)

@@ -4,11 +4,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from iqa_lightning.data.stream import Phase
+from iqa_lightning.distributed import from_all_ranks
 from iqa_lightning.losses.fidelity import preference
-from iqa_lightning.methods.base import from_all_ranks, read_out
+from iqa_lightning.methods.base import read_out
 from iqa_lightning.methods.finetune import MultiHead, SingleHead
 from iqa_lightning.methods.tsn_iqa import TSNIQA
+from iqa_lightning.stream.schedule import Phase
 from tests.methods.steps import FINETUNE, WARMUP, at, build, images, snapshot, start
 from tests.walks import ROOT
 

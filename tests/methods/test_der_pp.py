@@ -2,11 +2,11 @@
 
 import torch
 
-from iqa_lightning.continual.predict import evaluation_mode
-from iqa_lightning.data.stream import Task
+from iqa_lightning.continual.evaluation import evaluation_mode
 from iqa_lightning.losses.fidelity import pair_loss
 from iqa_lightning.methods.der_pp import DERpp
 from iqa_lightning.methods.replay import MultiHeadReplay
+from iqa_lightning.stream.schedule import Task
 from tests.methods.memories import in_task, memory_of, with_memory
 from tests.methods.steps import images, snapshot
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from iqa_lightning.methods.ema_teacher import EMATeacher
+from iqa_lightning.methods.lwf import EMATeacher
 from tests.methods.steps import FINETUNE, WARMUP, at, build, images, learn, start, step
 
 

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from iqa_lightning.methods.gdumb import GDumb
-from iqa_lightning.methods.joint import Joint, JointSeen
-from iqa_lightning.methods.separate import SeparateModels
+from iqa_lightning.methods.finetune import Joint, JointSeen, SeparateModels
+from iqa_lightning.methods.replay import GDumb
 from tests.methods.steps import build, changed, columns, images, learn, snapshot, start
 
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from scipy.stats import norm, spearmanr
 
-from iqa_lightning.continual.predict import evaluation_mode
-from iqa_lightning.data.stream import Phase, Task
-from iqa_lightning.methods.feature_replay import GANReplay, GaussianReplay
+from iqa_lightning.continual.evaluation import evaluation_mode
+from iqa_lightning.methods.feature_generators import GANReplay, GaussianReplay
 from iqa_lightning.methods.finetune import SingleHead
 from iqa_lightning.methods.liqa import LIQA, pairs_within, slots_of, unit_norm
+from iqa_lightning.stream.schedule import Phase, Task
 from tests.methods.steps import FINETUNE, WARMUP, at, build, changed, columns, images, snapshot, start, step
 from tests.test_contract import Interrupted, interrupt_after
 from tests.walks import IN_BATCH, results, stream_of_folders, walk

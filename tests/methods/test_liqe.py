@@ -10,13 +10,12 @@ import torch
 from omegaconf import OmegaConf
 from scipy.stats import norm, spearmanr
 
-from iqa_lightning.continual.predict import evaluation_mode
-from iqa_lightning.data.stream import Phase
+from iqa_lightning.continual.evaluation import evaluation_mode
 from iqa_lightning.losses.multitask import GradNorm, Weighting
-from iqa_lightning.methods.liqe import LIQE, joint, quality
-from iqa_lightning.metrics.labels import DISTORTIONS, SCENES, distortion_accuracy, scene_accuracy
+from iqa_lightning.methods.liqe import LIQE, joint, prompts, quality
+from iqa_lightning.metrics.liqe_labels import DISTORTIONS, SCENES, distortion_accuracy, scene_accuracy
 from iqa_lightning.models.backbones import Backbone
-from iqa_lightning.models.prompts import prompts
+from iqa_lightning.stream.schedule import Phase
 from tests.methods.steps import FINETUNE, WARMUP, at, start, step
 from tests.models.clips import OPTIONS, SIDE, tiny
 from tests.walks import ROOT

@@ -6,17 +6,13 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from iqa_lightning.continual.predict import evaluation_mode
-from iqa_lightning.data.stream import Task
-from iqa_lightning.methods.ewc import EWC
+from iqa_lightning.continual.evaluation import evaluation_mode
 from iqa_lightning.methods.finetune import MultiHead
-from iqa_lightning.methods.l2_anchor import L2Anchor
 from iqa_lightning.methods.lwf import LwF
-from iqa_lightning.methods.mas import MAS
-from iqa_lightning.methods.regularized import Regularized
-from iqa_lightning.methods.si import SI
+from iqa_lightning.methods.regularized import EWC, MAS, SI, L2Anchor, Regularized
 from iqa_lightning.models.bilinear import DBCNN
 from iqa_lightning.models.gating import KMeansGate
+from iqa_lightning.stream.schedule import Task
 from tests.methods.steps import ADAM, FINETUNE, WARMUP, at, build, head_scores, images, learn, start, step, trained
 from tests.methods.test_lwf import same
 from tests.methods.test_tsn_iqa import NETWORKS

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from iqa_lightning.continual.predict import evaluation_mode
+from iqa_lightning.continual.evaluation import evaluation_mode
 from iqa_lightning.methods.tsn_iqa import TSNIQA
 from iqa_lightning.models.gating import KMeansGate
 from iqa_lightning.models.normalization import TaskNorm

@@ -6,10 +6,10 @@ import torch
 from omegaconf import OmegaConf
 from scipy.stats import norm
 
-from iqa_lightning.continual.predict import evaluation_mode
-from iqa_lightning.data.stream import Phase
+from iqa_lightning.continual.evaluation import evaluation_mode
 from iqa_lightning.methods.unique import UNIQUE
 from iqa_lightning.models.normalization import batch_norms
+from iqa_lightning.stream.schedule import Phase
 from tests.methods.steps import FINETUNE, WARMUP, at, build, start, step, trained
 from tests.methods.test_regularized import rated
 from tests.walks import ROOT

@@ -10,7 +10,7 @@ from scipy import stats
 from iqa_lightning.metrics import audits as module
 from iqa_lightning.metrics.matrices import derive
 from iqa_lightning.records import RunFolder
-from iqa_lightning.report.tables import audit_text
+from iqa_lightning.report.text.terminal import audit_text
 
 
 def frame(seed: int, heads: list[str]) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import curve_fit
 
-from iqa_lightning.metrics import logistic
+from iqa_lightning.metrics import correlation as logistic
 from iqa_lightning.metrics.correlation import plcc, plcc_logistic4, plcc_logistic5, rmse_logistic4, rmse_logistic5
 
 

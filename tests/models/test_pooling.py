@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from iqa_lightning.models.pooling import bilinear, signed_sqrt
+from iqa_lightning.models.bilinear import bilinear, signed_sqrt
 
 
 def test_by_hand() -> None:

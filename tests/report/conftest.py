@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from iqa_lightning.records import RunFolder
-from iqa_lightning.report.sweep import collect, write_results
-from tests.report.pages import EVIL, METHODS, with_gate, write
+from iqa_lightning.report.numbers.results import collect, write_results
+from tests.report.page.pages import EVIL, METHODS, with_gate, write
 from tests.test_reproduce import HEADER, ORDER, write_run
 
 

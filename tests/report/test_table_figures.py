@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from iqa_lightning.report import table_figures as drawing
-from iqa_lightning.report.ranking import rank_methods
-from iqa_lightning.report.sweep import Results
+from iqa_lightning.report.numbers.ranking import rank_methods
+from iqa_lightning.report.numbers.results import Results
 from iqa_lightning.report.table_figures import mean_matrices, order_spread, rank_diagrams, table_figures
 
 ORDERS = ("a>b+c", "b+c>a")

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from iqa_lightning.data.base import IQADataModule
-from iqa_lightning.data.cache import ImageCache
-from iqa_lightning.data.stream import Phase, TaskStream
-from iqa_lightning.data.transforms import View
+from iqa_lightning.datasets.base import IQADataModule
+from iqa_lightning.images.cache import ImageCache
+from iqa_lightning.images.transforms import View
+from iqa_lightning.stream.schedule import Phase
+from iqa_lightning.stream.stream import TaskStream
 
 
 class Generated(ImageCache):

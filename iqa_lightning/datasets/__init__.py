@@ -1,0 +1,1 @@
+"""Data sets of rated images: tables, splits and loaders, one file a published set."""

@@ -1,0 +1,314 @@
+"""One data set: its table, its split, its decoded images and the loaders of its parts."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from copy import copy
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from iqa_lightning.datasets.labels import LabelLists, as_lists
+from iqa_lightning.datasets.samplers import MAX_PIXELS
+from iqa_lightning.datasets.samples import Samples, check_range, check_table
+from iqa_lightning.datasets.split_files import split_from_files
+from iqa_lightning.datasets.splits import SOURCES, Split, generate_split, official_split, select_distortions, split_hash
+from iqa_lightning.images.cache import ImageCache, build_cache
+from iqa_lightning.images.opening import ImageSource, open_image, other_case
+from iqa_lightning.images.transforms import View, evaluation_size, evaluation_view, random_view
+
+_test_is_open: ContextVar[bool] = ContextVar("test_is_open", default=False)
+
+
+Key = int | tuple[int, float, float, float]
+
+
+class Part(Dataset[dict[str, Any]]):
+    """The images of one part of a split.
+
+    An item is `{"image": uint8 (3, height, width), "mos": float32, "mos_std": float32, "index": int}` and, as text, its
+    `distortion` and `scene`: with the key i the evaluation view of image i, with the key (i, top, left, flip) the
+    training crop these numbers in [0, 1) choose. An image shown in windows is (windows, 3, height, width). `index` is
+    the position in the part, `rows[index]` the row in the table of the data set, `images[index]` its name. `mos` is in
+    native units, higher is better; `mos_std` is NaN where unknown. `sizes` (n, 2) are height and width of the views.
+    """
+
+    def __init__(self, samples: Samples, rows: NDArray[np.int64], cache: ImageCache, view: View) -> None:
+        self.rows = rows
+        self.images = [str(image) for image in samples.table["image"].iloc[rows]]
+        self.view = view
+        self.mos = torch.from_numpy(samples.table["mos"].to_numpy(np.float32)[rows])
+        self.mos_std = torch.from_numpy(samples.table["mos_std"].to_numpy(np.float32)[rows])
+        self.labels: Any = samples.table[["distortion", "scene"]].iloc[rows].to_dict("records")
+        sizes = [evaluation_size(int(height), int(width), view) for height, width in cache.sizes[rows]]
+        self.sizes = np.array(sizes, dtype=np.int64).reshape(-1, 2)
+        self._cache = cache
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def nbytes(self) -> NDArray[np.int64]:
+        """Bytes of the decoded pixels of each image."""
+        return 3 * self._cache.sizes[self.rows].prod(axis=1)  # type: ignore[no-any-return]  # numpy's prod is untyped
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        i = key if isinstance(key, int) else key[0]
+        image = self._cache[int(self.rows[i])]
+        shown = evaluation_view(image, self.view) if isinstance(key, int) else random_view(image, self.view, *key[1:])
+        return {"image": shown, "mos": self.mos[i], "mos_std": self.mos_std[i], "index": i, **self.labels[i]}
+
+
+class RandomViews(Sampler[tuple[int, float, float, float]]):
+    """Every image once in a new order, each with random numbers for its view, from PyTorch's global generator."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[int, float, float, float]]:
+        order = torch.randperm(self.count).tolist()
+        for i, (top, left, flip) in zip(order, torch.rand(self.count, 3).tolist(), strict=True):
+            yield i, top, left, flip
+
+
+@contextmanager
+def evaluation() -> Iterator[None]:
+    """Open the test part for the duration of a `with` block; nothing else does."""
+    token = _test_is_open.set(True)
+    try:
+        yield
+    finally:
+        _test_is_open.reset(token)
+
+
+class IQADataModule(pl.LightningDataModule):
+    """A data set of rated images; works in a stream and, alone, with a plain `Trainer`.
+
+    Subclasses parse (`read_table`) and declare what a study published: `native_range` and `native_higher_is_better`.
+    Scores stay in the native unit, turned so that higher is better; scores of different data sets are never pooled.
+
+    Args:
+        root: folder of the data set.
+        name: name in a stream and in records (letters, digits, `_`, `-`); default: the class's own.
+        split: which of the ten random 70/10/20 partitions, 1 to 10.
+        splits: `generated`: drawn here; `files`: published lists; `official`: the one split of the owners.
+        split_files: the folder that holds the lists of `files` (see `data/split_files.py`).
+        distortions: only images with one of these distortions, in the parts that the split of the whole set gives them.
+        labels: the folder of LIQE's lists, or `LabelLists`: replace the columns `distortion` and `scene` of the table.
+        view: how images are shown; default no resize, crop 224, whole images in evaluation.
+        cache: `memory`, `disk` (decoded once for all runs) or `auto` (see `build_cache`).
+        cache_dir: where caches on disk live; default the user's cache folder.
+        batch_size: images per batch of the loaders below. A stream has loaders of its own.
+        num_workers: loader processes of the loaders below.
+    """
+
+    native_range: tuple[float, float]
+    native_higher_is_better: bool
+    home: ClassVar[str] = "the place it was published"
+    synthetic: ClassVar[bool] = False
+    """Whether the targets are computed rather than given by people; wherever a number is shown, it says so."""
+
+    name: str
+    samples: Samples
+    parts: Split
+    split_hash: str
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        name: str | None = None,
+        split: int = 1,
+        splits: str = "generated",
+        split_files: str | Path | None = None,
+        distortions: Sequence[str] | None = None,
+        labels: LabelLists | str | Path | None = None,
+        view: View | None = None,
+        cache: str = "auto",
+        cache_dir: str | Path | None = None,
+        batch_size: int = 16,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.root = Path(root).expanduser()
+        self.name = self.default_name() if name is None else name
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
+            raise ValueError(f"data set name {self.name!r}: use letters, digits, '_' and '-' only")
+        if splits not in SOURCES:
+            raise ValueError(f"data set {self.name!r}: splits is {splits!r}; it is one of {', '.join(SOURCES)}")
+        if splits == "files" and split_files is None:
+            raise ValueError(f"data set {self.name!r}: splits=files needs split_files=<the folder of the lists>")
+        self.split, self.splits, self.labels = split, splits, as_lists(labels)
+        self.distortions = None if distortions is None else list(distortions)
+        self.split_files = None if split_files is None else Path(split_files).expanduser()
+        self.view = View(resize=0, crop=224) if view is None else view
+        self.cache = cache
+        self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self._images: ImageCache | None = None
+        self._shown: ImageCache | None = None  # what validation and test see
+        self._made: dict[str, Part] = {}  # parts, made once: a table is slow to read
+
+    def default_name(self) -> str:
+        """The name of the data set where none is given."""
+        return type(self).__name__.lower()
+
+    @property
+    def source(self) -> str:
+        """Where the table comes from, for messages."""
+        return str(self.root)
+
+    def read_table(self) -> pd.DataFrame:
+        """The parsed table (columns of `Samples`, optional ones may be absent), scores turned to higher is better."""
+        raise NotImplementedError
+
+    def load_image(self, row: int) -> Image.Image:
+        """Image `row` of the table, decoded, 8-bit RGB, pixels in stored order (an EXIF rotation is not applied).
+
+        Raises:
+            ValueError: the file is missing, unreadable, truncated, suspiciously large or not 8 bits per channel.
+        """
+        return open_image(self.name, self.image_path(row), decode=True)
+
+    def image_size(self, row: int) -> tuple[int, int]:
+        """Height and width in pixels of image `row` as stored; raises what `load_image` does."""
+        image = open_image(self.name, self.image_path(row), decode=False)
+        return image.height, image.width
+
+    def image_path(self, row: int) -> Path:
+        """The file of image `row`."""
+        return self.root / str(self.samples.table["image"].iloc[row])
+
+    def fingerprint(self) -> str:
+        """Text that differs whenever a decoded pixel could: every file with its size and time of change."""
+        paths = [self.image_path(row).resolve() for row in range(len(self.samples))]
+        return "\n".join(f"{path}\t{(stat := path.stat()).st_size}\t{stat.st_mtime_ns}" for path in paths)
+
+    def prepare_data(self) -> None:
+        """Check, without decoding, that the table is sound, can be split, and that every image exists.
+
+        Raises:
+            ValueError: naming the data set, the file or row, and what to do.
+        """
+        self.tabulate()
+        self.check_files()
+
+    def check_root(self) -> None:
+        """Refuse a root that is not a folder, and say where the data set comes from."""
+        if not self.root.is_dir():
+            raise ValueError(
+                f"data set {self.name!r}: the folder {self.root} does not exist; get the data set from {self.home}, "
+                f"then set stream.tasks.{self.name}.root=<its folder> or paths.data=<the folder that holds every set>"
+            )
+
+    def check_files(self) -> None:
+        """Refuse a table that names files which do not exist."""
+        missing = [row for row in range(len(self.samples)) if not self.image_path(row).is_file()]
+        if missing:
+            first = self.image_path(missing[0])
+            raise ValueError(
+                f"data set {self.name!r}: {len(missing)} of {len(self.samples)} images are missing, the first is "
+                f"{first} (row {missing[0] + 1} of {self.source}){other_case(first)}; "
+                f"complete the folder or remove the rows"
+            )
+
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 -- all parts share one table and one cache
+        """Read the table, split it and decode every image into the cache; later calls do nothing.
+
+        Raises:
+            ValueError: whatever is wrong with the data is found here and not in the middle of an epoch.
+        """
+        if self._images is not None:
+            return
+        self.prepare_data()
+        alone = copy(self)
+        alone.trainer = None  # does not travel to the processes that decode
+        source = ImageSource(self.name, self.fingerprint(), len(self.samples), alone.image_size, alone.load_image)
+        self._images = build_cache(source, self.view.resize, self.cache, self.cache_dir)
+        other = self.view.evaluation_resize
+        apart = other is not None and other != self.view.resize
+        self._shown = build_cache(source, other or 0, self.cache, self.cache_dir) if apart else self._images
+
+    def tabulate(self) -> None:
+        """Read, check and split the table; no image is touched.
+
+        Raises:
+            ValueError: the table is not sound or cannot be split.
+        """
+        samples = Samples(self.name, check_table(self.name, self.source, self.read_table()))
+        check_range(self.name, self.source, samples.table, self.native_range)
+        if self.labels is not None:
+            samples = self.labels.label(samples, (self.name, self.default_name()), self.split)
+        parts = self.make_split(samples)
+        if self.distortions is not None:
+            samples, parts = select_distortions(samples, parts, self.distortions)
+        mos = samples.table["mos"].to_numpy()
+        for label, rows in zip(Split._fields, parts, strict=True):
+            if (mos[rows] == mos[rows[0]]).all():
+                raise ValueError(
+                    f"data set {self.name!r}, {self.source}: all {len(rows)} images in the {label} part of split "
+                    f"{self.split} have the mos {mos[rows[0]]:g}, so no rank correlation exists; choose another split"
+                )
+        self.samples, self.parts, self.split_hash = samples, parts, split_hash(samples, parts)
+
+    def make_split(self, samples: Samples) -> Split:
+        """The parts, from where `splits` says; raises ValueError where it cannot be had."""
+        if self.splits == "official":
+            return official_split(samples, self.split)
+        if self.split_files is not None and self.splits == "files":
+            return split_from_files(samples, self.split_files, (self.name, self.default_name()), self.split)
+        return generate_split(self.name, list(samples.table["reference"]), self.split)
+
+    def part(self, name: str) -> Part:
+        """The part `train`, `val` or `test`; `test` only inside `with evaluation():`.
+
+        Raises:
+            PermissionError: the test part is asked for by anything but an evaluation.
+            ValueError: there is no such part.
+        """
+        if name not in Split._fields:
+            raise ValueError(f"data set {self.name!r}: no part {name!r}; there are train, val and test")
+        if name == "test" and not _test_is_open.get():
+            raise PermissionError(f"data set {self.name!r}: the test part is read inside `with evaluation():` only")
+        cache = self._images if name == "train" else self._shown
+        assert cache is not None, "setup() comes first"
+        if name not in self._made:
+            self._made[name] = Part(self.samples, getattr(self.parts, name), cache, self.view)
+        return self._made[name]
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Batches of random crops of the train part, in a new order each epoch."""
+        part = self.part("train")
+        return self._loader(part, RandomViews(len(part)), self.batch_size)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """The val part in order, whole images one by one where their sizes differ."""
+        return self._evaluation_loader(self.part("val"))
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """The test part in order, whole images one by one where their sizes differ."""
+        with evaluation():
+            return self._evaluation_loader(self.part("test"))
+
+    def _evaluation_loader(self, part: Part) -> DataLoader[dict[str, Any]]:
+        alike = bool((part.sizes == part.sizes[0]).all())
+        fit = MAX_PIXELS // int(part.sizes[0].prod()) if alike else 1
+        return self._loader(part, None, max(1, min(self.batch_size, fit)))
+
+    def _loader(self, part: Part, sampler: RandomViews | None, batch_size: int) -> DataLoader[dict[str, Any]]:
+        workers = self.num_workers
+        return DataLoader(
+            part, batch_size=batch_size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0
+        )

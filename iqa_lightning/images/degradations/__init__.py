@@ -1,0 +1,1 @@
+"""Degradations of photographs, one image at a time."""

@@ -1,0 +1,1 @@
+"""Better starts than ImageNet: recipes that learn from photographs, and a probe that compares starts."""

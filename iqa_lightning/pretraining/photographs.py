@@ -1,0 +1,140 @@
+"""Photographs without ratings: any folder, the embedded ones, and the training images of rated data sets."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from iqa_lightning.audit.contents import content_of, file_content
+from iqa_lightning.datasets.base import IQADataModule
+from iqa_lightning.datasets.demo import PHOTOGRAPHS, photograph
+from iqa_lightning.datasets.samplers import EpochSampler, Key
+from iqa_lightning.images.cache import ImageCache, build_cache
+from iqa_lightning.images.opening import ImageSource, open_image
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+class Found(NamedTuple):
+    """A photograph before it is decoded: name, content (`data/contents.py`), height and width, decoder."""
+
+    name: str
+    content: str
+    size: Callable[[], tuple[int, int]]
+    load: Callable[[], Image.Image]
+
+
+class WholeImages(Dataset[dict[str, Any]]):
+    """Items are `{"image": uint8 (3, height, width), "index": int}`, whole images."""
+
+    def __init__(self, cache: ImageCache) -> None:
+        self.cache = cache
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        """The image that the key names; how it is seen is not the key's to say."""
+        return {"image": self.cache[key[0]].clone(), "index": key[0]}
+
+
+class Photographs(pl.LightningDataModule):
+    """Whole photographs in batches, in a new order each epoch.
+
+    A batch is `{"image": list of uint8 (3, height, width), "index": (batch,)}`.
+
+    Args:
+        data: rated data sets, of which the training images are used, without their scores.
+        folders: folders of image files, searched with all they hold.
+        embedded: whether the photographs of scikit-image and scikit-learn, which the demo streams show, are used.
+        resize: shorter side in pixels that larger images are shrunk to, once; 0 leaves them as they are.
+        batch_size: images a batch, over all ranks; what is left over of an epoch is dropped.
+        seed: of the order.
+        num_workers: loader processes.
+
+    Raises:
+        ValueError: there are fewer images than in a batch.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[IQADataModule] = (),
+        folders: Sequence[str] = (),
+        embedded: bool = True,
+        resize: int = 0,
+        batch_size: int = 16,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.data, self.folders = list(data), [Path(folder).expanduser() for folder in folders]
+        self.embedded, self.resize, self.batch_size = embedded, resize, batch_size
+        self.seed, self.num_workers = seed, num_workers
+        self.contents: dict[str, str] = {}
+        self.images: WholeImages | None = None
+
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002  # there is training only
+        """Find and decode all images; a file that is there twice is one photograph."""
+        if self.images is not None:
+            return
+        found = {one.content: one for one in self.found()}
+        self.contents = {content: one.name for content, one in found.items()}
+        photos = list(found.values())
+        if len(photos) < self.batch_size:
+            raise ValueError(f"{len(photos)} photographs do not fill a batch of {self.batch_size}: name more folders")
+        source = ImageSource("photographs", "", len(photos), lambda i: photos[i].size(), lambda i: photos[i].load())
+        self.images = WholeImages(build_cache(source, self.resize, "memory", None))
+
+    def found(self) -> Iterator[Found]:
+        """Every image of every source."""
+        for name in PHOTOGRAPHS if self.embedded else ():
+            load = partial(photograph, name)
+            yield Found(f"demo/{name}", f"DemoData:{name}", partial(size_of, load), load)
+        for folder in self.folders:
+            files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+            if not files:
+                raise ValueError(f"{folder} holds no image file ({', '.join(SUFFIXES)})")
+            for path in files:
+                load = partial(open_image, "photographs", path, decode=True)
+                header = partial(open_image, "photographs", path, decode=False)
+                yield Found(str(path), file_content(path), partial(size_of, header), load)
+        for data in self.data:
+            data.prepare_data()
+            for row in data.parts.train.tolist():
+                name = f"{data.name}/{data.samples.table['image'].iloc[row]}"
+                yield Found(name, content_of(data, row), partial(data.image_size, row), partial(data.load_image, row))
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of the current epoch, this rank's share."""
+        trainer, size = self.trainer, self.batch_size
+        assert trainer is not None, "not attached to a trainer"
+        assert self.images is not None, "setup() comes first"
+        count = len(self.images.cache) // size
+
+        def draw(generator: np.random.Generator) -> list[NDArray[np.int64]]:
+            order = generator.permutation(len(self.contents))[: size * count]
+            return list(order.reshape(count, size, 1))
+
+        sampler = EpochSampler(draw, (self.seed, trainer.current_epoch), trainer.global_rank, trainer.world_size)
+        return DataLoader(
+            self.images,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            generator=torch.Generator(),
+        )
+
+
+def size_of(load: Callable[[], Image.Image]) -> tuple[int, int]:
+    """Height and width of what is loaded."""
+    image = load()
+    return image.height, image.width
+
+
+def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch of images of any sizes."""
+    return {"image": [item["image"] for item in items], "index": torch.tensor([item["index"] for item in items])}

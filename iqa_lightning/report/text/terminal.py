@@ -1,0 +1,157 @@
+"""Matrices and measures as text: coloured tables in a terminal, plain columns everywhere else."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from iqa_lightning.metrics.matrices import Derived, learnt_by
+from iqa_lightning.metrics.transfer import undefined
+
+MEASURES = {
+    "msrcc": "mSRCC",
+    "mpi": "mPI",
+    "msi": "mSI",
+    "mpsi": "mPSI",
+    "bwt": "BWT",
+    "fwt": "FWT",
+    "forgetting": "forgetting",
+}
+
+
+SYNTHETIC = "synthetic target"
+
+
+LEGEND = "bold: learnt, underlined: just learnt, dim: zero-shot"
+
+
+LOW, MIDDLE, HIGH = (215, 55, 50), (205, 175, 30), (40, 180, 70)  # colours of 0, 0.5 and 1
+
+
+def print_run(derived: Derived, console: Console, synthetic: bool = False) -> None:
+    """Print both matrices of every readout, audits after the last task, then one line of measures per readout.
+
+    Args:
+        derived: What `metrics.matrices.derive` made of a run.
+        console: Where to.
+        synthetic: Whether the targets are no human ratings, which every title then says.
+    """
+    for readout, srcc in derived["srcc"].items():
+        print_matrix(srcc, f"SRCC, {readout}", console, synthetic)
+        if len(srcc) > 2:
+            print_matrix(derived["stability"][readout], f"stability, {readout}", console, synthetic)
+    for name, table in derived.get("audits", {}).items():
+        if name == "confusion":  # long; see confusion.csv
+            continue
+        console.print(audit_text(table, name), markup=False, highlight=False, soft_wrap=True)
+    for readout, measures in derived["readouts"].items():
+        line = summary_line(readout, measures, undefined_cells(derived["srcc"][readout]), synthetic)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_matrix(matrix: pd.DataFrame, title: str, console: Console, synthetic: bool = False) -> None:
+    """Print one matrix: a coloured table if the console is a terminal, plain text otherwise.
+
+    Args:
+        matrix: Index `after` (`start`, then the tasks), one column per data set; higher is better, NaN where none.
+        title: What the numbers are.
+        console: Where to.
+        synthetic: Whether the targets are no human ratings, which the title then says.
+    """
+    title = f"{title} ({SYNTHETIC})" if synthetic else title
+    if console.is_terminal:
+        console.print(matrix_table(matrix, title))
+        if _zero_shot(matrix):
+            console.print(LEGEND, style="dim", highlight=False)
+    else:
+        console.print(matrix_text(matrix, title), markup=False, highlight=False, soft_wrap=True)
+
+
+def matrix_table(matrix: pd.DataFrame, title: str) -> Table:
+    """A matrix as a rich table: learnt cells bold, just learnt ones underlined, zero-shot ones dim."""
+    table = Table("after", title=title, title_justify="left")
+    for name in matrix.columns:
+        table.add_column(str(name), justify="right", no_wrap=True)
+    learnt = learnt_by(list(matrix.index), list(matrix.columns))
+    for t, (task, row) in enumerate(zip(matrix.index, matrix.to_numpy(), strict=True)):
+        cells = [f"[{_style(x, t, first)}]{number(x)}[/]" for x, first in zip(row, learnt, strict=True)]
+        table.add_row(str(task), *cells)
+    return table
+
+
+def matrix_text(matrix: pd.DataFrame, title: str) -> str:
+    """A matrix as aligned plain text: zero-shot cells in parentheses, `-` where there is no value."""
+    learnt = learnt_by(list(matrix.index), list(matrix.columns))
+    rows = [["after", *map(str, matrix.columns)]]
+    for t, (task, row) in enumerate(zip(matrix.index, matrix.to_numpy(), strict=True)):
+        rows.append([str(task), *(_plain(x, t >= first) for x, first in zip(row, learnt, strict=True))])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+        for row in rows
+    ]  # fmt: skip
+    return "\n".join([f"{title}; zero-shot in parentheses" if _zero_shot(matrix) else title, *lines, ""])
+
+
+def audit_text(table: pd.DataFrame, title: str) -> str:
+    """The rows of an audit (`gate`, `uncertainty`) after the last task as aligned plain text."""
+    if table.empty:
+        return f"{title}: nothing yet"
+    last = table["after"].iloc[-1]
+    rows = table[table["after"] == last].drop(columns="after").set_index("dataset")
+    text = rows.to_string(float_format=number, na_rep="-", index_names=False)
+    return f"{title}, after {last}\n{text}\n"
+
+
+def summary_line(
+    readout: str, measures: Mapping[str, float | None], undefined: int = 0, synthetic: bool = False
+) -> str:
+    """The measures of one readout in one line; `n/a` for those that do not exist.
+
+    Args:
+        readout: Its name.
+        measures: As in `summary.json`; None or NaN where undefined.
+        undefined: Number of learnt cells without a value, named at the end if there are any.
+        synthetic: Whether the targets are no human ratings, which the line then says.
+    """
+    values = [f"{label} {number(measures.get(key), 'n/a')}" for key, label in MEASURES.items()]
+    note = f"  ({SYNTHETIC})" if synthetic else ""
+    note += f"  ({undefined} learnt cells without a value: constant or missing predictions)" if undefined else ""
+    return f"{readout + ':':<8} " + "  ".join(values) + note
+
+
+def undefined_cells(srcc: pd.DataFrame) -> int:
+    """Number of learnt cells of an SRCC matrix that hold no value."""
+    return undefined(srcc.to_numpy(), learnt_by(list(srcc.index), list(srcc.columns)))
+
+
+def number(value: float | None, missing: str = "-", digits: int = 3) -> str:
+    """A correlation rounded to `digits` decimals, `missing` for NaN and None."""
+    if value is None or math.isnan(value):
+        return missing
+    text = f"{value:.{digits}f}"
+    return text if float(text) else text.lstrip("-")
+
+
+def _zero_shot(matrix: pd.DataFrame) -> bool:
+    learnt = learnt_by(list(matrix.index), list(matrix.columns))
+    return bool(np.isfinite(matrix.to_numpy()[np.arange(len(matrix))[:, None] < learnt]).any())
+
+
+def _plain(value: float, seen: bool) -> str:
+    text = number(value)
+    # a blank instead of the parenthesis keeps the decimal points in line
+    return f"{text} " if seen or text == "-" else f"({text})"
+
+
+def _style(value: float, t: int, first: int) -> str:
+    weight = "dim" if t < first else "bold underline" if t == first else "bold"
+    if math.isnan(value):
+        return weight
+    red, green, blue = (
+        round(float(np.interp(value, (0, 0.5, 1), knots))) for knots in zip(LOW, MIDDLE, HIGH, strict=True)
+    )
+    return f"{weight} rgb({red},{green},{blue})"
