@@ -75,9 +75,9 @@ def check(cfg: DictConfig) -> int:
     duplicates = find_duplicates(audits, waivers)
     found = [finding for audit in audits for finding in audit.findings] + findings(duplicates)
     write_bytes(folder / "report.json", json.dumps(content(name, audits, duplicates, found), indent=1).encode())
-    show(console, audits, duplicates, found)
+    print_report(console, audits, duplicates, found)
     console.print(f"written: {folder / 'report.json'}", markup=False, highlight=False, soft_wrap=True)
-    return sum(finding.level == "error" for finding in found)
+    return sum(finding.severity == "error" for finding in found)
 
 
 def check_caches(cfg: DictConfig) -> int:
@@ -140,18 +140,20 @@ def content(
     """The report as JSON has it."""
     return {
         "checked": name,
-        "errors": sum(finding.level == "error" for finding in found),
-        "warnings": sum(finding.level == "warning" for finding in found),
+        "errors": sum(finding.severity == "error" for finding in found),
+        "warnings": sum(finding.severity == "warning" for finding in found),
         "datasets": [
             {"name": audit.name, "root": str(audit.data.root), "home": audit.data.home} | audit.facts
             for audit in audits
         ],
-        "duplicates": [vars(pair) | {"level": pair.level} for pair in duplicates],
+        "duplicates": [vars(pair) | {"severity": pair.severity} for pair in duplicates],
         "findings": [vars(finding) for finding in found],
     }
 
 
-def show(console: Console, audits: Sequence[Audit], duplicates: Sequence[Duplicate], found: Sequence[Finding]) -> None:
+def print_report(
+    console: Console, audits: Sequence[Audit], duplicates: Sequence[Duplicate], found: Sequence[Finding]
+) -> None:
     """Print the report."""
     from rich.table import Table  # noqa: PLC0415  # stays out of --help
 
@@ -164,12 +166,12 @@ def show(console: Console, audits: Sequence[Audit], duplicates: Sequence[Duplica
     for audit in audits:
         if audit.facts:
             say(f"{audit.name}: {line(audit.facts)}")
-    for pair in [pair for pair in duplicates if pair.level == "note"][:NOTES]:
+    for pair in [pair for pair in duplicates if pair.severity == "note"][:NOTES]:
         say(f"note: one picture twice: {pair}; {pair.waived or 'in one part, so nothing leaks'}")
     for finding in found:
-        console.print(f"{finding.level}: ", style=STYLES[finding.level], end="")
+        console.print(f"{finding.severity}: ", style=STYLES[finding.severity], end="")
         say(finding.text)
-    say(", ".join(f"{sum(finding.level == level for finding in found)} {level}s" for level in STYLES))
+    say(", ".join(f"{sum(finding.severity == level for finding in found)} {level}s" for level in STYLES))
 
 
 def cells(facts: dict[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from iqa_lightning.runs.folder import is_first_process, keep_config, sole_owner
-from iqa_lightning.train import CONF, git_commit, plain, quieten
+from iqa_lightning.train import CONF, git_commit, silence_hints, to_dict
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -44,13 +44,13 @@ def pretrain(cfg: DictConfig) -> None:
     """One pre-training in its folder: nothing to do if it is finished, go on if it was interrupted, start otherwise."""
     import pytorch_lightning as pl  # noqa: PLC0415  # torch stays out of --help
 
-    quieten()
+    silence_hints()
     pl.seed_everything(cfg.seed, verbose=False)
     choices = HydraConfig.get().runtime.choices
     names = (choices["experiment"], choices["backbone"], f"split{cfg.split}", f"seed{cfg.seed}")
     folder = Path(cfg.paths.output).joinpath("pretrain", *names)
     with sole_owner(folder):
-        keep_config(folder, plain(cfg))
+        keep_config(folder, to_dict(cfg))
         if not (folder / WEIGHTS).is_file():
             method: pl.LightningModule = instantiate(cfg.method, backbone=instantiate(cfg.backbone), _convert_="all")
             data: pl.LightningDataModule = instantiate(cfg.data, _partial_=True, _convert_="all")(
@@ -120,7 +120,7 @@ def write(cfg: DictConfig, method: Any, data: Any, folder: Path, name: str) -> N
         "git": git_commit(),
         "known": cfg.backbone.get("weights") in (None, "imagenet", "bundled") or bool(before),
         "images": before.get("images", {}) | data.contents,
-        "config": plain(cfg),
+        "config": to_dict(cfg),
     }
     write_bytes(folder / CARD, f"{json.dumps(card, indent=1, ensure_ascii=False)}\n".encode())
     tensors = {key: value.detach().cpu().contiguous() for key, value in method.weights().items()}
@@ -135,7 +135,7 @@ def probe(cfg: DictConfig) -> None:
     from iqa_lightning.pretraining.probe import probe_start, seen_by, summarise, table  # noqa: PLC0415
     from iqa_lightning.records import write_bytes  # noqa: PLC0415
 
-    quieten()
+    silence_hints()
     starts = {str(name): weights for name, weights in cfg.probe.starts.items()}
     seen = frozenset() if cfg.probe.seen_images else seen_by(starts.values())
     partitions = {int(split): rated(cfg, int(split)) for split in cfg.probe.splits}
@@ -153,7 +153,7 @@ def probe(cfg: DictConfig) -> None:
     for file, frame in zip(("splits", "summary"), results, strict=True):
         text = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
         write_bytes(folder / "results" / f"{file}.csv", text.encode())
-    shown = table(results[1], plain(cfg))
+    shown = table(results[1], to_dict(cfg))
     write_bytes(folder / "table.md", shown.encode())
     print(f"{shown}\nwritten: {folder / 'table.md'}")
 

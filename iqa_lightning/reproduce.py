@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 
 from iqa_lightning.runs.folder import method_name, task_names
-from iqa_lightning.runs.process import Outcome, attempt
+from iqa_lightning.runs.process import Outcome, run_subprocess
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -214,7 +214,7 @@ def make(runs: Sequence[Run], jobs: int, output: Path, experiment: str) -> list[
     def train(run: Run) -> Outcome:
         config = run.config | {"paths": run.config["paths"] | {"output": str(output)}}
         words = [*run.words, f"paths.output={quoted(output)}"]
-        outcome = attempt(config, experiment, run.method, words, env)
+        outcome = run_subprocess(config, experiment, run.method, words, env)
         print(outcome, flush=True)
         return outcome
 

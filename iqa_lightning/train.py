@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from iqa_lightning.runs.folder import BUSY, BusyError, is_first_process, keep_config, method_name, names_of, sole_owner
 from iqa_lightning.runs.process import follow_parent
-from iqa_lightning.runs.sweep import member
+from iqa_lightning.runs.sweep import run_job
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -47,7 +47,7 @@ HINTS = (
 def main(cfg: DictConfig) -> None:
     """Run the configured walk, or go on with it; as a job of a sweep, in a process of its own."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        member(cfg)
+        run_job(cfg)
         return
     try:
         run(cfg)
@@ -66,7 +66,7 @@ def run(cfg: DictConfig) -> None:
     from iqa_lightning.records import RunFolder  # noqa: PLC0415
 
     choices = HydraConfig.get().runtime.choices
-    quieten()
+    silence_hints()
     keep_freed_memory()
     pl.seed_everything(cfg.seed, verbose=False)
     stream = build_stream(cfg)
@@ -75,7 +75,7 @@ def run(cfg: DictConfig) -> None:
     names = names_of(choices.get("experiment"), method, stream.order, cfg.split, cfg.seed)
     records = RunFolder(Path(cfg.paths.output).joinpath(*names))
     with sole_owner(records.path):
-        keep_config(records.path, plain(cfg))
+        keep_config(records.path, to_dict(cfg))
         if not records.read_summary().get("finished"):
             identity = {
                 "method": names[1],
@@ -87,7 +87,7 @@ def run(cfg: DictConfig) -> None:
             check_start(cfg, stream)
             fit(cfg, stream, build_method(cfg, stream), records, identity | {"synthetic": stream.synthetic}, names)
         if is_first_process():
-            show(records, cfg)
+            print_results(records, cfg)
 
 
 def build_stream(cfg: DictConfig) -> TaskStream:
@@ -106,7 +106,7 @@ def build_method(cfg: DictConfig, stream: TaskStream) -> ContinualMethod:
     """The method over its backbone, sized for the tasks of the stream."""
     tasks = [task.name for task in stream.tasks]
     build = instantiate(cfg.method, _partial_=True, _convert_="all")
-    method: ContinualMethod = build(backbone=instantiate(cfg.backbone), tasks=tasks, sources=stream.sources)
+    method: ContinualMethod = build(backbone=instantiate(cfg.backbone), tasks=tasks, task_datasets=stream.task_datasets)
     return method
 
 
@@ -140,7 +140,7 @@ def fit(
     records.clean() if is_first_process() else None
     loggers = instantiate(cfg.logger, folder=records.path, name=" ".join(names[1:]), group=names[0])
     for logger in loggers:
-        logger.log_hyperparams(plain(cfg))
+        logger.log_hyperparams(to_dict(cfg))
     build = instantiate(cfg.trainer, _partial_=True)
     callbacks = [
         *build.keywords.get("callbacks", []),
@@ -161,7 +161,7 @@ def fit(
         raise SystemExit(f"interrupted; the same command goes on from {last}")
 
 
-def show(records: RunFolder, cfg: DictConfig) -> None:
+def print_results(records: RunFolder, cfg: DictConfig) -> None:
     """Print the results of a run, where they lie and how to look at them."""
     from rich.console import Console  # noqa: PLC0415
 
@@ -181,14 +181,14 @@ def show(records: RunFolder, cfg: DictConfig) -> None:
 
 def finish_wandb() -> None:
     """Close the wandb run of this process, so that the next run of a sweep opens its own."""
-    from iqa_lightning.continual.loggers import harmless  # noqa: PLC0415
+    from iqa_lightning.continual.loggers import warn_on_failure  # noqa: PLC0415
 
     if "wandb" in sys.modules:
-        harmless(sys.modules["wandb"].finish)()
+        warn_on_failure(sys.modules["wandb"].finish)()
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The config with all references resolved, as plain dictionaries."""
+def to_dict(cfg: DictConfig) -> dict[str, Any]:
+    """The config with all references resolved, as to_dict dictionaries."""
     content: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # it is a dict
     return content
 
@@ -202,7 +202,7 @@ def git_commit() -> str | None:
         return None
 
 
-def quieten() -> None:
+def silence_hints() -> None:
     """Keep hints that do not apply to a walk out of the terminal; errors and warnings of the run itself stay."""
     import logging  # noqa: PLC0415
 

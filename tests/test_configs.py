@@ -6,7 +6,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from iqa_lightning.methods.feature_generators import FeatureReplay
+from iqa_lightning.methods.feature_generators import FeatureGenerator
 from iqa_lightning.train import build_stream
 from tests.walks import ROOT, composed
 
@@ -112,12 +112,12 @@ def test_weighting(name: str) -> None:
     assert weighting.tasks == 3
 
 
-@pytest.mark.parametrize("name", yamls("method/replay"))
+@pytest.mark.parametrize("name", yamls("method/feature_generator"))
 def test_replay(name: str) -> None:
-    cfg = composed("method=liqa", f"method/replay={name}", "schedule=tsn_paper")
-    assert isinstance(instantiate(cfg.method.replay)(8, 2), FeatureReplay)
+    cfg = composed("method=liqa", f"method/feature_generator={name}", "schedule=tsn_paper")
+    assert isinstance(instantiate(cfg.method.feature_generator)(8, 2), FeatureGenerator)
     other = composed("method=liqa_gaussian", "schedule=tsn_paper").method
-    assert other == composed("method=liqa", "method/replay=gaussian", "schedule=tsn_paper").method
+    assert other == composed("method=liqa", "method/feature_generator=gaussian", "schedule=tsn_paper").method
 
 
 @pytest.mark.parametrize("name", yamls("logger"))

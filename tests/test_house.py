@@ -24,7 +24,7 @@ def test_nothing_unsafe_is_loaded() -> None:
 
 
 def test_only_the_evaluation_opens_the_test_part() -> None:
-    """`evaluation()` is the key; the data module itself uses it for a plain `Trainer.test`."""
+    """`test_set_unlocked()` is the key; the data module itself uses it for a plain `Trainer.test`."""
     users = {str(path.relative_to(ROOT)) for path in PACKAGE if re.search(r"\bevaluation\(\)", path.read_text())}
     evaluations = {"iqa_lightning/continual/callback.py", "iqa_lightning/pretraining/probe.py"}
     assert users == {"iqa_lightning/datasets/base.py"} | evaluations

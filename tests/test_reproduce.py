@@ -279,7 +279,9 @@ def test_runs_share_the_cores_or_take_the_threads_that_are_set(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, set_by_hand: str | None, threads: str
 ) -> None:
     seen = []
-    monkeypatch.setattr("iqa_lightning.reproduce.attempt", lambda *words: (seen.append(words[-1]), Outcome("", ""))[1])
+    monkeypatch.setattr(
+        "iqa_lightning.reproduce.run_subprocess", lambda *words: (seen.append(words[-1]), Outcome("", ""))[1]
+    )
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(4), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if set_by_hand:

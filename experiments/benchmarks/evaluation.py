@@ -27,7 +27,7 @@ from measuring.sides import HEADER, compared, show, slope
 
 from iqa_lightning.continual.callback import ContinualLearning
 from iqa_lightning.continual.evaluation import evaluation_mode
-from iqa_lightning.datasets.base import evaluation
+from iqa_lightning.datasets.base import test_set_unlocked
 from iqa_lightning.datasets.csv import CSVData
 from iqa_lightning.images.transforms import View
 from iqa_lightning.methods.tsn_iqa import TSNIQA
@@ -88,10 +88,10 @@ class Learnt:
 
     def files(self) -> list[tuple[str, str, int, list[Path]]]:
         """All evaluation images, by data set and part."""
-        with evaluation():
+        with test_set_unlocked():
             return [
                 (name, part, owner, [self.stream.data[name].root / image for image in data.part(part).images])
-                for name, owner in self.stream.owner.items()
+                for name, owner in self.stream.task_of_dataset.items()
                 for data in [self.stream.data[name]]
                 for part in ("val", "test")
             ]

@@ -48,7 +48,7 @@ def batch_of(images: int, side: int) -> dict[str, Any]:
         "image": torch.randint(0, 256, (images, 3, 3, side, side), dtype=torch.uint8),
         "pairs": pairs,
         "target": torch.ones(len(pairs)),
-        "source": torch.zeros(images, dtype=torch.long),
+        "dataset_index": torch.zeros(images, dtype=torch.long),
         "scene": ["human"] * images,
         "distortion": ["blur"] * images,
     }

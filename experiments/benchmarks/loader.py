@@ -25,7 +25,7 @@ from skimage import data
 
 from iqa_lightning.datasets.csv import CSVData
 from iqa_lightning.images.cache import ImageCache, build_cache
-from iqa_lightning.images.opening import ImageSource
+from iqa_lightning.images.opening import ImageReader
 from iqa_lightning.images.transforms import View, adaptive_resize, random_view
 from iqa_lightning.stream.schedule import Phase
 from iqa_lightning.stream.stream import TaskStream
@@ -52,10 +52,10 @@ def write_images(folder: Path, count: int, size: tuple[int, int] = SIZE) -> list
     return paths
 
 
-def source_of(paths: list[Path], size: tuple[int, int] = SIZE) -> ImageSource:
+def source_of(paths: list[Path], size: tuple[int, int] = SIZE) -> ImageReader:
     """The files as the cache takes them."""
     sizes = [size[::-1]] * len(paths)
-    return ImageSource("bench", "\n".join(map(str, paths)), len(paths), sizes.__getitem__, lambda i: opened(paths[i]))
+    return ImageReader("bench", "\n".join(map(str, paths)), len(paths), sizes.__getitem__, lambda i: opened(paths[i]))
 
 
 def opened(path: Path) -> Image.Image:
@@ -111,7 +111,7 @@ def memory_child(folder: Path, count: int) -> None:
         peak = max(peak, anonymous_memory())
         return image
 
-    watched_source = ImageSource(source.name, source.fingerprint, source.count, source.size, watched)
+    watched_source = ImageReader(source.name, source.fingerprint, source.count, source.size, watched)
     cache = build_cache(watched_source, 0, "disk", folder / "cache")
     view, draw = View(0, CROP), np.random.default_rng(0)
     for i in list(range(count)) * 2:

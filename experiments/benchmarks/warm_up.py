@@ -19,10 +19,10 @@ from iqa_lightning.stream.pairs import SampledPairs
 from iqa_lightning.stream.schedule import Phase
 
 
-def warm_up(bank: int | None, keeps: bool = True, epochs: int = 4) -> TSNIQA:
+def warm_up(fixed_crops: int | None, keeps: bool = True, epochs: int = 4) -> TSNIQA:
     """Epochs of heads alone: 100 pairs of 40 training images, so that each is seen some five times an epoch."""
     torch.manual_seed(0)
-    phases, pairs = [Phase("warmup", epochs, BATCH, trains="heads", bank=bank)], SampledPairs(100)
+    phases, pairs = [Phase("warmup", epochs, BATCH, trains="heads", fixed_crops=fixed_crops)], SampledPairs(100)
     stream = noise_stream([57], SIDE, phases, pairs=pairs)
     method = TSNIQA(backbone=Backbone("tf_efficientnet_lite0"), tasks=["t1"], optimizer=ADAM, gate=UniformGate)
     method.heads_read_features = keeps

@@ -27,7 +27,7 @@ SHOWN = 20  # files named in one finding
 class Finding:
     """Something that is wrong (`error`) or that a person should look at (`warning`), and what to do."""
 
-    level: str
+    severity: str
     dataset: str
     text: str
 

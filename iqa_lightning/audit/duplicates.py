@@ -31,7 +31,7 @@ class Duplicate:
     waived: str = ""
 
     @property
-    def level(self) -> str:
+    def severity(self) -> str:
         """How bad it is: what is tested must not have been learnt from, elsewhere or under another name."""
         across, leaks = self.datasets[0] != self.datasets[1], self.parts[0] != self.parts[1]
         if self.waived or not (across or leaks):
@@ -137,7 +137,9 @@ def findings(duplicates: Sequence[Duplicate]) -> list[Finding]:
         "warning": "look at the two: remove one, give them one reference, or waive it with a reason",
     }
     return [
-        Finding(pair.level, "+".join(dict.fromkeys(pair.datasets)), f"one picture twice: {pair}; {remedy[pair.level]}")
+        Finding(
+            pair.severity, "+".join(dict.fromkeys(pair.datasets)), f"one picture twice: {pair}; {remedy[pair.severity]}"
+        )
         for pair in duplicates
-        if pair.level != "note"
+        if pair.severity != "note"
     ]

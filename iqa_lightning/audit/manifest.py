@@ -19,7 +19,7 @@ def verify_manifest(audit: Audit, file: Path) -> None:
     """
     now = {TABLE: table_checksum(audit.data.samples)} | audit.sha256
     if not file.is_file():
-        complete = not any(finding.level == "error" for finding in audit.findings)
+        complete = not any(finding.severity == "error" for finding in audit.findings)
         if complete and audit.sha256:
             lines = [f"{TABLE}{now[TABLE]}", *(f"{digest}  {image}" for image, digest in sorted(audit.sha256.items()))]
             write_bytes(file, ("\n".join(lines) + "\n").encode())

@@ -15,15 +15,15 @@ from typing_extensions import override
 from iqa_lightning.continual.checkpoints import BestWeights, restart_optimizers, save_atomic, seed_epoch
 from iqa_lightning.continual.evaluation import Columns, FixedParts, evaluation_mode, on_device, predict, share_buffers
 from iqa_lightning.continual.loggers import Draw, log_identity, log_matrices
-from iqa_lightning.datasets.base import evaluation
+from iqa_lightning.datasets.base import test_set_unlocked
 from iqa_lightning.distributed import from_all_ranks
-from iqa_lightning.methods.base import LEVEL, Batch, ContinualMethod
+from iqa_lightning.methods.base import STAGE, Batch, ContinualMethod
 from iqa_lightning.metrics.correlation import srcc
 from iqa_lightning.metrics.matrices import derive
 from iqa_lightning.records import RunFolder
+from iqa_lightning.stream.training_images import FixedCrops
 from iqa_lightning.stream.schedule import Position, Task
 from iqa_lightning.stream.stream import TaskStream
-from iqa_lightning.stream.training_images import CropBank
 
 
 class ContinualLearning(Callback):
@@ -52,7 +52,7 @@ class ContinualLearning(Callback):
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         stream, method = stream_of(trainer), method_of(pl_module)
-        stream.serve(method.material, method.phases)
+        stream.serve(method.training_images, method.phases)
         trainer.fit_loop.max_epochs = stream.num_epochs
 
     @override
@@ -69,10 +69,10 @@ class ContinualLearning(Callback):
             self.evaluate(trainer, method, 0, "start")
         if position.starts_task:
             with evaluation_mode(method):
-                method.on_task_start(position.task, self.training_images(trainer, method, position.task))
+                method.on_task_start(position.task, self.images_of_task(trainer, method, position.task))
             self.best = BestWeights()
             restart_optimizers(trainer)
-        if position.phase.trains == "replay" and position.epoch == 0 and self.select_best:
+        if position.phase.trains == "generator" and position.epoch == 0 and self.select_best:
             self.best.restore(method)
         method.on_phase_start(position)
         self.keep_features(trainer, method, position)
@@ -80,13 +80,13 @@ class ContinualLearning(Callback):
 
     def keep_features(self, trainer: pl.Trainer, method: ContinualMethod, position: Position) -> None:
         """Compute once what heads read of the fixed crops of a phase, if it has such, and drop what others left."""
-        if position.phase.bank is None or position.epoch == 0:
+        if position.phase.fixed_crops is None or position.epoch == 0:
             method.kept_features = None
-        if position.phase.bank is None or method.kept_features is not None or not method.heads_read_features:
+        if position.phase.fixed_crops is None or method.kept_features is not None or not method.heads_read_features:
             return
         stream = stream_of(trainer)
         bank = stream.train_dataloader().dataset
-        assert isinstance(bank, CropBank)
+        assert isinstance(bank, FixedCrops)
         crops = bank.loader(stream.max_pixels, trainer.global_rank, trainer.world_size)
         with evaluation_mode(method):
             method.keep_features(on_device(method, crops), len(bank))
@@ -95,7 +95,7 @@ class ContinualLearning(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        shown = len(batch["image"]) + (len(batch["memory"]["image"]) if "memory" in batch else 0)
+        shown = len(batch["image"]) + (len(batch["replay"]["image"]) if "replay" in batch else 0)
         self.images += shown * trainer.world_size
 
     @override
@@ -104,7 +104,7 @@ class ContinualLearning(Callback):
         self.cost["images_seen"] += self.images
         method, position = method_of(pl_module), stream_of(trainer).position
         share_buffers(method)  # before they are judged and kept
-        if position.phase.trains == "replay":
+        if position.phase.trains == "generator":
             self.best.keep(method)
         else:
             self.validate(trainer, method, position)
@@ -135,7 +135,7 @@ class ContinualLearning(Callback):
         """Best weights back, task hook (a gate may be fitted in it, which the scoring needs), records, weights file."""
         self.best.restore(method)
         with evaluation_mode(method):
-            method.on_task_end(task, self.training_images(trainer, method, task))
+            method.on_task_end(task, self.images_of_task(trainer, method, task))
         self.evaluate(trainer, method, task.t, task.name)
         if trainer.is_global_zero:
             save_atomic(method.state_dict(), self.records.path / "tasks" / f"{task.t}_{task.name}.ckpt")
@@ -148,15 +148,15 @@ class ContinualLearning(Callback):
         """
         stream, before = stream_of(trainer), method.images_forwarded
         parts, final = [], self.final_scores(trainer, method)
-        with evaluation():
-            for name, owner in stream.owner.items():
+        with test_set_unlocked():
+            for name, owner_task in stream.task_of_dataset.items():
                 for part in ("val", "test"):
                     loader = stream.evaluation_dataloader(name, part)
                     known = final.get((name, part), {}) | self.features_of(method, loader, (name, part))
                     fixed = self.fixed.of(method.backbone, name, part)
-                    columns = predict(method, loader, owner, method.predict_step, known, fixed)
-                    levels = {key: columns.pop(key) for key in list(columns) if key.startswith(LEVEL)}
-                    self.gate_features |= {(name, part): levels} if levels else {}
+                    columns = predict(method, loader, owner_task, method.predict_step, known, fixed)
+                    stages = {key: columns.pop(key) for key in list(columns) if key.startswith(STAGE)}
+                    self.gate_features |= {(name, part): stages} if stages else {}
                     parts.append(pd.DataFrame(image_columns(stream, name, part) | columns))
         self.cost["forwards_eval"] += sum(from_all_ranks(method.images_forwarded - before))
         if not trainer.is_global_zero:
@@ -193,7 +193,7 @@ class ContinualLearning(Callback):
         parts = frame.groupby(["dataset", "split"], sort=False)
         return {key: {task: rows[f"score/{task}"].to_numpy() for task in tasks} for key, rows in parts}
 
-    def training_images(self, trainer: pl.Trainer, method: ContinualMethod, task: Task) -> Iterable[Batch]:
+    def images_of_task(self, trainer: pl.Trainer, method: ContinualMethod, task: Task) -> Iterable[Batch]:
         """Training images of a task in the evaluation view, this rank's share, nothing read before it is asked for."""
         stream = stream_of(trainer)
         start = 0

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iqa_lightning.distributed import from_all_ranks
-from iqa_lightning.images.cache import memory_budget
+from iqa_lightning.images.cache import ram_budget
 from iqa_lightning.methods.base import FIXED, Batch, ContinualMethod
 from iqa_lightning.models.backbones import Backbone
 
@@ -28,7 +28,7 @@ class FixedParts:
     """
 
     def __init__(self, budget: int | None = None) -> None:
-        self.budget = memory_budget() if budget is None else budget
+        self.budget = ram_budget() if budget is None else budget
         self.kept: dict[tuple[str, str, int], Tensor] = {}
         self.nbytes = 0
 
@@ -39,7 +39,7 @@ class FixedParts:
             key, image = (name, part, int(batch["index"][0])), batch["image"]
             if key in self.kept:
                 return self.kept[key].to(image.device)
-            found = backbone.fixed_part(image)
+            found = backbone.frozen_output(image)
             if found is not None and self.nbytes + found.nbytes <= self.budget:
                 self.kept[key] = found.cpu()
                 self.nbytes += found.nbytes
@@ -79,21 +79,21 @@ def share_buffers(method: ContinualMethod) -> None:
 def predict(
     method: ContinualMethod,
     loader: Iterable[Batch],
-    owner: int,
+    owner_task: int,
     step: Callable[[Batch], dict[str, Tensor]],
     known: Mapping[str, NDArray[np.float32]] | None = None,
     fixed: FixedPart | None = None,
 ) -> Columns:
     """What `step` says of every image of `loader`, rows in the order of the data set, the same on each rank.
 
-    `owner` is the task that learns the data set: each batch carries it. Runs outside the training's mixed precision:
+    `owner_task` is the task that learns the data set: each batch carries it. Runs outside the training's mixed precision:
     8 or 11 bits of mantissa make ties that blur a rank correlation. `known` are columns in the order of the data
     set that the step need not compute again; each batch carries its rows of them, and what `fixed` says of it.
     """
     rows: list[dict[str, Any]] = []
     with evaluation_mode(method), torch.no_grad():
         for batch in on_device(method, loader):
-            batch["owner"] = torch.full_like(batch["index"], owner)
+            batch["owner_task"] = torch.full_like(batch["index"], owner_task)
             rows_of_batch = batch["index"].cpu().numpy()
             batch["known"] = {
                 name: torch.from_numpy(values[rows_of_batch]).to(method.device)

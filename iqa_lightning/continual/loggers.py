@@ -24,7 +24,7 @@ Draw = Callable[..., bytes]
 """Matrices by readout, a title and `synthetic` to a PNG picture, as `report.figures.heat_maps`."""
 
 
-def harmless(action: Callable[P, None]) -> Callable[P, None]:
+def warn_on_failure(action: Callable[P, None]) -> Callable[P, None]:
     """The same action, whose failure is a warning: tracking must not cost a training."""
 
     def attempt(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -41,23 +41,23 @@ class TolerantWandbLogger(WandbLogger):
 
     @override
     def log_metrics(self, *args: Any, **kwargs: Any) -> None:
-        harmless(super().log_metrics)(*args, **kwargs)
+        warn_on_failure(super().log_metrics)(*args, **kwargs)
 
     @override
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        harmless(super().log_hyperparams)(*args, **kwargs)
+        warn_on_failure(super().log_hyperparams)(*args, **kwargs)
 
     @override
     def log_table(self, *args: Any, **kwargs: Any) -> None:
-        harmless(super().log_table)(*args, **kwargs)
+        warn_on_failure(super().log_table)(*args, **kwargs)
 
     @override
     def log_image(self, *args: Any, **kwargs: Any) -> None:
-        harmless(super().log_image)(*args, **kwargs)
+        warn_on_failure(super().log_image)(*args, **kwargs)
 
     @override
     def finalize(self, status: str) -> None:
-        harmless(super().finalize)(status)
+        warn_on_failure(super().finalize)(status)
 
 
 def make_loggers(
@@ -110,7 +110,7 @@ def log_identity(loggers: Sequence[Logger], identity: dict[str, Any]) -> None:
             logger.log_hyperparams({"run": identity})
 
 
-@harmless
+@warn_on_failure
 def track_by_task(logger: WandbLogger, measures: Iterable[str]) -> None:
     """Let measures have the task as x-axis, each by its full name.
 
@@ -156,7 +156,7 @@ def log_matrices(
                 log_confusion(logger, f"after_{t}_{task}", confusion[confusion["after"] == task], step)
 
 
-@harmless
+@warn_on_failure
 def log_pictures(logger: WandbLogger, after: str, derived: Derived, step: int, draw: Draw | None) -> None:
     """Each matrix so far as a table `<matrix>/<readout>/<after>` and as an image `<matrix>_map/<readout>/<after>`."""
     for kind in ("srcc", "stability"):
@@ -171,7 +171,7 @@ def log_pictures(logger: WandbLogger, after: str, derived: Derived, step: int, d
                 logger.log_image(f"{kind}_map/{readout}/{after}", [picture], step=step)
 
 
-@harmless
+@warn_on_failure
 def log_confusion(logger: WandbLogger, after: str, table: pd.DataFrame, step: int) -> None:
     """What was taken for what, as wandb's own charts `confusion/<kind>/<dataset>/<after>`."""
     import wandb  # noqa: PLC0415  # a run without wandb must not need it

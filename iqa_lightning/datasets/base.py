@@ -22,7 +22,7 @@ from iqa_lightning.datasets.samples import Samples, check_range, check_table
 from iqa_lightning.datasets.split_files import split_from_files
 from iqa_lightning.datasets.splits import SOURCES, Split, generate_split, official_split, select_distortions, split_hash
 from iqa_lightning.images.cache import ImageCache, build_cache
-from iqa_lightning.images.opening import ImageSource, open_image, other_case
+from iqa_lightning.images.opening import ImageReader, open_image, other_case
 from iqa_lightning.images.transforms import View, evaluation_size, evaluation_view, random_view
 
 _test_is_open: ContextVar[bool] = ContextVar("test_is_open", default=False)
@@ -31,7 +31,7 @@ _test_is_open: ContextVar[bool] = ContextVar("test_is_open", default=False)
 Key = int | tuple[int, float, float, float]
 
 
-class Part(Dataset[dict[str, Any]]):
+class SplitDataset(Dataset[dict[str, Any]]):
     """The images of one part of a split.
 
     An item is `{"image": uint8 (3, height, width), "mos": float32, "mos_std": float32, "index": int}` and, as text, its
@@ -83,7 +83,7 @@ class RandomViews(Sampler[tuple[int, float, float, float]]):
 
 
 @contextmanager
-def evaluation() -> Iterator[None]:
+def test_set_unlocked() -> Iterator[None]:
     """Open the test part for the duration of a `with` block; nothing else does."""
     token = _test_is_open.set(True)
     try:
@@ -107,7 +107,7 @@ class IQADataModule(pl.LightningDataModule):
         distortions: only images with one of these distortions, in the parts that the split of the whole set gives them.
         labels: the folder of LIQE's lists, or `LabelLists`: replace the columns `distortion` and `scene` of the table.
         view: how images are shown; default no resize, crop 224, whole images in evaluation.
-        cache: `memory`, `disk` (decoded once for all runs) or `auto` (see `build_cache`).
+        cache: `ram`, `disk` (decoded once for all runs) or `auto` (see `build_cache`).
         cache_dir: where caches on disk live; default the user's cache folder.
         batch_size: images per batch of the loaders below. A stream has loaders of its own.
         num_workers: loader processes of the loaders below.
@@ -159,14 +159,14 @@ class IQADataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self._images: ImageCache | None = None
         self._shown: ImageCache | None = None  # what validation and test see
-        self._made: dict[str, Part] = {}  # parts, made once: a table is slow to read
+        self._made: dict[str, SplitDataset] = {}  # parts, made once: a table is slow to read
 
     def default_name(self) -> str:
         """The name of the data set where none is given."""
         return type(self).__name__.lower()
 
     @property
-    def source(self) -> str:
+    def table_path(self) -> str:
         """Where the table comes from, for messages."""
         return str(self.root)
 
@@ -220,7 +220,7 @@ class IQADataModule(pl.LightningDataModule):
             first = self.image_path(missing[0])
             raise ValueError(
                 f"data set {self.name!r}: {len(missing)} of {len(self.samples)} images are missing, the first is "
-                f"{first} (row {missing[0] + 1} of {self.source}){other_case(first)}; "
+                f"{first} (row {missing[0] + 1} of {self.table_path}){other_case(first)}; "
                 f"complete the folder or remove the rows"
             )
 
@@ -235,11 +235,11 @@ class IQADataModule(pl.LightningDataModule):
         self.prepare_data()
         alone = copy(self)
         alone.trainer = None  # does not travel to the processes that decode
-        source = ImageSource(self.name, self.fingerprint(), len(self.samples), alone.image_size, alone.load_image)
-        self._images = build_cache(source, self.view.resize, self.cache, self.cache_dir)
+        reader = ImageReader(self.name, self.fingerprint(), len(self.samples), alone.image_size, alone.load_image)
+        self._images = build_cache(reader, self.view.resize, self.cache, self.cache_dir)
         other = self.view.evaluation_resize
         apart = other is not None and other != self.view.resize
-        self._shown = build_cache(source, other or 0, self.cache, self.cache_dir) if apart else self._images
+        self._shown = build_cache(reader, other or 0, self.cache, self.cache_dir) if apart else self._images
 
     def tabulate(self) -> None:
         """Read, check and split the table; no image is touched.
@@ -247,8 +247,8 @@ class IQADataModule(pl.LightningDataModule):
         Raises:
             ValueError: the table is not sound or cannot be split.
         """
-        samples = Samples(self.name, check_table(self.name, self.source, self.read_table()))
-        check_range(self.name, self.source, samples.table, self.native_range)
+        samples = Samples(self.name, check_table(self.name, self.table_path, self.read_table()))
+        check_range(self.name, self.table_path, samples.table, self.native_range)
         if self.labels is not None:
             samples = self.labels.label(samples, (self.name, self.default_name()), self.split)
         parts = self.make_split(samples)
@@ -258,7 +258,7 @@ class IQADataModule(pl.LightningDataModule):
         for label, rows in zip(Split._fields, parts, strict=True):
             if (mos[rows] == mos[rows[0]]).all():
                 raise ValueError(
-                    f"data set {self.name!r}, {self.source}: all {len(rows)} images in the {label} part of split "
+                    f"data set {self.name!r}, {self.table_path}: all {len(rows)} images in the {label} part of split "
                     f"{self.split} have the mos {mos[rows[0]]:g}, so no rank correlation exists; choose another split"
                 )
         self.samples, self.parts, self.split_hash = samples, parts, split_hash(samples, parts)
@@ -271,8 +271,8 @@ class IQADataModule(pl.LightningDataModule):
             return split_from_files(samples, self.split_files, (self.name, self.default_name()), self.split)
         return generate_split(self.name, list(samples.table["reference"]), self.split)
 
-    def part(self, name: str) -> Part:
-        """The part `train`, `val` or `test`; `test` only inside `with evaluation():`.
+    def part(self, name: str) -> SplitDataset:
+        """The part `train`, `val` or `test`; `test` only inside `with test_set_unlocked():`.
 
         Raises:
             PermissionError: the test part is asked for by anything but an evaluation.
@@ -281,11 +281,13 @@ class IQADataModule(pl.LightningDataModule):
         if name not in Split._fields:
             raise ValueError(f"data set {self.name!r}: no part {name!r}; there are train, val and test")
         if name == "test" and not _test_is_open.get():
-            raise PermissionError(f"data set {self.name!r}: the test part is read inside `with evaluation():` only")
+            raise PermissionError(
+                f"data set {self.name!r}: the test part is read inside `with test_set_unlocked():` only"
+            )
         cache = self._images if name == "train" else self._shown
         assert cache is not None, "setup() comes first"
         if name not in self._made:
-            self._made[name] = Part(self.samples, getattr(self.parts, name), cache, self.view)
+            self._made[name] = SplitDataset(self.samples, getattr(self.parts, name), cache, self.view)
         return self._made[name]
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
@@ -299,15 +301,15 @@ class IQADataModule(pl.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The test part in order, whole images one by one where their sizes differ."""
-        with evaluation():
+        with test_set_unlocked():
             return self._evaluation_loader(self.part("test"))
 
-    def _evaluation_loader(self, part: Part) -> DataLoader[dict[str, Any]]:
+    def _evaluation_loader(self, part: SplitDataset) -> DataLoader[dict[str, Any]]:
         alike = bool((part.sizes == part.sizes[0]).all())
         fit = MAX_PIXELS // int(part.sizes[0].prod()) if alike else 1
         return self._loader(part, None, max(1, min(self.batch_size, fit)))
 
-    def _loader(self, part: Part, sampler: RandomViews | None, batch_size: int) -> DataLoader[dict[str, Any]]:
+    def _loader(self, part: SplitDataset, sampler: RandomViews | None, batch_size: int) -> DataLoader[dict[str, Any]]:
         workers = self.num_workers
         return DataLoader(
             part, batch_size=batch_size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0

@@ -53,7 +53,7 @@ class CSVData(IQADataModule):
         return re.sub(r"[^A-Za-z0-9_-]+", "_", self.root.resolve().name) or "csv"
 
     @property
-    def source(self) -> str:
+    def table_path(self) -> str:
         """The table."""
         return str(self.root / "ratings.csv")
 
@@ -67,37 +67,37 @@ class CSVData(IQADataModule):
         table = self._parsed()
         if "image" in table:
             table["image"] = [self._inside(row, image) for row, image in enumerate(table["image"], start=1)]
-        table = check_table(self.name, self.source, table)
+        table = check_table(self.name, self.table_path, table)
         mos = table["mos"]
         self.native_range = self._declared or (float(mos.min()), float(mos.max()))
-        check_range(self.name, self.source, table, self.native_range)
+        check_range(self.name, self.table_path, table, self.native_range)
         if not self.native_higher_is_better:
             table["mos"] = sum(self.native_range) - mos
         return table
 
     def _parsed(self) -> pd.DataFrame:
         try:
-            with Path(self.source).open(encoding="utf-8-sig") as file:
+            with Path(self.table_path).open(encoding="utf-8-sig") as file:
                 lines = [line for line in csv.reader(file, strict=True) if line]
         except FileNotFoundError as error:
             raise ValueError(
-                f"data set {self.name!r}: {self.source} does not exist; write it with the header "
+                f"data set {self.name!r}: {self.table_path} does not exist; write it with the header "
                 f"image,mos[,mos_std,group,distortion,scene], images relative to the folder"
             ) from error
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise ValueError(
-                f"data set {self.name!r}: {self.source} is not a readable table ({error}); save it as CSV in UTF-8"
+                f"data set {self.name!r}: {self.table_path} is not a readable table ({error}); save it as CSV in UTF-8"
             ) from error
         header, rows = ([name.strip() for name in lines[0]], lines[1:]) if lines else ([], [])
         for number, row in enumerate(rows, start=1):
             if len(row) != len(header):
                 raise ValueError(
-                    f"data set {self.name!r}, {self.source}, row {number}: {len(row)} cells, {len(header)} in the "
+                    f"data set {self.name!r}, {self.table_path}, row {number}: {len(row)} cells, {len(header)} in the "
                     f"header; put quotation marks around a cell that holds a comma"
                 )
         twice = next((name for name in COLUMNS if header.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(f"data set {self.name!r}, {self.source}: two columns {twice!r}; keep one of them")
+            raise ValueError(f"data set {self.name!r}, {self.table_path}: two columns {twice!r}; keep one of them")
         table = pd.DataFrame(rows, columns=header, dtype=str)
         known = [name for name in COLUMNS if name in header] or header
         return table[known].rename(columns={"group": "reference"})
@@ -106,7 +106,7 @@ class CSVData(IQADataModule):
         path = PurePosixPath(image.strip().replace("\\", "/"))
         if path.is_absolute() or PureWindowsPath(image.strip()).drive or ".." in path.parts:
             raise ValueError(
-                f"data set {self.name!r}, {self.source}, row {row}: the image {image!r} lies outside of the folder; "
+                f"data set {self.name!r}, {self.table_path}, row {row}: the image {image!r} lies outside of the folder; "
                 f"use paths relative to {self.root} without '..'"
             )
         return str(path) if path.parts else ""

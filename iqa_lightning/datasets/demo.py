@@ -102,7 +102,7 @@ class DemoData(IQADataModule):
         return f"demo_{self.distortion}"
 
     @property
-    def source(self) -> str:
+    def table_path(self) -> str:
         """What the images are made from."""
         return "photographs of scikit-image and scikit-learn"
 

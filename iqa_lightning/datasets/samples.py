@@ -35,14 +35,14 @@ class Samples:
         return len(self.table)
 
 
-def check_table(name: str, source: str, table: pd.DataFrame) -> pd.DataFrame:
+def check_table(name: str, table_path: str, table: pd.DataFrame) -> pd.DataFrame:
     """A validated copy of a parsed table with its optional columns filled in.
 
     Rows are counted from 1 in messages, the header of a file not included.
 
     Args:
         name: the data set, for messages.
-        source: the file or folder the table was read from, for messages.
+        table_path: the file or folder the table was read from, for messages.
         table: at least the columns `image` and `mos`; the others of `Samples` are optional.
 
     Raises:
@@ -50,7 +50,7 @@ def check_table(name: str, source: str, table: pd.DataFrame) -> pd.DataFrame:
             twice, a score is not a finite number, a standard deviation is negative, a part of the official split has
             another name than train, val and test, or all scores are equal.
     """
-    where = f"data set {name!r}, {source}"
+    where = f"data set {name!r}, {table_path}"
     missing = [column for column in ("image", "mos") if column not in table]
     if missing:
         raise ValueError(f"{where}: no column {missing[0]!r}; the columns are {', '.join(map(str, table))}")
@@ -74,7 +74,7 @@ def check_table(name: str, source: str, table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def check_range(name: str, source: str, table: pd.DataFrame, limits: tuple[float, float]) -> None:
+def check_range(name: str, table_path: str, table: pd.DataFrame, limits: tuple[float, float]) -> None:
     """Refuse a score outside of the range that the data set declares.
 
     Raises:
@@ -85,7 +85,7 @@ def check_range(name: str, source: str, table: pd.DataFrame, limits: tuple[float
     if outside.size:
         row = int(outside[0])
         raise ValueError(
-            f"{_row(f'data set {name!r}, {source}', table['image'], row)}: mos {table['mos'].iloc[row]:g} is outside "
+            f"{_row(f'data set {name!r}, {table_path}', table['image'], row)}: mos {table['mos'].iloc[row]:g} is outside "
             f"the range {low:g} to {high:g} of this data set; correct the score or the declared range"
         )
 

@@ -21,9 +21,9 @@ from PIL import __version__ as pillow_version
 from rich.console import Console
 from torch import Tensor
 
-from iqa_lightning.images.opening import Decoder, ImageSource, Pixels, decode_all, resized_sizes, sensible_processes
+from iqa_lightning.images.opening import Decoder, ImageReader, Pixels, decode_all, resized_sizes, sensible_processes
 
-KINDS = ("auto", "memory", "disk")
+KINDS = ("auto", "ram", "disk")
 
 
 class ImageCache:
@@ -41,8 +41,8 @@ class ImageCache:
 
     @property
     def kind(self) -> str:
-        """`memory` or `disk`."""
-        return "memory" if self._file is None else "disk"
+        """`ram` or `disk`."""
+        return "ram" if self._file is None else "disk"
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -65,7 +65,7 @@ class ImageCache:
 
 
 def build_cache(
-    source: ImageSource,
+    reader: ImageReader,
     resize: int,
     kind: str = "auto",
     folder: Path | None = None,
@@ -73,34 +73,34 @@ def build_cache(
     budget: int | None = None,
     processes: int | None = None,
 ) -> ImageCache:
-    """Decode all images of a source, or open the folder where that has been done before.
+    """Decode all images of a reader, or open the folder where that has been done before.
 
     Args:
-        source: the images.
+        reader: the images.
         resize: shorter side in pixels of the adaptive resize, 0 for none.
-        kind: `memory`, `disk`, or `auto`: the disk where they are there already, else memory where the decoded images
+        kind: `ram`, `disk`, or `auto`: the disk where they are there already, else memory where the decoded images
             fit the budget, else the disk.
         folder: where caches on disk live; default `iqa_lightning` in the user's cache folder.
         budget: bytes `auto` may take from memory; default a quarter of what is free now.
         processes: how many decode for the disk; default one for some hundred images, at most one a CPU.
 
     Raises:
-        ValueError: an unknown kind, an image that is not readable (see `ImageSource.load`), no room on the disk, or a
+        ValueError: an unknown kind, an image that is not readable (see `ImageReader.load`), no room on the disk, or a
             cache on disk that is damaged.
     """
     if kind not in KINDS:
-        raise ValueError(f"data set {source.name!r}: cache is {kind!r}; it is one of {', '.join(KINDS)}")
-    path = cache_path(folder or default_folder(), source, resize)
-    if kind == "memory" or not path.is_dir():
-        sizes = resized_sizes(source, resize)
+        raise ValueError(f"data set {reader.name!r}: cache is {kind!r}; it is one of {', '.join(KINDS)}")
+    path = cache_path(folder or default_folder(), reader, resize)
+    if kind == "ram" or not path.is_dir():
+        sizes = resized_sizes(reader, resize)
         total = int(3 * sizes.prod(axis=1).sum())
-        if kind == "memory" or (kind == "auto" and total <= (memory_budget() if budget is None else budget)):
-            return _in_memory(source, resize, sizes)
-        write_cache(source, resize, sizes, path, sensible_processes(source.count) if processes is None else processes)
+        if kind == "ram" or (kind == "auto" and total <= (ram_budget() if budget is None else budget)):
+            return _in_memory(reader, resize, sizes)
+        write_cache(reader, resize, sizes, path, sensible_processes(reader.count) if processes is None else processes)
     return ImageCache(read_index(path).sizes, path / "pixels.bin")
 
 
-def _in_memory(source: ImageSource, resize: int, sizes: NDArray[np.int64]) -> ImageCache:
+def _in_memory(reader: ImageReader, resize: int, sizes: NDArray[np.int64]) -> ImageCache:
     ends = np.cumsum(3 * sizes.prod(axis=1))
     memory = torch.empty(int(ends[-1]), dtype=torch.uint8)
     whole = memory.numpy()
@@ -109,11 +109,11 @@ def _in_memory(source: ImageSource, resize: int, sizes: NDArray[np.int64]) -> Im
         whole[ends[i] - pixels.size : ends[i]] = pixels.ravel()
         return ""
 
-    decode_all(Decoder(source, resize, sizes, store), processes=1)
+    decode_all(Decoder(reader, resize, sizes, store), processes=1)
     return ImageCache(sizes, memory)
 
 
-def memory_budget() -> int:
+def ram_budget() -> int:
     """A quarter of the memory in bytes that programs can still take."""
     limits = [_first_number("/sys/fs/cgroup/memory.max", 1), _first_number("/proc/meminfo", 1024, "MemAvailable:")]
     known = [limit for limit in limits if limit is not None]
@@ -165,10 +165,10 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iqa_lightning"
 
 
-def cache_path(folder: Path, source: ImageSource, resize: int) -> Path:
+def cache_path(folder: Path, reader: ImageReader, resize: int) -> Path:
     """Where the cache of these files under this resize rule lies, or would lie."""
-    key = hashlib.sha256("\n".join((LAYOUT, pillow_version, str(resize), source.fingerprint)).encode()).hexdigest()
-    return folder / f"{source.name}-{key[:16]}"
+    key = hashlib.sha256("\n".join((LAYOUT, pillow_version, str(resize), reader.fingerprint)).encode()).hexdigest()
+    return folder / f"{reader.name}-{key[:16]}"
 
 
 def find_caches(folder: Path, name: str | None = None) -> list[Path]:
@@ -221,7 +221,7 @@ def remove_caches(folder: Path, name: str | None = None) -> list[Path]:
     return removed
 
 
-def write_cache(source: ImageSource, resize: int, sizes: NDArray[np.int64], final: Path, processes: int) -> None:
+def write_cache(reader: ImageReader, resize: int, sizes: NDArray[np.int64], final: Path, processes: int) -> None:
     """Build a cache, unless another process has done so while this one waited for it.
 
     Raises:
@@ -233,20 +233,20 @@ def write_cache(source: ImageSource, resize: int, sizes: NDArray[np.int64], fina
         folder.mkdir(parents=True, exist_ok=True)
         with _sole_builder(folder):
             if not final.is_dir():
-                _say(f"{source.name}: {len(sizes)} images are decoded once, into {final} ({total / 1e6:.1f} MB)")
-                _build(source, resize, sizes, final, processes)
+                _say(f"{reader.name}: {len(sizes)} images are decoded once, into {final} ({total / 1e6:.1f} MB)")
+                _build(reader, resize, sizes, final, processes)
     except OSError as error:
         if error.errno not in FULL | CLOSED:
             raise
         full = error.errno in FULL
         what = f"no room for a cache of {total / 1e6:.1f} MB in" if full else "a cache cannot be written into"
         raise ValueError(
-            f"data set {source.name!r}: {what} {folder} ({error.strerror}); {'make room, ' if full else ''}"
-            f"set cache_dir to another folder, or use cache=memory"
+            f"data set {reader.name!r}: {what} {folder} ({error.strerror}); {'make room, ' if full else ''}"
+            f"set cache_dir to another folder, or use cache=ram"
         ) from error
 
 
-def _build(source: ImageSource, resize: int, sizes: NDArray[np.int64], final: Path, processes: int) -> None:
+def _build(reader: ImageReader, resize: int, sizes: NDArray[np.int64], final: Path, processes: int) -> None:
     """Fill a folder of another name, bring it to the disk, rename it; whatever happens, no half cache stays."""
     building = final.parent / f"{BUILDING}{uuid4().hex}"
     ends = np.cumsum(3 * sizes.prod(axis=1))
@@ -254,7 +254,7 @@ def _build(source: ImageSource, resize: int, sizes: NDArray[np.int64], final: Pa
         building.mkdir()
         _reserve(building / "pixels.bin", int(ends[-1]))
         store = FileStore(building / "pixels.bin", ends)
-        digests = decode_all(Decoder(source, resize, sizes, store), processes)
+        digests = decode_all(Decoder(reader, resize, sizes, store), processes)
         content = {"resize": resize, "sizes": sizes.tolist(), "sha256": digests}
         (building / "index.json").write_text(json.dumps(content), encoding="ascii")
         for path in sorted(building.iterdir()):

@@ -70,7 +70,7 @@ MOST = 8  # processes and threads: more wait for one disk
 
 
 @dataclass(frozen=True)
-class ImageSource:
+class ImageReader:
     """The images of one data set before they are decoded.
 
     Args:
@@ -95,28 +95,28 @@ class Decoder:
     `sizes` (images, 2) are the heights and widths that are expected (see `resized_sizes`).
     """
 
-    source: ImageSource
+    reader: ImageReader
     resize: int
     sizes: NDArray[np.int64]
     store: Callable[[int, Pixels], str]
 
     def __call__(self, i: int) -> str:
         """Raises ValueError where the image is not readable or not of the expected size."""
-        image = adaptive_resize(self.source.load(i), self.resize)
+        image = adaptive_resize(self.reader.load(i), self.resize)
         if (image.height, image.width) != tuple(self.sizes[i]):
             raise ValueError(
-                f"data set {self.source.name!r}: image {i + 1} changed its size while it was read; start again"
+                f"data set {self.reader.name!r}: image {i + 1} changed its size while it was read; start again"
             )
         return self.store(i, np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)))
 
 
-def resized_sizes(source: ImageSource, resize: int) -> NDArray[np.int64]:
+def resized_sizes(reader: ImageReader, resize: int) -> NDArray[np.int64]:
     """Height and width of every image after the adaptive resize, (images, 2), from the headers of the files.
 
     Raises:
         ValueError: an image that is not readable, or suspiciously large.
     """
-    native = [source.size(i) for i in range(source.count)]
+    native = [reader.size(i) for i in range(reader.count)]
     return np.array([resized_size(*size, resize) for size in native], dtype=np.int64).reshape(-1, 2)
 
 
@@ -135,7 +135,7 @@ def decode_all(decoder: Decoder, processes: int) -> list[str]:
     Raises:
         ValueError: the first image that is not readable, or a process that ended before its work.
     """
-    name, console = decoder.source.name, Console(stderr=True)
+    name, console = decoder.reader.name, Console(stderr=True)
     work: Callable[[int], str] = decoder if processes == 1 else _work
     spawn = multiprocessing.get_context("spawn")
     pool: Executor = (
@@ -144,11 +144,11 @@ def decode_all(decoder: Decoder, processes: int) -> list[str]:
         else ProcessPoolExecutor(processes, spawn, initializer=_enter, initargs=(decoder,))
     )
     try:
-        done = pool.map(work, range(decoder.source.count), chunksize=8)
+        done = pool.map(work, range(decoder.reader.count), chunksize=8)
         shown = track(
             done,
             f"decoding {name}",
-            decoder.source.count,
+            decoder.reader.count,
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -157,7 +157,7 @@ def decode_all(decoder: Decoder, processes: int) -> list[str]:
     except BrokenProcessPool as error:
         raise ValueError(
             f"data set {name!r}: a process that decodes its images ended before its work, killed or out of memory; "
-            f"start again, or use cache=memory, which needs none (a script of your own needs "
+            f"start again, or use cache=ram, which needs none (a script of your own needs "
             f"`if __name__ == '__main__':` around what it starts)"
         ) from error
     finally:

@@ -23,16 +23,16 @@ def quality_loss(
     scores: Float[Tensor, " images"],
     pairs: Int[Tensor, "pairs 2"],
     target: Float[Tensor, " pairs"],
-    source: Int[Tensor, " images"],
+    dataset_index: Int[Tensor, " images"],
     link: str = "phi",
 ) -> Float[Tensor, ""]:
-    """Fidelity of the preferences, averaged over the pairs of each data set (`source`) and then over the data sets.
+    """Fidelity of the preferences, averaged over the pairs of each data set (`dataset_index`) and then over the data sets.
 
     Pairs lie within one data set; 0 without pairs. A data set without pairs does not count.
     """
     scores = scores.float()
     losses = fidelity(preference(scores[pairs[:, 0]] - scores[pairs[:, 1]], link), target.float())
-    own = source[pairs[:, 0]]
+    own = dataset_index[pairs[:, 0]]
     means = [losses[own == dataset].mean() for dataset in sorted(set(own.tolist()))]
     return torch.stack(means).mean() if means else scores.sum() * 0.0
 

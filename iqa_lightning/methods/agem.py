@@ -32,12 +32,12 @@ class AGEM(MultiHeadReplay):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of the current task alone; the memory's gradient is put aside."""
-        self.reference = self.reference_gradient(batch["memory"]) if "memory" in batch else None
-        return super().training_step({key: batch[key] for key in batch if key != "memory"}, batch_idx)
+        self.reference = self.reference_gradient(batch["replay"]) if "replay" in batch else None
+        return super().training_step({key: batch[key] for key in batch if key != "replay"}, batch_idx)
 
     def reference_gradient(self, memory: Batch) -> Float[Tensor, " parameters"]:
         """Gradient of the memory's loss, over all ranks. Not by `backward`, which DDP would take for the step's own."""
-        loss = self.memory_loss(self.backbone(memory["image"]), memory)
+        loss = self.replay_loss(self.backbone(memory["image"]), memory)
         gradients = torch.autograd.grad(loss, self.trained(), allow_unused=True)
         averaged: Tensor = self.trainer.strategy.reduce(flat(self.trained(), gradients), reduce_op="mean")
         return averaged

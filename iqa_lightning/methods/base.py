@@ -10,13 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from iqa_lightning.distributed import from_all_ranks
-from iqa_lightning.images.cache import memory_budget
+from iqa_lightning.images.cache import ram_budget
 from iqa_lightning.losses.fidelity import pair_loss
 from iqa_lightning.models.backbones import Backbone, Encoder, Images
 from iqa_lightning.models.gating import Gate
 from iqa_lightning.models.normalization import batch_norms
 from iqa_lightning.stream.schedule import Phase, Position, Task
-from iqa_lightning.stream.training_images import Material
+from iqa_lightning.stream.training_images import TrainingImages
 
 Batch = dict[str, Any]
 
@@ -27,7 +27,7 @@ OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 BN_STATS = ("first_epoch", "always", "frozen")
 
 
-LEVEL, FIXED = "level/", "fixed/part"  # no name of a data set holds a slash
+STAGE, FIXED = "stage/", "fixed/part"  # no name of a data set holds a slash
 
 
 class ContinualMethod(pl.LightningModule):
@@ -39,7 +39,7 @@ class ContinualMethod(pl.LightningModule):
 
     `bn_stats` says in which epochs of fine-tuning batch normalisation uses and updates batch statistics: `first_epoch`
     (what the official codes do: evaluation after the first epoch leaves them in evaluation mode), `always`, `frozen`.
-    `sources` says what each task learns where that comes more than once, since names of tasks are unique.
+    `task_datasets` says what each task learns where that comes more than once, since names of tasks are unique.
     `optimizer` builds the optimiser from parameter groups; `head_lr_factor` scales its learning rate for the heads.
 
     Raises:
@@ -49,7 +49,7 @@ class ContinualMethod(pl.LightningModule):
     readouts: tuple[str, ...]
     """The ways one score is read out of the heads: `single`, or `latest`, `oracle` and `gated`."""
 
-    material: Material = Material()
+    training_images: TrainingImages = TrainingImages()
     """What its batches are made of: by default the current task alone."""
 
     independent_tasks: bool = False
@@ -72,13 +72,13 @@ class ContinualMethod(pl.LightningModule):
         head_lr_factor: float = 1.0,
         bn_stats: str = "first_epoch",
         link: str = "phi",
-        sources: Sequence[str] | None = None,
+        task_datasets: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         if bn_stats not in BN_STATS:
             raise ValueError(f"method.bn_stats={bn_stats!r}: choose one of {BN_STATS}")
         self.backbone = backbone
-        self.tasks, self.sources = list(tasks), list(sources or tasks)
+        self.tasks, self.task_datasets = list(tasks), list(task_datasets or tasks)
         self.optimizer_factory, self.head_lr_factor = optimizer, head_lr_factor
         self.bn_stats, self.link = bn_stats, link
         self.gate: Gate | None = None
@@ -104,23 +104,23 @@ class ContinualMethod(pl.LightningModule):
         Raises:
             ValueError: they take more memory than there is.
         """
-        nbytes, budget = 4 * count * self.backbone.width, memory_budget()
+        nbytes, budget = 4 * count * self.backbone.width, ram_budget()
         if nbytes > budget:
             raise ValueError(
                 f"the features of {count} fixed crops take {nbytes / 1e9:.1f} GB of the {budget / 1e9:.1f} that may "
-                "be used (a quarter of what is free): lower the phase's `bank`, or set it to null"
+                "be used (a quarter of what is free): lower the phase's `fixed_crops`, or set it to null"
             )
         (self.kept_features,) = self.collect(crops, lambda image: [self.feature(image)])
 
     def selection_score(self, image: Images, known: Mapping[str, Tensor]) -> Float[Tensor, " batch"]:  # noqa: ARG002
-        """`score`, where `known` may hold, as `FIXED`, what the backbone's `fixed_part` says."""
+        """`score`, where `known` may hold, as `FIXED`, what the backbone's `frozen_output` says."""
         return self.score(image)
 
     def head_scores(self, image: Images, known: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch heads"]]:
         """`score` of each head learnt so far and, where there is a gate, `gate`: the weight of each.
 
         `known` holds what need not be computed again: the recorded scores of `final_heads`, `gate_features`, and as
-        `FIXED` what the backbone's `fixed_part` says. Gate features that came out on the way may stand beside the two.
+        `FIXED` what the backbone's `frozen_output` says. Gate features that came out on the way may stand beside the two.
         """
         raise NotImplementedError
 
@@ -129,24 +129,24 @@ class ContinualMethod(pl.LightningModule):
         """Whether there are heads to choose from (from the second task on), and a gate that does."""
         return self.gate is not None and self.seen > 1
 
-    def gate_levels(self, image: Images) -> list[Float[Tensor, "batch width"]]:
-        """What the gate reads of an image: features of a network that no training changes, one or more levels."""
+    def gate_stages(self, image: Images) -> list[Float[Tensor, "batch width"]]:
+        """What the gate reads of an image: features of a network that no training changes, one or more stages."""
         raise NotImplementedError
 
     def gate_features(self, image: Images) -> dict[str, Float[Tensor, "batch width"]]:
-        """The levels by name: evaluations compute them once an image and hand them over as `known`."""
-        return by_name(self.gate_levels(image))
+        """The stages by name: evaluations compute them once an image and hand them over as `known`."""
+        return by_name(self.gate_stages(image))
 
     def gate_heads(self, image: Images, known: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch heads"]]:
         """`gate`: weight of each head learnt so far; they sum to 1, and one head needs no gate.
 
-        Where tasks are independent also `nearness1`, ... of each level: weights among any of them follow from these.
+        Where tasks are independent also `nearness1`, ... of each stage: weights among any of them follow from these.
         """
         if self.gate is None or not self.uses_gate:
             return {"gate": torch.ones(len(image), self.seen, device=self.device)}
-        levels = [known[name] for name in sorted(known) if name.startswith(LEVEL)]
-        nearness = self.gate.nearness(levels or self.gate_levels(image), self.seen)
-        kept = {f"nearness{i}": level for i, level in enumerate(nearness, 1)} if self.independent_tasks else {}
+        stages = [known[name] for name in sorted(known) if name.startswith(STAGE)]
+        nearness = self.gate.nearness(stages or self.gate_stages(image), self.seen)
+        kept = {f"nearness{i}": stage for i, stage in enumerate(nearness, 1)} if self.independent_tasks else {}
         return {"gate": self.gate.weigh(nearness)} | kept
 
     @property
@@ -209,13 +209,13 @@ class ContinualMethod(pl.LightningModule):
 
         Beside them may stand `gate_features` (before the first task), which are not recorded.
 
-        `batch["owner"]` is the task t that learns the data set of each image; only `oracle` reads it, and it has no
+        `batch["owner_task"]` is the task t that learns the data set of each image; only `oracle` reads it, and it has no
         value where that task is still to come.
         """
         heads = self.head_scores(batch["image"], batch.get("known", {}))
-        columns = read_out(heads["score"], heads.get("gate"), batch["owner"], int(self.task))
+        columns = read_out(heads["score"], heads.get("gate"), batch["owner_task"], int(self.task))
         columns = {name: columns[name] for name in self.readouts}
-        columns |= {name: heads.pop(name) for name in list(heads) if name.startswith(LEVEL)}
+        columns |= {name: heads.pop(name) for name in list(heads) if name.startswith(STAGE)}
         if self.readouts != ("single",) and self.task > 0:
             for kind, values in heads.items():
                 columns |= {f"{kind}/{name}": values[:, k] for k, name in enumerate(self.tasks[: int(self.task)])}
@@ -238,7 +238,7 @@ class ContinualMethod(pl.LightningModule):
     ) -> list[Float[Tensor, "images width"]]:
         """Features of all images of all ranks, in the order of the data set, the same on each rank."""
         with torch.no_grad():
-            rows = [[batch["index"].cpu(), *(level.cpu() for level in features(batch["image"]))] for batch in images]
+            rows = [[batch["index"].cpu(), *(stage.cpu() for stage in features(batch["image"]))] for batch in images]
         shares = from_all_ranks(rows)
         columns = [torch.cat(column) for column in zip(*(row for share in shares for row in share), strict=True)]
         return [column[columns[0].argsort()].to(self.device) for column in columns[1:]]
@@ -249,25 +249,25 @@ class ContinualMethod(pl.LightningModule):
             yield self.trainer.strategy.batch_to_device(batch)
 
 
-def by_name(levels: list[Tensor]) -> dict[str, Tensor]:
+def by_name(stages: list[Tensor]) -> dict[str, Tensor]:
     """Gate features as columns of an evaluation."""
-    return {f"{LEVEL}{i}": level for i, level in enumerate(levels)}
+    return {f"{STAGE}{i}": stage for i, stage in enumerate(stages)}
 
 
 def read_out(
     scores: Float[Tensor, "batch heads"],
     gate: Float[Tensor, "batch heads"] | None,
-    owner: Int[Tensor, " batch"],
+    owner_task: Int[Tensor, " batch"],
     task: int,
 ) -> dict[str, Float[Tensor, " batch"]]:
     """One score an image, by each readout.
 
-    `single` and `latest`: the newest head. `oracle`: the head of the task that learns the image's data set (`owner`,
+    `single` and `latest`: the newest head. `oracle`: the head of the task that learns the image's data set (`owner_task`,
     from 1), NaN where there is none yet. `gated`: all heads, weighted by the gate.
     """
     latest = scores[:, -1]
-    own = scores.gather(1, (owner - 1).clamp(0, scores.shape[1] - 1)[:, None])[:, 0]
-    columns = {"single": latest, "latest": latest, "oracle": own.masked_fill(owner > task, torch.nan)}
+    own = scores.gather(1, (owner_task - 1).clamp(0, scores.shape[1] - 1)[:, None])[:, 0]
+    columns = {"single": latest, "latest": latest, "oracle": own.masked_fill(owner_task > task, torch.nan)}
     if gate is not None:
         columns["gated"] = (gate * scores).sum(dim=1)
     return columns

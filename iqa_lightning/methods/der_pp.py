@@ -31,9 +31,9 @@ class DERpp(MultiHeadReplay):
     def __init__(self, weight: float = 0.5, score_weight: float = 0.5, **options: Any) -> None:
         super().__init__(weight=weight, **options)
         self.score_weight = score_weight
-        assert self.material.memory is not None
-        self.memory = self.material.memory
-        shape = (len(self.tasks), self.memory.capacity)
+        assert self.training_images.replay_memory is not None
+        self.replay_memory = self.training_images.replay_memory
+        shape = (len(self.tasks), self.replay_memory.capacity)
         self.rows = nn.Parameter(torch.full(shape, -1), requires_grad=False)
         self.scores = nn.Parameter(torch.zeros(shape), requires_grad=False)
 
@@ -42,7 +42,7 @@ class DERpp(MultiHeadReplay):
         super().on_task_end(task, images)
         self.heads.train()  # free norm
         (scores,) = self.collect(images, lambda image: [self.score(image)[:, None]])
-        rows = self.memory.order(task.t, len(scores))[: self.memory.capacity]
+        rows = self.replay_memory.order(task.t, len(scores))[: self.replay_memory.capacity]
         with torch.no_grad():
             self.rows[task.t - 1, : len(rows)] = torch.from_numpy(rows).to(self.rows.device)
             self.scores[task.t - 1, : len(rows)] = scores[rows, 0]
@@ -53,9 +53,9 @@ class DERpp(MultiHeadReplay):
         found = self.rows[own] == memory["index"][:, None]
         return self.scores[own].masked_fill(~found, 0.0).sum(dim=1)
 
-    def memory_loss(self, feature: Float[Tensor, "images width"], memory: Batch) -> Float[Tensor, ""]:
+    def replay_loss(self, feature: Float[Tensor, "images width"], memory: Batch) -> Float[Tensor, ""]:
         """Loss against the ratings and against the kept scores."""
         heads = torch.stack([self.heads(feature, k) for k in range(self.head())], dim=1)
         own = heads.gather(1, (memory["task"] - 1)[:, None])[:, 0]
         dark = F.mse_loss(own, self.kept_scores(memory))
-        return super().memory_loss(feature, memory) + self.score_weight * dark
+        return super().replay_loss(feature, memory) + self.score_weight * dark

@@ -25,7 +25,7 @@ Features = Float[Tensor, "count width"]
 Backward = Callable[[Tensor], Any]
 
 
-class FeatureReplay(nn.Module):
+class FeatureGenerator(nn.Module):
     """A source of features by slot (from 0), of which all that is carried over tasks is allocated at the start.
 
     `noise` is a generator of random numbers on the CPU: the same numbers on every device and rank.
@@ -65,7 +65,7 @@ class FeatureReplay(nn.Module):
         raise NotImplementedError
 
 
-class GaussianReplay(FeatureReplay):
+class GaussianFeatureGenerator(FeatureGenerator):
     """A Gaussian for each slot: mean and covariance of its features, shrunk, in its `rank` widest directions.
 
     Shrinkage towards a multiple of the identity by Ledoit and Wolf (Journal of Multivariate Analysis 88, 2004,
@@ -127,11 +127,11 @@ def shrunk_gaussian(feature: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndar
     return mean, factor, rest
 
 
-class GANReplay(FeatureReplay):
+class GANFeatureGenerator(FeatureGenerator):
     """A conditional generator, taught by a projection critic (WGAN-GP), which itself learns without forgetting.
 
     A step makes `steps` updates of the generator, each after `critic_steps` of the critic, on `batch_size` features
-    drawn from those given. Kept: `keep` times the number of other slots times the squared distance to what the
+    drawn from those given. Kept: `keep_weight` times the number of other slots times the squared distance to what the
     generator made of the same noise when the task began. Constants: Adam's betas, `penalty`, `critic_steps`, `noise` of
     Generative Feature Replay (see `models.generator`), whose rate of 1e-4 is for tens of thousands of updates.
 
@@ -151,7 +151,7 @@ class GANReplay(FeatureReplay):
         betas: Sequence[float] = (0.5, 0.999),
         penalty: float = 10.0,
         critic_steps: int = 5,
-        keep: float = 1e-3,
+        keep_weight: float = 1e-3,
         steps: int = 50,
         batch_size: int = 64,
     ) -> None:
@@ -160,7 +160,7 @@ class GANReplay(FeatureReplay):
         self.critic = Critic(width, num_slots, hidden)
         self.teacher = copy.deepcopy(self.generator).requires_grad_(False)
         self.lr, self.betas, self.penalty, self.critic_steps = lr, tuple(betas), penalty, critic_steps
-        self.keep, self.steps, self.batch_size = keep, steps, batch_size
+        self.keep_weight, self.steps, self.batch_size = keep_weight, steps, batch_size
         self.mean, self.std = frozen(width), frozen(width)
 
     @torch.no_grad()
@@ -228,12 +228,12 @@ class GANReplay(FeatureReplay):
         z = self.draw(self.batch_size, noise)
         condition = torch.full((len(z),), slot, device=z.device)
         loss = generator_loss(self.critic(self.generator(z, condition), condition))
-        if not others or self.keep == 0:
+        if not others or self.keep_weight == 0:
             return loss
         z = self.draw(self.batch_size, noise)
         condition = torch.tensor(others)[torch.randint(len(others), (len(z),), generator=noise)].to(z.device)
         kept = generator_distillation(self.generator(z, condition), self.teacher(z, condition))
-        return loss + self.keep * len(others) * kept
+        return loss + self.keep_weight * len(others) * kept
 
     def added_parameters(self) -> int:
         """A condition row of the generator and one of the critic."""

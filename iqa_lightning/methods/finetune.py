@@ -13,21 +13,21 @@ from iqa_lightning.models.backbones import Encoder, Images
 from iqa_lightning.models.gating import Gate
 from iqa_lightning.models.heads import CosineHeads
 from iqa_lightning.stream.schedule import Task
-from iqa_lightning.stream.training_images import Material
+from iqa_lightning.stream.training_images import TrainingImages
 
 
 class SingleHead(ContinualMethod):
     """One network and one head go from task to task (SH-CL of https://arxiv.org/abs/2102.09717).
 
-    `normalize_heads`: heads of unit norm at test time; `head_start`: how heads start, see `CosineHeads`.
+    `normalize_heads`: heads of unit norm at test time; `head_init`: how heads start, see `CosineHeads`.
     """
 
     readouts: tuple[str, ...] = ("single",)
     heads_read_features = True
 
-    def __init__(self, normalize_heads: bool = True, head_start: str = "kaiming_normal", **options: Any) -> None:
+    def __init__(self, normalize_heads: bool = True, head_init: str = "kaiming_normal", **options: Any) -> None:
         super().__init__(**options)
-        self.heads = CosineHeads(self.backbone.width, self.num_heads(), normalize_heads, head_start)
+        self.heads = CosineHeads(self.backbone.width, self.num_heads(), normalize_heads, head_init)
 
     def num_heads(self) -> int:
         """Heads over the whole stream."""
@@ -91,18 +91,18 @@ class MultiHead(SingleHead):
         self.reads_start = gate is not None and gate_encoder is None
         if gate is not None:
             self.gate_encoder = (gate_encoder or self.backbone.fixed_encoder()).requires_grad_(False)
-            self.gate = gate(self.gate_encoder.level_widths, len(self.tasks))
+            self.gate = gate(self.gate_encoder.stage_widths, len(self.tasks))
             self.readouts = (*self.readouts, "gated")
 
     def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
         """Fit the gate of the task, which reads what training does not change."""
         super().on_task_start(task, images)
         if self.gate is not None:
-            self.gate.fit(task.t, self.collect(images, self.gate_levels))
+            self.gate.fit(task.t, self.collect(images, self.gate_stages))
 
-    def gate_levels(self, image: Images) -> list[Float[Tensor, "batch width"]]:
+    def gate_stages(self, image: Images) -> list[Float[Tensor, "batch width"]]:
         """Features of the gate's own network."""
-        return self.gate_encoder.levels(image)
+        return self.gate_encoder.stages(image)
 
     def head_scores(self, image: Images, known: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch heads"]]:
         """Scores of all heads so far, from one pass, and their weights if there is a gate.
@@ -110,8 +110,8 @@ class MultiHead(SingleHead):
         Before the first task that pass also says what the gate reads, where that is of the network as it starts.
         """
         if self.reads_start and self.task == 0:
-            feature, levels = self.backbone.with_fixed_levels(image, known.get(FIXED))
-            return {"score": self.all_heads(feature), **self.gate_heads(image, known), **by_name(levels)}
+            feature, stages = self.backbone.with_frozen_stages(image, known.get(FIXED))
+            return {"score": self.all_heads(feature), **self.gate_heads(image, known), **by_name(stages)}
         heads = super().head_scores(image, known)
         return heads if self.gate is None else heads | self.gate_heads(image, known)
 
@@ -140,7 +140,7 @@ class Joint(SingleHead):
     The official head has a bias, which no difference of two scores feels and no rank correlation sees; it is left out.
     """
 
-    material = Material("all")
+    training_images = TrainingImages("all")
 
 
 class JointSeen(SingleHead):
@@ -149,7 +149,7 @@ class JointSeen(SingleHead):
     The best epoch is chosen by the mean SRCC over the validation parts of all tasks so far.
     """
 
-    material = Material("seen")
+    training_images = TrainingImages("seen")
 
 
 class SeparateModels(SingleHead):

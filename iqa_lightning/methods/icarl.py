@@ -41,7 +41,7 @@ class ICaRL(MultiHeadReplay):
         super().on_phase_start(position)
         self.teacher[0].eval()
 
-    def memory_loss(self, feature: Float[Tensor, "images width"], memory: Batch) -> Float[Tensor, ""]:
+    def replay_loss(self, feature: Float[Tensor, "images width"], memory: Batch) -> Float[Tensor, ""]:
         """Distillation of each earlier head on the memory of its task."""
         backbone, heads = self.teacher
         with torch.no_grad():

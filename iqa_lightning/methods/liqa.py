@@ -21,7 +21,7 @@ from iqa_lightning.distributed import from_all_ranks
 from iqa_lightning.losses.distillation import distillation_loss
 from iqa_lightning.losses.fidelity import pair_loss
 from iqa_lightning.methods.base import Batch, read_out
-from iqa_lightning.methods.feature_generators import FeatureReplay
+from iqa_lightning.methods.feature_generators import FeatureGenerator
 from iqa_lightning.methods.finetune import SingleHead
 from iqa_lightning.metrics.correlation import srcc
 from iqa_lightning.metrics.frechet import frechet_distance, total_variance
@@ -55,12 +55,12 @@ class LIQA(SingleHead):
     are those of single-head fine-tuning. Linear ones (`hidden` 0) share nothing, so the split loss has nothing to hold:
     old ones stand still. A head in a new slot starts as H.
 
-    Then, in a phase `generate` of its own (not after the last task, which nobody replays), `replay` learns the features
+    Then, in a phase `generator` of its own (not after the last task, which nobody replays), `replay` learns the features
     of the best weights. A data set that comes again has its old slot (`on_repeat: reuse`) or a `new` one. The readout
     `single` is H; `oracle` is the auxiliary head of the image's own data set, for comparison.
 
     Raises:
-        ValueError: an unknown `loss` or `on_repeat`, a trained replay without a phase, `huber` on a joint task.
+        ValueError: an unknown `loss_type` or `on_repeat`, a trained replay without a phase, `huber` on a joint task.
     """
 
     readouts = ("single", "oracle")
@@ -68,35 +68,35 @@ class LIQA(SingleHead):
 
     def __init__(
         self,
-        replay: Callable[[int, int], FeatureReplay],
+        feature_generator: Callable[[int, int], FeatureGenerator],
         split_weight: float = 1.0,
         merge_weight: float = 10.0,
         stability_weight: float = 1.0,
         replay_size: int = 16,
-        loss: str = "fidelity",
+        loss_type: str = "fidelity",
         on_repeat: str = "reuse",
         hidden: int = 0,
-        generate: Mapping[str, Any] | None = None,
+        generator_phase: Mapping[str, Any] | None = None,
         seed: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.automatic_optimization = False
-        for key, value, known in (("loss", loss, LOSSES), ("on_repeat", on_repeat, REPEATS)):
+        for key, value, known in (("loss_type", loss_type, LOSSES), ("on_repeat", on_repeat, REPEATS)):
             if value not in known:
                 raise ValueError(f"method.{key}={value!r}: choose one of {known}")
-        self.slots = slots_of(self.sources, on_repeat)
+        self.slots = slots_of(self.task_datasets, on_repeat)
         self.split_weight, self.merge_weight, self.stability_weight = split_weight, merge_weight, stability_weight
-        self.replay_size, self.kind, self.seed = replay_size, loss, seed
+        self.replay_size, self.loss_type, self.seed = replay_size, loss_type, seed
         width, count = self.backbone.width, 1 + max(self.slots)
         self.teacher = self.backbone.twin()
         self.auxiliary = AuxiliaryHeads(width, count, hidden)
         self.labeller = AuxiliaryHeads(width, count, hidden).requires_grad_(False)
-        self.replay = replay(width, count)
-        if self.replay.trained:
-            if not generate or not generate["epochs"]:
-                raise ValueError("method.generate has no epochs: this replay is trained in a phase of its own")
-            self.phases = (Phase("generate", trains="replay", **generate),)
+        self.feature_generator = feature_generator(width, count)
+        if self.feature_generator.trained:
+            if not generator_phase or not generator_phase["epochs"]:
+                raise ValueError("method.generator_phase has no epochs: this replay is trained in a phase of its own")
+            self.phases = (Phase("generator", trains="generator", **generator_phase),)
         self.variance = nn.Parameter(torch.zeros(count), requires_grad=False)
         self.mos: Tensor
         self.register_buffer("mos", torch.tensor([0.0, 1.0]))  # mean and deviation, of the current task
@@ -120,11 +120,11 @@ class LIQA(SingleHead):
     def added_parameters(self) -> int:
         """A new slot adds an auxiliary head and what replay needs for a condition."""
         head: int = self.auxiliary.heads.weight[0].numel()
-        return head + self.replay.added_parameters()
+        return head + self.feature_generator.added_parameters()
 
     def configure_optimizers(self) -> Any:
         """That of the network and, after it, those of the replay."""
-        replay = self.replay.optimizers()
+        replay = self.feature_generator.optimizers()
         for group in (group for optimizer in replay for group in optimizer.param_groups):
             group["initial_lr"] = group["lr"]
         main = super().configure_optimizers()
@@ -137,17 +137,19 @@ class LIQA(SingleHead):
         if self.slot not in self.slots[: self.seen - 1] and not self.auxiliary.shared:
             self.auxiliary.heads.weight[self.slot].data.copy_(self.heads.weight[0].data)
         self.labeller.load_state_dict(self.auxiliary.state_dict())
-        self.replay.begin()
-        if self.kind == "huber":
+        self.feature_generator.begin()
+        if self.loss_type == "huber":
             if len(task.datasets) > 1:
-                raise ValueError(f"method.loss=huber cannot pool the scales of {task.datasets}: use loss=fidelity")
+                raise ValueError(
+                    f"method.loss_type=huber cannot pool the scales of {task.datasets}: use loss_type=fidelity"
+                )
             mos = torch.cat(from_all_ranks(torch.cat([batch["mos"].cpu() for batch in images])))
             self.mos.copy_(torch.stack([mos.mean(), mos.std()]))
 
     def on_phase_start(self, position: Position) -> None:
         """Noise is a function of the epoch, the same on all ranks; features are generated from a still network."""
         self.trains = position.phase.trains
-        self.backbone.train(self.trains != "replay")
+        self.backbone.train(self.trains != "generator")
         super().on_phase_start(position)
         self.teacher.eval()
         words = (self.seed, position.task.t, position.epoch, *position.phase.name.encode())
@@ -156,10 +158,12 @@ class LIQA(SingleHead):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002  # Lightning's signature
         """One step of the network and its heads or, in its phase, of the replay."""
         main, *replay = found if isinstance(found := self.optimizers(), list) else [found]
-        if self.trains == "replay":
+        if self.trains == "generator":
             feature = torch.cat(from_all_ranks(self.unit_features(batch["image"]).cpu())).to(self.device)
             feature = feature[feature.sum(dim=1).argsort()]  # in an order that does not depend on the ranks
-            terms = self.replay.step(feature, self.slot, self.others, replay, self.manual_backward, self.noise)
+            terms = self.feature_generator.step(
+                feature, self.slot, self.others, replay, self.manual_backward, self.noise
+            )
             self.log_dict({f"train/{name}": value for name, value in terms.items()})
             return torch.zeros(())
         terms = self.terms(batch)
@@ -176,7 +180,7 @@ class LIQA(SingleHead):
 
     def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """The losses by name, weighted."""
-        fixed = self.backbone.fixed_part(batch["image"])
+        fixed = self.backbone.frozen_output(batch["image"])
         feature = self.backbone(batch["image"], fixed)
         unit = unit_norm(feature)
         terms = {
@@ -195,12 +199,12 @@ class LIQA(SingleHead):
         """Split and merge loss on `replay_size` features of each other slot."""
         others, size = self.others, self.replay_size
         slot = torch.tensor(others, device=self.device).repeat_interleave(size)
-        feature, own = unit_norm(self.replay.sample(slot, self.noise)), torch.arange(len(others)).to(slot)
+        feature, own = unit_norm(self.feature_generator.sample(slot, self.noise)), torch.arange(len(others)).to(slot)
         own = own.repeat_interleave(size)[:, None]
         with torch.no_grad():
             label = self.labeller.free(feature, others).gather(1, own)[:, 0]
         merged = self.heads.free(feature, 0)
-        if self.kind == "huber":
+        if self.loss_type == "huber":
             merge = F.huber_loss(merged, label)
         else:
             merge = distillation_loss(merged, label, pairs_within(len(others), size).to(slot), self.link)
@@ -212,7 +216,7 @@ class LIQA(SingleHead):
 
     def rating_loss(self, scores: Float[Tensor, " batch"], batch: Batch) -> Float[Tensor, ""]:
         """Loss of one head on the ratings of a batch."""
-        if self.kind == "huber":
+        if self.loss_type == "huber":
             return F.huber_loss(scores, (batch["mos"] - self.mos[0]) / self.mos[1])
         return pair_loss(scores, batch["pairs"], batch["target"], self.link)
 
@@ -220,7 +224,7 @@ class LIQA(SingleHead):
         """`single`, `oracle`, and the score of the auxiliary head of each task so far."""
         feature = self.backbone(batch["image"])
         scores = self.auxiliary(unit_norm(feature), self.slots[: self.seen])
-        oracle = read_out(scores, None, batch["owner"], int(self.task))["oracle"]
+        oracle = read_out(scores, None, batch["owner_task"], int(self.task))["oracle"]
         heads = {f"score/{name}": scores[:, k] for k, name in enumerate(self.tasks[: int(self.task)])}
         return {"single": self.heads(feature, 0), "oracle": oracle} | heads
 
@@ -245,7 +249,7 @@ class LIQA(SingleHead):
                 break
         shares = [part for share in from_all_ranks(parts) for part in share]
         feature, mos = (torch.cat(column) for column in zip(*shares, strict=True))
-        self.replay.fit(feature.to(self.device), self.slot)
+        self.feature_generator.fit(feature.to(self.device), self.slot)
         self.health = self.examine(feature.numpy(), mos.numpy())
 
     @torch.no_grad()
@@ -276,8 +280,8 @@ class LIQA(SingleHead):
             if not spread > NARROW:
                 warnings.warn(
                     f"after task {name!r} the replay of {first!r} has collapsed: its features vary by {spread:.1%} of "
-                    "the real ones; train it longer (method.generate.epochs, method.replay.steps) or faster "
-                    "(method.replay.lr), or use method/replay=gaussian",
+                    "the real ones; train it longer (method.generator_phase.epochs, method.feature_generator.steps) or faster "
+                    "(method.feature_generator.lr), or use method/feature_generator=gaussian",
                     stacklevel=2,
                 )
         return health
@@ -285,15 +289,15 @@ class LIQA(SingleHead):
     def replayed(self, slot: int, count: int) -> np.ndarray:
         """Replayed features of a slot, (count, width)."""
         slots = torch.full((count,), slot, device=self.device)
-        return unit_norm(self.replay.sample(slots, self.noise)).cpu().numpy()
+        return unit_norm(self.feature_generator.sample(slots, self.noise)).cpu().numpy()
 
 
-def slots_of(sources: Sequence[str], on_repeat: str) -> list[int]:
+def slots_of(task_datasets: Sequence[str], on_repeat: str) -> list[int]:
     """The slot (from 0) of each task, given what each learns."""
     if on_repeat == "new":
-        return list(range(len(sources)))
-    first = {name: k for k, name in enumerate(dict.fromkeys(sources))}
-    return [first[name] for name in sources]
+        return list(range(len(task_datasets)))
+    first = {name: k for k, name in enumerate(dict.fromkeys(task_datasets))}
+    return [first[name] for name in task_datasets]
 
 
 def unit_norm(feature: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:

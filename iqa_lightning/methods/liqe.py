@@ -164,7 +164,7 @@ class LIQE(ContinualMethod):
     def task_losses(self, logits: Joint, batch: Batch) -> tuple[Float[Tensor, " tasks"], Float[Tensor, " tasks"]]:
         """Losses of quality and of the learnt kinds of labels, and 1 for each that has labels in this batch."""
         p = joint(logits)
-        losses = [quality_loss(quality(p), batch["pairs"], batch["target"], batch["source"], self.link)]
+        losses = [quality_loss(quality(p), batch["pairs"], batch["target"], batch["dataset_index"], self.link)]
         present = [len(batch["pairs"]) > 0]
         if "scene" in self.kinds:
             shown = torch.from_numpy(scene_targets(batch["scene"])).to(p.device)

@@ -53,7 +53,7 @@ class LwF(MultiHead):
         if not self.distils:
             return super().loss(batch)
         image, pairs, old = batch["image"], batch["pairs"], range(self.head())
-        fixed = self.backbone.fixed_part(image)
+        fixed = self.backbone.frozen_output(image)
         feature = self.backbone(image, fixed)
         with torch.no_grad():
             seen_before = self.teacher(image, fixed)

@@ -108,7 +108,7 @@ class PairImportance(Regularized):
         """Score of each image and its gradient by each parameter of the backbone."""
         network, head = PooledFeature(self.backbone), self.head()
         inputs = [self.backbone.prepare(batch["image"])]
-        fixed = self.backbone.fixed_part(batch["image"])
+        fixed = self.backbone.frozen_output(batch["image"])
         inputs += [] if fixed is None else [fixed]
 
         def score(parameters: Parameters, *one: Tensor) -> Float[Tensor, ""]:

@@ -10,18 +10,18 @@ from torch import Tensor, nn
 from iqa_lightning.losses.fidelity import pair_loss
 from iqa_lightning.methods.base import Batch
 from iqa_lightning.methods.finetune import MultiHead, SeparateModels, SingleHead
-from iqa_lightning.stream.training_images import Material, ReplayMemory
+from iqa_lightning.stream.training_images import ReplayMemory, TrainingImages
 
 
 class SingleHeadReplay(SingleHead):
     """Remembered pairs of all earlier tasks join the batch of the one head (SH-CL-Replay of arXiv:2102.09717).
 
-    `memory` holds keywords of `ReplayMemory`. There is no replay in the warm-up.
+    `replay_memory` holds keywords of `ReplayMemory`. There is no replay in the warm-up.
     """
 
-    def __init__(self, memory: Mapping[str, Any] | None = None, **options: Any) -> None:
+    def __init__(self, replay_memory: Mapping[str, Any] | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.material = Material("task", ReplayMemory(**(memory or {})))
+        self.training_images = TrainingImages("task", ReplayMemory(**(replay_memory or {})))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Fidelity loss, the mean over all pairs of the batch and its memory."""
@@ -32,13 +32,13 @@ class MultiHeadReplay(MultiHead):
     """The head of each earlier task goes on learning from remembered pairs of that task (MH-CL-Replay, same paper).
 
     The loss is that of the current task plus `weight` times the sum, over earlier tasks, of the mean fidelity loss of
-    the task's head on its remembered pairs. One forward pass takes the batch and its memory. `memory` holds keywords of
+    the task's head on its remembered pairs. One forward pass takes the batch and its memory. `replay_memory` holds keywords of
     `ReplayMemory`. There is no replay in the warm-up.
     """
 
-    def __init__(self, memory: Mapping[str, Any] | None = None, weight: float = 1.0, **options: Any) -> None:
+    def __init__(self, replay_memory: Mapping[str, Any] | None = None, weight: float = 1.0, **options: Any) -> None:
         super().__init__(**options)
-        self.material = Material("task", ReplayMemory(**(memory or {})))
+        self.training_images = TrainingImages("task", ReplayMemory(**(replay_memory or {})))
         self.weight = weight
 
     def head_parameters(self) -> list[nn.Parameter]:
@@ -47,13 +47,13 @@ class MultiHeadReplay(MultiHead):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of the current task and of the memory."""
-        if "memory" not in batch:
+        if "replay" not in batch:
             return super().training_step(batch, batch_idx)
-        memory = batch["memory"]
+        memory = batch["replay"]
         feature = self.backbone(torch.cat([batch["image"], memory["image"]]))
-        replay = self.memory_loss(feature[len(batch["image"]) :], memory)
+        replay = self.replay_loss(feature[len(batch["image"]) :], memory)
         loss = self.task_loss(feature, batch) + replay
-        self.log("train/memory", replay, batch_size=len(memory["pairs"]))
+        self.log("train/replay", replay, batch_size=len(memory["pairs"]))
         self.log("train/loss", loss, batch_size=len(batch["pairs"]))
         return loss
 
@@ -62,7 +62,7 @@ class MultiHeadReplay(MultiHead):
         own = feature[: len(batch["image"])]
         return pair_loss(self.heads(own, self.head()), batch["pairs"], batch["target"], self.link)
 
-    def memory_loss(self, feature: Float[Tensor, "images width"], memory: Batch) -> Float[Tensor, ""]:
+    def replay_loss(self, feature: Float[Tensor, "images width"], memory: Batch) -> Float[Tensor, ""]:
         """Loss of the earlier heads, each on the memory of its task, from the features of the memory's images."""
         terms = [
             pair_loss(self.heads(feature, t - 1), memory["pairs"][mine], memory["target"][mine], self.link)
@@ -73,9 +73,9 @@ class MultiHeadReplay(MultiHead):
 
 def joined(batch: Batch) -> Batch:
     """Images, pairs and targets of a batch and of its memory as one batch."""
-    if "memory" not in batch:
+    if "replay" not in batch:
         return batch
-    memory = batch["memory"]
+    memory = batch["replay"]
     pairs = torch.cat([batch["pairs"], memory["pairs"] + len(batch["image"])])
     both = {key: torch.cat([batch[key], memory[key]]) for key in ("image", "target")}
     return both | {"pairs": pairs}
@@ -92,12 +92,12 @@ class GDumb(SeparateModels):
     """At each task the start weights are trained on what the memory holds once that task is part of it.
 
     The best epoch is chosen on the current task's validation part, since the memory holds no validation images.
-    `memory` holds keywords of `ReplayMemory`, of which `shares` has no meaning here.
+    `replay_memory` holds keywords of `ReplayMemory`, of which `shares` has no meaning here.
     """
 
-    def __init__(self, memory: Mapping[str, Any] | None = None, **options: Any) -> None:
+    def __init__(self, replay_memory: Mapping[str, Any] | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.material = Material("memory", ReplayMemory(**(memory or {})))
+        self.training_images = TrainingImages("replay_memory", ReplayMemory(**(replay_memory or {})))
 
     def added_parameters(self) -> int:
         """A task adds nothing: the model is replaced."""

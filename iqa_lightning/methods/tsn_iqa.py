@@ -60,7 +60,7 @@ class TSNIQA(ContinualMethod):
             for parameter in self.norms.parameters(t):
                 parameter.requires_grad_(True)
         self.heads = CosineHeads(self.backbone.width, len(self.tasks), normalize_heads)
-        self.gate: Gate = gate(self.backbone.level_widths, len(self.tasks))
+        self.gate: Gate = gate(self.backbone.stage_widths, len(self.tasks))
 
     def score(self, image: Images) -> Float[Tensor, " batch"]:
         """Score by the current task's norms and head."""
@@ -99,10 +99,10 @@ class TSNIQA(ContinualMethod):
             scores += [self.heads(feature, t - 1) for feature, t in zip(features, some, strict=True)]
         return scores
 
-    def gate_levels(self, image: Images) -> list[Float[Tensor, "batch width"]]:
-        """Features of the fixed pretrained network, two levels."""
+    def gate_stages(self, image: Images) -> list[Float[Tensor, "batch width"]]:
+        """Features of the fixed pretrained network, two stages."""
         self.norms.use(0)
-        return self.backbone.levels(image)
+        return self.backbone.stages(image)
 
     def final_heads(self) -> list[str]:
         """Every earlier task: its norms and its head are never touched again."""
@@ -115,9 +115,9 @@ class TSNIQA(ContinualMethod):
         """
         if self.task == 0:
             self.norms.use(0)
-            feature, levels = self.backbone.with_levels(image, known.get(FIXED))
+            feature, stages = self.backbone.with_stages(image, known.get(FIXED))
             score = self.heads(feature, 0)[:, None]
-            return {"score": score, **self.gate_heads(image, known), **by_name(levels)}
+            return {"score": score, **self.gate_heads(image, known), **by_name(stages)}
         tasks = dict(enumerate(self.tasks[: self.seen], start=1))
         missing = [t for t, task in tasks.items() if task not in known]
         found = dict(zip(missing, self.scores_of(image, missing, known.get(FIXED)), strict=True))
@@ -142,17 +142,17 @@ class TSNIQA(ContinualMethod):
         The gate reads the fixed network only, so that it can be fitted before the training; `nearest` needs it there.
         """
         super().on_task_start(task, images)
-        levels = self.collect(images, self.gate_levels)
-        self.gate.fit(task.t, levels)
-        source = self.start_from(task.t, levels)
+        stages = self.collect(images, self.gate_stages)
+        self.gate.fit(task.t, stages)
+        source = self.start_from(task.t, stages)
         self.norms.copy(source, task.t)
         if source > 0:
             self.heads.weight[task.t - 1].data.copy_(self.heads.weight[source - 1].data)
 
-    def start_from(self, t: int, levels: list[Float[Tensor, "images width"]]) -> int:
+    def start_from(self, t: int, stages: list[Float[Tensor, "images width"]]) -> int:
         """The norm set that task t starts from."""
         if self.init == "pretrained" or t == 1:
             return 0
         if self.init == "previous":
             return t - 1
-        return 1 + int(self.gate.distances(levels, t - 1).mean(dim=(0, 1)).argmin())
+        return 1 + int(self.gate.distances(stages, t - 1).mean(dim=(0, 1)).argmin())

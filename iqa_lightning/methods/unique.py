@@ -99,7 +99,7 @@ class UNIQUE(ContinualMethod):
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Fidelity and hinge, means over the pairs, and what keeps the old preferences."""
         image, pairs = batch["image"], batch["pairs"]
-        fixed = self.backbone.fixed_part(image)
+        fixed = self.backbone.frozen_output(image)
         mean, sigma = self.outputs(image, fixed)
         both = pairs.cpu()
         target = pair_target(batch["mos"].cpu()[both], batch["mos_std"].cpu()[both], "soft").to(mean.device)

@@ -25,16 +25,16 @@ EPS = 1e-8
 BLOCK = 2_000_000  # pairs at a time
 
 
-def audits(predictions: Mapping[str, pd.DataFrame], owner: Mapping[str, str]) -> dict[str, pd.DataFrame]:
+def audits(predictions: Mapping[str, pd.DataFrame], owner_task: Mapping[str, str]) -> dict[str, pd.DataFrame]:
     """The tables that the records allow: `gate` where heads are weighed, `uncertainty` where a deviation is predicted.
 
     Where scenes or distortions are predicted also `labels` and `confusion`, see `metrics/labels.py`.
-    `owner` is the task that learns each data set; a data set that is not learnt yet is not in it.
+    `owner_task` is the task that learns each data set; a data set that is not learnt yet is not in it.
     """
     last = list(predictions.values())[-1]
     tables = {}
     if {"oracle", "gated"} <= set(last.columns) and any(column.startswith("gate/") for column in last.columns):
-        tables["gate"] = pd.DataFrame(gate_rows(predictions, owner))
+        tables["gate"] = pd.DataFrame(gate_rows(predictions, owner_task))
     if {"sigma", "mos_std"} <= set(last.columns):
         tables["uncertainty"] = pd.DataFrame(uncertainty_rows(predictions))
     return tables | label_tables(tests_of(predictions))
@@ -47,7 +47,7 @@ def tests_of(predictions: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, str
             yield after, str(name), rows
 
 
-def gate_rows(predictions: Mapping[str, pd.DataFrame], owner: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def gate_rows(predictions: Mapping[str, pd.DataFrame], owner_task: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """Confusion and regret of the gate after each task.
 
     `weight/<task>`: mean gate weight of the task's head on the data set, in [0, 1], a row sums to 1; `own`: that of
@@ -66,7 +66,7 @@ def gate_rows(predictions: Mapping[str, pd.DataFrame], owner: Mapping[str, str])
             "after": after,
             "dataset": name,
             "n": len(rows),
-            "own": weights.get(owner.get(name, ""), math.nan),
+            "own": weights.get(owner_task.get(name, ""), math.nan),
             "regret": srcc(oracle, mos) - srcc(gated, mos) if known else math.nan,
             **{f"weight/{task}": weight for task, weight in weights.items()},
         }

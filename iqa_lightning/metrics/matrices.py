@@ -46,7 +46,7 @@ def derive(predictions: Mapping[str, pd.DataFrame]) -> Derived:
     """
     tasks, frames = list(predictions), list(predictions.values())
     names = list(dict.fromkeys(frames[0]["dataset"]))
-    learnt = learnt_by(tasks, names)
+    learnt = task_of_dataset(tasks, names)
     rows = [np.flatnonzero((frames[0]["dataset"] == name) & (frames[0]["split"] == "test")) for name in names]
     mos = [frames[0]["mos"].to_numpy(np.float64)[r] for r in rows]
     derived = Derived(readouts={}, srcc={}, stability={}, cells=pd.DataFrame(), audits={})
@@ -61,12 +61,12 @@ def derive(predictions: Mapping[str, pd.DataFrame]) -> Derived:
     order = {name: i for i, name in enumerate(tasks)}, {name: i for i, name in enumerate(names)}
     cells.sort(key=lambda cell: (order[0][cell["after"]], order[1][cell["dataset"]]))
     derived["cells"] = pd.DataFrame(cells, columns=CELLS)
-    owner = {name: tasks[t] for name, t in zip(names, learnt, strict=True) if t < len(tasks)}
-    derived["audits"] = audits(predictions, owner)
+    owner_task = {name: tasks[t] for name, t in zip(names, learnt, strict=True) if t < len(tasks)}
+    derived["audits"] = audits(predictions, owner_task)
     return derived
 
 
-def learnt_by(tasks: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
+def task_of_dataset(tasks: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
     """The task, from 1, that learns each data set; len(tasks) where none has so far. Shape (len(names),).
 
     `tasks` starts with `start`; a task that learns several data sets jointly is called by their names joined with `+`.

@@ -15,20 +15,20 @@ from torch import Tensor, nn
 Images = UInt8[Tensor, "batch 3 height width"]
 
 
-Levels = list[Float[Tensor, "batch level_width"]]
+Stages = list[Float[Tensor, "batch stage_width"]]
 
 
 Pass = Callable[["Backbone", Tensor, Tensor | None], Tensor]
 
 
 class Encoder(nn.Module):
-    """A network that reads images at one or more levels, such as a gate needs."""
+    """A network that reads images at one or more stages, such as a gate needs."""
 
-    level_widths: list[int]
+    stage_widths: list[int]
     images_forwarded: int
 
-    def levels(self, image: Images) -> list[Float[Tensor, "batch level_width"]]:
-        """Pooled features of each level."""
+    def stages(self, image: Images) -> list[Float[Tensor, "batch stage_width"]]:
+        """Pooled features of each stage."""
         raise NotImplementedError
 
 
@@ -66,13 +66,13 @@ class Backbone(Encoder):
         for key, value in (("mean", mean or config["mean"]), ("std", std or config["std"])):
             self.register_buffer(key, 255.0 * torch.tensor(value).view(3, 1, 1), persistent=False)
         self.width: int = self.network.num_features
-        self.level_widths = [info["num_chs"] for info in self.network.feature_info][-2:]
+        self.stage_widths = [info["num_chs"] for info in self.network.feature_info][-2:]
         self.images_forwarded = 0
 
     def forward(self, image: Images, fixed: Tensor | None = None) -> Float[Tensor, "batch width"]:
-        """Globally pooled feature of the last stage; `fixed` is what `fixed_part` gave for the same images."""
+        """Globally pooled feature of the last stage; `fixed` is what `frozen_output` gave for the same images."""
         if fixed is None:
-            fixed = self.fixed_part(image)
+            fixed = self.frozen_output(image)
         # in training alone: images of an evaluation differ in size, and each size would be compiled anew
         run = compiled(self.compiler) if self.compiler and self.training else one_pass
         return run(self, self.prepare(image), fixed)
@@ -82,7 +82,7 @@ class Backbone(Encoder):
         self.layout = layout
         self.network.to(memory_format=layout)
 
-    def fixed_part(self, image: Images) -> Tensor | None:  # noqa: ARG002  # for those who have one
+    def frozen_output(self, image: Images) -> Tensor | None:  # noqa: ARG002  # for those who have one
         """The part of the pass that no training changes, so that a student and its teacher can share it; here none."""
         return None
 
@@ -110,23 +110,23 @@ class Backbone(Encoder):
         """A network for features that no training changes: a copy of this one as it starts."""
         return self.twin()
 
-    def levels(self, image: Images) -> list[Float[Tensor, "batch level_width"]]:
+    def stages(self, image: Images) -> list[Float[Tensor, "batch stage_width"]]:
         """Average-pooled maps of the last two stages (of a transformer: blocks)."""
         maps = self.network.forward_intermediates(self.prepare(image), indices=2, intermediates_only=True)
-        return [level.mean(dim=(2, 3)) for level in maps]
+        return [stage.mean(dim=(2, 3)) for stage in maps]
 
-    def with_levels(self, image: Images, fixed: Tensor | None = None) -> tuple[Float[Tensor, "batch width"], Levels]:
-        """What `forward` and `levels` say, from one pass."""
+    def with_stages(self, image: Images, fixed: Tensor | None = None) -> tuple[Float[Tensor, "batch width"], Stages]:
+        """What `forward` and `stages` say, from one pass."""
         if fixed is None:
-            fixed = self.fixed_part(image)
+            fixed = self.frozen_output(image)
         last, maps = self.network.forward_intermediates(self.prepare(image), indices=2)
-        return self.pool(last, fixed), [level.mean(dim=(2, 3)) for level in maps]
+        return self.pool(last, fixed), [stage.mean(dim=(2, 3)) for stage in maps]
 
-    def with_fixed_levels(
+    def with_frozen_stages(
         self, image: Images, fixed: Tensor | None = None
-    ) -> tuple[Float[Tensor, "batch width"], Levels]:
+    ) -> tuple[Float[Tensor, "batch width"], Stages]:
         """The feature and what `fixed_encoder()` reads, from one pass; only as long as nothing has been trained."""
-        return self.with_levels(image, fixed)
+        return self.with_stages(image, fixed)
 
     def prepare(self, image: Images) -> Float[Tensor, "batch 3 height width"]:
         """Normalised float images; counts them, since forward passes are what an evaluation costs."""

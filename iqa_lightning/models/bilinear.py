@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iqa_lightning.models.backbones import Backbone, Encoder, Images, Levels
+from iqa_lightning.models.backbones import Backbone, Encoder, Images, Stages
 from iqa_lightning.models.scnn import SCNN
 
 
@@ -49,13 +49,13 @@ class DBCNN(BilinearBackbone):
         """The S-CNN's 128."""
         return 128
 
-    def fixed_part(self, image: Images) -> Float[Tensor, "batch 128 height width"]:
+    def frozen_output(self, image: Images) -> Float[Tensor, "batch 128 height width"]:
         """The S-CNN's map."""
         return self.scnn(image)  # type: ignore[no-any-return]  # modules are untyped
 
-    def with_fixed_levels(self, image: Images, fixed: Tensor | None = None) -> tuple[Float[Tensor, "batch d"], Levels]:
+    def with_frozen_stages(self, image: Images, fixed: Tensor | None = None) -> tuple[Float[Tensor, "batch d"], Stages]:
         """The feature and the average of the S-CNN's map."""
-        fixed = self.fixed_part(image) if fixed is None else fixed
+        fixed = self.frozen_output(image) if fixed is None else fixed
         return self(image, fixed), [fixed.mean(dim=(2, 3))]
 
     def trainable(self) -> list[nn.Parameter]:

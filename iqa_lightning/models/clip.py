@@ -66,7 +66,7 @@ class CLIP(Backbone):
         for key in ("mean", "std"):
             self.register_buffer(key, 255.0 * torch.tensor(shown[key]).view(3, 1, 1), persistent=False)
         self.width: int = options.get("embed_dim") or open_clip.get_model_config(name)["embed_dim"]
-        self.level_widths = [self.width]
+        self.stage_widths = [self.width]
         self.images_forwarded = 0
         size = self.network.visual.image_size
         self.image_size: tuple[int, int] = (size, size) if isinstance(size, int) else (size[0], size[1])
@@ -129,8 +129,8 @@ class CLIP(Backbone):
         """The image's feature, before it is normalised."""
         return self.network.encode_image(prepared)  # type: ignore[no-any-return]  # open_clip is untyped
 
-    def levels(self, image: Images) -> list[Float[Tensor, "batch level_width"]]:
-        """The image's feature is the only level."""
+    def stages(self, image: Images) -> list[Float[Tensor, "batch stage_width"]]:
+        """The image's feature is the only stage."""
         return [self(image)]
 
     def similarity(self, image: Features, text: Features) -> Float[Tensor, "images texts"]:
@@ -251,10 +251,10 @@ def load_image_weights(network: Any, options: dict[str, Any], weights: str) -> N
 def quiet() -> Iterator[None]:
     """Keep open_clip from logging, and from giving the root logger a handler as its first message does."""
     root = logging.getLogger()
-    handlers, level = list(root.handlers), root.manager.disable
+    handlers, stage = list(root.handlers), root.manager.disable
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        logging.disable(level)
+        logging.disable(stage)
         root.handlers[:] = handlers

@@ -1,7 +1,7 @@
 """Gates: how much each task's head counts for an image, by how near the image lies to the tasks' training images.
 
-All read features of a network that no training changes, at one or more levels, each L2-normalised, and give the softmin
-of a distance to each task, averaged over the levels. Sources: TSN-IQA (https://arxiv.org/abs/2107.13429) and LwF-KG
+All read features of a network that no training changes, at one or more stages, each L2-normalised, and give the softmin
+of a distance to each task, averaged over the stages. Sources: TSN-IQA (https://arxiv.org/abs/2107.13429) and LwF-KG
 (https://arxiv.org/abs/2102.09717). An oracle needs no gate: it is a readout of its own.
 """
 
@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Levels = list[Float[Tensor, "batch width"]]
+Stages = list[Float[Tensor, "batch width"]]
 
 
 def nearest(point: Float[Tensor, "batch width"], centroids: Float[Tensor, "count width"]) -> Float[Tensor, " batch"]:
@@ -28,52 +28,52 @@ def frozen(*shape: int) -> nn.Parameter:
 class Gate(nn.Module):
     """What all gates share: `fit` a task, then weigh the heads of the tasks seen so far.
 
-    `widths` are those of the feature levels, of which it reads the last `levels`: 2 stages in TSN-IQA. `hard` puts all
+    `widths` are those of the feature stages, of which it reads the last `stages`: 2 stages in TSN-IQA. `hard` puts all
     weight on the nearest task.
 
     Raises:
-        ValueError: `levels` is below 1.
+        ValueError: `stages` is below 1.
     """
 
     def __init__(
-        self, widths: list[int], num_tasks: int, temperature: float = 32.0, hard: bool = False, levels: int = 2
+        self, widths: list[int], num_tasks: int, temperature: float = 32.0, hard: bool = False, stages: int = 2
     ) -> None:
         super().__init__()
-        if levels < 1:
-            raise ValueError(f"method.gate.levels={levels}: a gate reads 1 level or more")
-        self.widths, self.num_tasks, self.temperature, self.hard = widths[-levels:], num_tasks, temperature, hard
+        if stages < 1:
+            raise ValueError(f"method.gate.stages={stages}: a gate reads 1 stage or more")
+        self.widths, self.num_tasks, self.temperature, self.hard = widths[-stages:], num_tasks, temperature, hard
 
-    def fit(self, t: int, levels: Levels) -> None:
+    def fit(self, t: int, stages: Stages) -> None:
         """Take in task t (from 1), given the features of its training images."""
         raise NotImplementedError
 
-    def distances(self, levels: Levels, seen: int) -> Float[Tensor, "levels batch tasks"]:
-        """Distance of each image to each of the first `seen` tasks, at each level."""
-        points = enumerate(self.points(levels))
+    def distances(self, stages: Stages, seen: int) -> Float[Tensor, "stages batch tasks"]:
+        """Distance of each image to each of the first `seen` tasks, at each stage."""
+        points = enumerate(self.points(stages))
         return torch.stack(
             [torch.stack([self.distance(i, point, t) for t in range(seen)], dim=1) for i, point in points]
         )
 
-    def points(self, levels: Levels) -> Levels:
-        """The levels that the gate reads, each L2-normalised."""
-        return [F.normalize(level.float(), dim=1) for level in levels[-len(self.widths) :]]
+    def points(self, stages: Stages) -> Stages:
+        """The stages that the gate reads, each L2-normalised."""
+        return [F.normalize(stage.float(), dim=1) for stage in stages[-len(self.widths) :]]
 
-    def distance(self, level: int, point: Float[Tensor, "batch width"], task: int) -> Float[Tensor, " batch"]:
-        """Distance of L2-normalised features to a task (from 0), at one level."""
+    def distance(self, stage: int, point: Float[Tensor, "batch width"], task: int) -> Float[Tensor, " batch"]:
+        """Distance of L2-normalised features to a task (from 0), at one stage."""
         raise NotImplementedError
 
-    def nearness(self, levels: Levels, seen: int) -> Float[Tensor, "levels batch tasks"]:
-        """Distances times minus the temperature: what the softmax over any of the tasks is taken of, level by level."""
-        return -self.temperature * self.distances(levels, seen)
+    def nearness(self, stages: Stages, seen: int) -> Float[Tensor, "stages batch tasks"]:
+        """Distances times minus the temperature: what the softmax over any of the tasks is taken of, stage by stage."""
+        return -self.temperature * self.distances(stages, seen)
 
-    def weigh(self, nearness: Float[Tensor, "levels batch tasks"]) -> Float[Tensor, "batch tasks"]:
-        """Weights of the heads for each image: the softmin of the distances, mean over the levels; they sum to 1."""
-        weights = torch.stack([torch.softmax(level, dim=1) for level in nearness]).mean(dim=0)
+    def weigh(self, nearness: Float[Tensor, "stages batch tasks"]) -> Float[Tensor, "batch tasks"]:
+        """Weights of the heads for each image: the softmin of the distances, mean over the stages; they sum to 1."""
+        weights = torch.stack([torch.softmax(stage, dim=1) for stage in nearness]).mean(dim=0)
         return F.one_hot(weights.argmax(dim=1), weights.shape[1]).to(weights) if self.hard else weights
 
-    def forward(self, levels: Levels, seen: int) -> Float[Tensor, "batch tasks"]:
+    def forward(self, stages: Stages, seen: int) -> Float[Tensor, "batch tasks"]:
         """Weights of the first `seen` heads for each image; they sum to 1."""
-        return self.weigh(self.nearness(levels, seen))
+        return self.weigh(self.nearness(stages, seen))
 
 
 class KMeansGate(Gate):
@@ -94,9 +94,9 @@ class KMeansGate(Gate):
         images_per_cluster: int = 4,
         hard: bool = False,
         seed: int = 0,
-        levels: int = 2,
+        stages: int = 2,
     ) -> None:
-        super().__init__(widths, num_tasks, temperature, hard, levels)
+        super().__init__(widths, num_tasks, temperature, hard, stages)
         self.centroids = nn.ParameterList(frozen(num_tasks, clusters, width) for width in self.widths)
         self.counts: Tensor
         self.register_buffer("counts", torch.zeros(num_tasks, dtype=torch.long))
@@ -104,10 +104,10 @@ class KMeansGate(Gate):
         self.restarts, self.max_iterations, self.seed = restarts, max_iterations, seed
 
     @torch.no_grad()
-    def fit(self, t: int, levels: Levels) -> None:
+    def fit(self, t: int, stages: Stages) -> None:
         """Place the centroids of task t (from 1) on the features of its training images."""
-        count = max(1, min(self.clusters, len(levels[0]) // self.images_per_cluster))
-        for centroids, points in zip(self.centroids, self.points(levels), strict=True):
+        count = max(1, min(self.clusters, len(stages[0]) // self.images_per_cluster))
+        for centroids, points in zip(self.centroids, self.points(stages), strict=True):
             centroids[t - 1, :count] = self.cluster(points, count).to(centroids)
         self.counts[t - 1] = count
 
@@ -117,29 +117,29 @@ class KMeansGate(Gate):
         with threadpool_limits(limits=1):
             return torch.from_numpy(means.fit(points.cpu().double().numpy()).cluster_centers_).float()
 
-    def distance(self, level: int, point: Float[Tensor, "batch width"], task: int) -> Float[Tensor, " batch"]:
+    def distance(self, stage: int, point: Float[Tensor, "batch width"], task: int) -> Float[Tensor, " batch"]:
         """Euclidean distance to the nearest centroid."""
-        return nearest(point, self.centroids[level][task, : int(self.counts[task])])
+        return nearest(point, self.centroids[stage][task, : int(self.counts[task])])
 
 
 class MeanFeatureGate(Gate):
     """Mean squared difference to the task's mean feature, itself L2-normalised."""
 
     def __init__(
-        self, widths: list[int], num_tasks: int, temperature: float = 32.0, hard: bool = False, levels: int = 2
+        self, widths: list[int], num_tasks: int, temperature: float = 32.0, hard: bool = False, stages: int = 2
     ) -> None:
-        super().__init__(widths, num_tasks, temperature, hard, levels)
+        super().__init__(widths, num_tasks, temperature, hard, stages)
         self.means = nn.ParameterList(frozen(num_tasks, width) for width in self.widths)
 
     @torch.no_grad()
-    def fit(self, t: int, levels: Levels) -> None:
+    def fit(self, t: int, stages: Stages) -> None:
         """Mean of the normalised features of task t (from 1)."""
-        for means, points in zip(self.means, self.points(levels), strict=True):
+        for means, points in zip(self.means, self.points(stages), strict=True):
             means[t - 1] = F.normalize(points.mean(dim=0), dim=0)
 
-    def distance(self, level: int, point: Float[Tensor, "batch width"], task: int) -> Float[Tensor, " batch"]:
+    def distance(self, stage: int, point: Float[Tensor, "batch width"], task: int) -> Float[Tensor, " batch"]:
         """Mean squared difference."""
-        difference: Tensor = point - self.means[level][task]
+        difference: Tensor = point - self.means[stage][task]
         return difference.square().mean(dim=1)
 
 
@@ -164,18 +164,18 @@ class ExpertGate(Gate):
         weight_decay: float = 5e-4,
         hard: bool = False,
         seed: int = 0,
-        levels: int = 2,
+        stages: int = 2,
     ) -> None:
-        super().__init__(widths, num_tasks, temperature, hard, levels)
+        super().__init__(widths, num_tasks, temperature, hard, stages)
         self.experts = nn.ModuleList(
             nn.ModuleList(auto_encoder(width, hidden) for _ in range(num_tasks)) for width in self.widths
         ).requires_grad_(False)
         self.hidden, self.epochs, self.decay_epochs, self.batch_size = hidden, epochs, decay_epochs, batch_size
         self.lr, self.weight_decay, self.seed = lr, weight_decay, seed
 
-    def fit(self, t: int, levels: Levels) -> None:
+    def fit(self, t: int, stages: Stages) -> None:
         """Train the auto-encoders of task t (from 1)."""
-        for experts, points in zip(self.experts, self.points(levels), strict=True):
+        for experts, points in zip(self.experts, self.points(stages), strict=True):
             trained = self.train_expert(points.cpu())
             experts[t - 1].load_state_dict(trained.state_dict())  # type: ignore[index]  # modules are untyped
 
@@ -194,9 +194,9 @@ class ExpertGate(Gate):
                 schedule.step()
         return expert
 
-    def distance(self, level: int, point: Float[Tensor, "batch width"], task: int) -> Float[Tensor, " batch"]:
+    def distance(self, stage: int, point: Float[Tensor, "batch width"], task: int) -> Float[Tensor, " batch"]:
         """Mean squared error of the task's auto-encoder."""
-        return reconstruction_error(self.experts[level][task], point)  # type: ignore[index]  # modules are untyped
+        return reconstruction_error(self.experts[stage][task], point)  # type: ignore[index]  # modules are untyped
 
 
 def auto_encoder(width: int, hidden: int) -> nn.Sequential:
@@ -212,12 +212,12 @@ def reconstruction_error(expert: nn.Module, point: Float[Tensor, "batch width"])
 class UniformGate(Gate):
     """All heads count the same: what a gate must beat."""
 
-    def __init__(self, widths: list[int], num_tasks: int, levels: int = 2) -> None:
-        super().__init__(widths, num_tasks, levels=levels)
+    def __init__(self, widths: list[int], num_tasks: int, stages: int = 2) -> None:
+        super().__init__(widths, num_tasks, stages=stages)
 
-    def fit(self, t: int, levels: Levels) -> None:
+    def fit(self, t: int, stages: Stages) -> None:
         """Nothing to learn."""
 
-    def distance(self, level: int, point: Float[Tensor, "batch width"], task: int) -> Float[Tensor, " batch"]:  # noqa: ARG002
+    def distance(self, stage: int, point: Float[Tensor, "batch width"], task: int) -> Float[Tensor, " batch"]:  # noqa: ARG002
         """Every task is equally near."""
         return point.new_zeros(len(point))

@@ -27,7 +27,7 @@ class CosineHeads(nn.Module):
     def __init__(self, width: int, num_heads: int, normalize: bool = True, start: str = "linear") -> None:
         super().__init__()
         if start not in STARTS:
-            raise ValueError(f"method.head_start={start!r}: choose one of {STARTS}")
+            raise ValueError(f"method.head_init={start!r}: choose one of {STARTS}")
         vector = nn.Linear(width, 1, bias=False).weight.detach()
         start_vector = (vector if start == "linear" else nn.init.kaiming_normal_(vector))[0]
         self.weight = nn.ParameterList(nn.Parameter(start_vector.clone()) for _ in range(num_heads))

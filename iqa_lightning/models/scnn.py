@@ -1,4 +1,4 @@
-"""S-CNN: the branch of DB-CNN that was trained to tell 39 kinds and levels of synthetic distortion.
+"""S-CNN: the branch of DB-CNN that was trained to tell 39 kinds and stages of synthetic distortion.
 
 Zhang et al., "Blind image quality assessment using a deep bilinear convolutional neural network", TCSVT 2020,
 https://arxiv.org/abs/1907.02665. Weights: `pretrained_scnn/scnn.pkl` of https://github.com/zwx8981/DBCNN-PyTorch (MIT).
@@ -44,7 +44,7 @@ class SCNN(Encoder):
         self.std: Tensor
         for key, value in (("mean", MEAN), ("std", STD)):
             self.register_buffer(key, 255.0 * torch.tensor(value).view(3, 1, 1), persistent=False)
-        self.level_widths, self.images_forwarded = [CHANNELS[-1]], 0
+        self.stage_widths, self.images_forwarded = [CHANNELS[-1]], 0
         if weights is None:
             warnings.warn(
                 f"the S-CNN starts at random: for its pretrained weights ({HOME}) give the file", stacklevel=2
@@ -61,8 +61,8 @@ class SCNN(Encoder):
                 x = stored_norm(layer, x) if isinstance(layer, nn.BatchNorm2d) else layer(x)
         return x
 
-    def levels(self, image: Images) -> list[Float[Tensor, "batch 128"]]:
-        """One level: the average of the map."""
+    def stages(self, image: Images) -> list[Float[Tensor, "batch 128"]]:
+        """One stage: the average of the map."""
         self.images_forwarded += len(image)
         return [self(image).mean(dim=(2, 3))]
 

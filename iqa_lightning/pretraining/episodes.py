@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from iqa_lightning.audit.contents import content_of
-from iqa_lightning.datasets.base import IQADataModule, Part
+from iqa_lightning.datasets.base import IQADataModule, SplitDataset
 
 Key = tuple[int, int, int]
 """Task, epoch, visit: what an episode is drawn from."""
@@ -40,7 +40,7 @@ class Episodes(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        parts: Sequence[Part],
+        parts: Sequence[SplitDataset],
         references: Sequence[Sequence[str]],
         targets: Sequence[Tensor],
         shape: Shape,
@@ -178,7 +178,7 @@ class DistortionTasks(pl.LightningDataModule):
         )
 
 
-def scaled(data: IQADataModule, part: Part) -> Tensor:
+def scaled(data: IQADataModule, part: SplitDataset) -> Tensor:
     """Scores of a part in [0, 1]."""
     low, high = data.native_range
     return (part.mos - low) / (high - low)

@@ -17,7 +17,7 @@ from iqa_lightning.datasets.base import IQADataModule
 from iqa_lightning.datasets.demo import PHOTOGRAPHS, photograph
 from iqa_lightning.datasets.samplers import EpochSampler, Key
 from iqa_lightning.images.cache import ImageCache, build_cache
-from iqa_lightning.images.opening import ImageSource, open_image
+from iqa_lightning.images.opening import ImageReader, open_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -86,8 +86,8 @@ class Photographs(pl.LightningDataModule):
         photos = list(found.values())
         if len(photos) < self.batch_size:
             raise ValueError(f"{len(photos)} photographs do not fill a batch of {self.batch_size}: name more folders")
-        source = ImageSource("photographs", "", len(photos), lambda i: photos[i].size(), lambda i: photos[i].load())
-        self.images = WholeImages(build_cache(source, self.resize, "memory", None))
+        source = ImageReader("photographs", "", len(photos), lambda i: photos[i].size(), lambda i: photos[i].load())
+        self.images = WholeImages(build_cache(source, self.resize, "ram", None))
 
     def found(self) -> Iterator[Found]:
         """Every image of every source."""

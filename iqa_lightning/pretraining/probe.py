@@ -12,7 +12,7 @@ from scipy import stats
 from torch.nn import functional as F
 
 from iqa_lightning.audit.contents import card_of, content_of
-from iqa_lightning.datasets.base import IQADataModule, evaluation
+from iqa_lightning.datasets.base import IQADataModule, test_set_unlocked
 from iqa_lightning.datasets.samplers import SizeSampler
 from iqa_lightning.metrics.correlation import srcc
 from iqa_lightning.models.backbones import Backbone
@@ -57,7 +57,7 @@ def probe_start(
 def features(backbone: Backbone, data: IQADataModule, scales: Sequence[float]) -> Float[np.ndarray, "images width"]:
     """Pooled features of every image of a data set, whole, at each scale, one beside the other; NaN if in no part."""
     out = np.full((len(data.samples), backbone.width * len(scales)), np.nan)
-    with evaluation(), torch.no_grad():
+    with test_set_unlocked(), torch.no_grad():
         for part in (data.part(name) for name in ("train", "val", "test")):
             for batch in SizeSampler(part.sizes, MAX_PIXELS):
                 image = torch.stack([part[i]["image"] for i in batch])

@@ -64,10 +64,10 @@ def collect_details(folders: Sequence[RunFolder], independent: Sequence[bool], r
         for name, table in run_details(predictions, free, resamples).items():
             run = {("trained" if name == "orders" and key == "order" else key): row[key] for key in RUN}
             parts[name].append(table.assign(**run)[[*run, *COLUMNS[name]]])
-    return {name: joined(name, tables) for name, tables in parts.items()}
+    return {name: stacked(name, tables) for name, tables in parts.items()}
 
 
-def joined(name: str, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def stacked(name: str, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """One table of all runs; its header where no run has rows."""
     filled = [table for table in tables if len(table)]
     run = [("trained" if name == "orders" and key == "order" else key) for key in RUN]

@@ -15,7 +15,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from iqa_lightning.metrics.matrices import learnt_by
+from iqa_lightning.metrics.matrices import task_of_dataset
 from iqa_lightning.records import RunFolder
 from iqa_lightning.report.text.terminal import SYNTHETIC, number
 
@@ -89,7 +89,7 @@ def heat_maps(matrices: Mapping[str, pd.DataFrame], title: str, synthetic: bool 
 def _draw(axis: Axes, matrix: pd.DataFrame, colours: Colormap) -> None:
     values = matrix.to_numpy(np.float64)
     axis.imshow(np.ma.masked_invalid(values), cmap=colours, norm=SCALE, aspect="equal")
-    learnt = learnt_by(list(matrix.index), list(matrix.columns))
+    learnt = task_of_dataset(list(matrix.index), list(matrix.columns))
     for (t, d), value in np.ndenumerate(values):
         corner = d - 0.5, t - 0.5
         if math.isnan(value):

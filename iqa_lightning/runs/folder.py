@@ -51,8 +51,8 @@ def names_of(experiment: str | None, method: str, order: Sequence[Any], split: i
     from iqa_lightning.stream.orders import numbered  # noqa: PLC0415
 
     tasks, _ = numbered(list(order))
-    joined = shortened("-".join("+".join(names) for names in tasks))
-    return experiment or "none", method, joined, f"split{split}", f"seed{seed}"
+    name = shortened("-".join("+".join(names) for names in tasks))
+    return experiment or "none", method, name, f"split{split}", f"seed{seed}"
 
 
 def shortened(order: str) -> str:

@@ -48,7 +48,7 @@ class Outcome:
         return f"{self.state}: {self.run}{seconds}" + (f": {self.reason}" if self.reason else "")
 
 
-def attempt(
+def run_subprocess(
     config: dict[str, Any],
     experiment: str | None,
     method: str,

@@ -24,7 +24,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from iqa_lightning.runs.folder import method_name, task_names
-from iqa_lightning.runs.process import Outcome, attempt
+from iqa_lightning.runs.process import Outcome, run_subprocess
 from iqa_lightning.stream.orders import single_names
 
 STATES = ("failed", "unfinished", "busy", "skipped", "finished")
@@ -38,7 +38,7 @@ PLUGINS = {"hydra_joblib_launcher": "joblib", "hydra_ray_launcher": "ray", "hydr
 warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema with the same name")
 
 
-def member(cfg: DictConfig) -> None:
+def run_job(cfg: DictConfig) -> None:
     """One job of a sweep: train its run and note what became of it in the folder of the sweep; it raises nothing."""
     hydra = HydraConfig.get()
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # it is a dict
@@ -49,7 +49,7 @@ def member(cfg: DictConfig) -> None:
     note = Path(hydra.sweep.dir) / f"{hydra.job.num}.json"
     write_note(note, Outcome(" ".join(hydra.overrides.task), "unfinished", "it was started and did not come back"))
     method = method_name(hydra.runtime.choices["method"], cfg.variant)
-    outcome = attempt(config, hydra.runtime.choices.get("experiment"), method, words)
+    outcome = run_subprocess(config, hydra.runtime.choices.get("experiment"), method, words)
     write_note(note, outcome)
     print(outcome, flush=True)
 

@@ -71,8 +71,8 @@ class Pairs(Protocol):
         `count` asks for so many pairs of each data set instead of what is configured, where pairs are counted.
         """
 
-    def positions(self, source: Int[Tensor, " batch"]) -> Int[Tensor, "pairs 2"]:
-        """Pairs of a batch as positions in it; `source` is the data set of each image."""
+    def positions(self, dataset_index: Int[Tensor, " batch"]) -> Int[Tensor, "pairs 2"]:
+        """Pairs of a batch as positions in it; `dataset_index` is the data set of each image."""
 
 
 @runtime_checkable
@@ -109,9 +109,9 @@ class SampledPairs:
             pairs.append(start + draw_pairs(size, wanted, np.random.default_rng((seed, *name.encode()))))
         return shuffled(np.concatenate(pairs), batch_size)
 
-    def positions(self, source: Int[Tensor, " batch"]) -> Int[Tensor, "pairs 2"]:
+    def positions(self, dataset_index: Int[Tensor, " batch"]) -> Int[Tensor, "pairs 2"]:
         """First half against second half."""
-        half = len(source) // 2
+        half = len(dataset_index) // 2
         return torch.stack([torch.arange(half), torch.arange(half, 2 * half)], dim=1)
 
 
@@ -164,10 +164,10 @@ class InBatchPairs:
 
         return epoch
 
-    def positions(self, source: Int[Tensor, " batch"]) -> Int[Tensor, "pairs 2"]:
+    def positions(self, dataset_index: Int[Tensor, " batch"]) -> Int[Tensor, "pairs 2"]:
         """Every unordered pair of images of one data set."""
-        pairs = torch.combinations(torch.arange(len(source)), 2)
-        return pairs[source[pairs[:, 0]] == source[pairs[:, 1]]]
+        pairs = torch.combinations(torch.arange(len(dataset_index)), 2)
+        return pairs[dataset_index[pairs[:, 0]] == dataset_index[pairs[:, 1]]]
 
 
 class PairCollate:
@@ -182,17 +182,17 @@ class PairCollate:
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Items of a task's images, then those of its memory task by task, to one batch."""
-        own = [item for item in items if self.own is None or item["source"] < self.own]
+        own = [item for item in items if self.own is None or item["dataset_index"] < self.own]
         batch = self.paired([own])
         if len(own) < len(items):
             tasks = groupby(items[len(own) :], key=lambda item: item["task"])
-            batch["memory"] = self.paired([list(group) for _, group in tasks])
+            batch["replay"] = self.paired([list(group) for _, group in tasks])
         return batch
 
     def paired(self, groups: list[list[dict[str, Any]]]) -> dict[str, Any]:
         """Groups of items to one batch without pairs between groups."""
         batch: dict[str, Any] = default_collate([item for group in groups for item in group])
-        sources = batch["source"].split([len(group) for group in groups])
+        sources = batch["dataset_index"].split([len(group) for group in groups])
         starts = np.cumsum([0, *map(len, sources)])
         both = torch.cat([int(k) + self.pairs.positions(part) for k, part in zip(starts[:-1], sources, strict=True)])
         both = both[batch["index"][both[:, 0]] != batch["index"][both[:, 1]]]  # two crops of one image are no pair

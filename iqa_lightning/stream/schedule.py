@@ -8,10 +8,10 @@ from math import cos, pi
 class Phase:
     """A part of each task's training: warm-up (heads only) or fine-tuning (all that the method trains).
 
-    `trains` is `heads`, `all`, `nothing` (a task that only passes by) or `replay` (what replays it later on, while
+    `trains` is `heads`, `all`, `nothing` (a task that only passes by) or `generator` (what replays it later on, while
     the network stands still). `batch_size` counts images over all ranks. The learning rates are the optimiser's times
     `lr_factor`, over the epochs of the phase constant, along a half `cosine` to zero, or in the `triangle` waves of
-    LIQE: down that cosine for five epochs and up again for four. With a `bank`, a phase of heads shows each image in
+    LIQE: down that cosine for five epochs and up again for four. With a `fixed_crops`, a phase of heads shows each image in
     so many fixed crops instead of a new one each time: methods then compute their features once (`data/bank.py`).
     """
 
@@ -21,20 +21,22 @@ class Phase:
     trains: str = "all"
     lr_factor: float = 1.0
     decay: str = "constant"
-    bank: int | None = None
+    fixed_crops: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot run."""
         for key, value, known in (
-            ("trains", self.trains, ("heads", "all", "nothing", "replay")),
+            ("trains", self.trains, ("heads", "all", "nothing", "generator")),
             ("decay", self.decay, ("constant", "cosine", "triangle")),
         ):
             if value not in known:
                 raise ValueError(f"schedule: phase {self.name!r} has {key}={value!r}: choose one of {known}")
         if self.epochs < 1 or self.batch_size < 2:
             raise ValueError(f"schedule: phase {self.name!r} needs at least 1 epoch and 2 images a batch, got {self}")
-        if self.bank is not None and (self.bank < 1 or self.trains != "heads"):
-            raise ValueError(f"schedule: phase {self.name!r} has a bank, which takes trains='heads' and 1 crop or more")
+        if self.fixed_crops is not None and (self.fixed_crops < 1 or self.trains != "heads"):
+            raise ValueError(
+                f"schedule: phase {self.name!r} has fixed_crops, which takes trains='heads' and 1 crop or more"
+            )
 
     def lr_at(self, epoch: int) -> float:
         """Factor on the learning rates in epoch `epoch` (from 0) of the phase."""

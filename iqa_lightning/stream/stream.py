@@ -13,14 +13,14 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from iqa_lightning.datasets.base import IQADataModule, Part
+from iqa_lightning.datasets.base import IQADataModule, SplitDataset
 from iqa_lightning.datasets.csv import CSVData
 from iqa_lightning.datasets.samplers import MAX_PIXELS, EpochSampler, Key, SizeSampler
 from iqa_lightning.images.transforms import View
 from iqa_lightning.stream.orders import Order, checked_order, numbered
 from iqa_lightning.stream.pairs import InBatchPairs, ListedPairs, PairCollate, Pairs
 from iqa_lightning.stream.schedule import Phase, Position, Task
-from iqa_lightning.stream.training_images import CropBank, Material, TaskImages, cycled, draw_from, replay
+from iqa_lightning.stream.training_images import FixedCrops, TaskImages, TrainingImages, cycled, draw_from, replay
 
 
 class TaskStream(pl.LightningDataModule):
@@ -59,21 +59,21 @@ class TaskStream(pl.LightningDataModule):
         shown = {"split": split, "view": view or View(resize=0, crop=224), "cache": cache, "cache_dir": cache_dir}
         given = {key: value for key, value in (("splits", splits), ("split_files", split_files)) if value is not None}
         own = {name: getattr(tasks[name], "keywords", {}) for name in sources.values()}  # of a partial
-        self.sources = ["+".join(sources[name] for name in task.datasets) for task in self.tasks]
+        self.task_datasets = ["+".join(sources[name] for name in task.datasets) for task in self.tasks]
         built = {name: tasks[name](**(given | own[name] | {"name": name} | shown)) for name in own}
         self.data = {name: built[source] for name, source in sources.items()}
         if not phases:
             raise ValueError("the schedule has no phase")
-        if brought := next((phase.name for phase in phases if phase.trains == "replay"), None):
+        if brought := next((phase.name for phase in phases if phase.trains == "generator"), None):
             raise ValueError(
-                f"schedule: phase {brought!r} has trains='replay': a method that needs it brings it itself"
+                f"schedule: phase {brought!r} has trains='generator': a method that needs it brings it itself"
             )
         self.phases, self.pairs = list(phases), pairs or InBatchPairs()
         self.split, self.seed = split, seed
         self.num_workers, self.max_pixels = num_workers, max_pixels
-        self.serve(Material())
+        self.serve(TrainingImages())
 
-    def serve(self, material: Material, after: Sequence[Phase] = ()) -> None:
+    def serve(self, training_images: TrainingImages, after: Sequence[Phase] = ()) -> None:
         """Make batches of what a method learns from; called before the walk begins.
 
         `after` are phases of the method's own, which follow the schedule in each task but the last.
@@ -81,16 +81,16 @@ class TaskStream(pl.LightningDataModule):
         Raises:
             ValueError: the method's memory is too small for the tasks.
         """
-        material.check(len(self.tasks))
-        self.material, self.after = material, list(after)
+        training_images.check(len(self.tasks))
+        self.training_images, self.after = training_images, list(after)
         self._walk = [(task, k, phase) for task in self.tasks for k, phase in enumerate(self.phases_of(task))]
         self._ends = list(accumulate(phase.epochs for _, _, phase in self._walk))
 
     def phases_of(self, task: Task) -> list[Phase]:
         """The schedule; where the first task has learnt all there is, the others pass by: one batch, no change."""
-        if self.material.images != "all" or task.t == 1:
+        if self.training_images.images != "all" or task.t == 1:
             return self.phases + (self.after if task.t < len(self.tasks) else [])
-        return [replace(self.phases[-1], name="keep", epochs=1, trains="nothing", lr_factor=0.0, bank=None)]
+        return [replace(self.phases[-1], name="keep", epochs=1, trains="nothing", lr_factor=0.0, fixed_crops=None)]
 
     @property
     def datasets(self) -> list[str]:
@@ -98,7 +98,7 @@ class TaskStream(pl.LightningDataModule):
         return list(self.data)
 
     @property
-    def owner(self) -> dict[str, int]:
+    def task_of_dataset(self) -> dict[str, int]:
         """The task t that learns each data set."""
         return {name: task.t for task in self.tasks for name in task.datasets}
 
@@ -158,7 +158,9 @@ class TaskStream(pl.LightningDataModule):
         position = self.at(epoch)
         images, sampler, own = self._training(position, (self.seed, epoch))
         return DataLoader(
-            images if (bank := position.phase.bank) is None else CropBank(images, bank, (self.seed, position.task.t)),
+            images
+            if (bank := position.phase.fixed_crops) is None
+            else FixedCrops(images, bank, (self.seed, position.task.t)),
             batch_sampler=sampler,
             collate_fn=PairCollate(self.pairs, own),
             num_workers=self.num_workers,
@@ -169,14 +171,18 @@ class TaskStream(pl.LightningDataModule):
     def _training(self, position: Position, seed: tuple[int, ...]) -> tuple[TaskImages, Sampler[list[Key]], int]:
         """Images that an epoch may show, its batches, and how many of the data sets are not of the replay memory."""
         t, phase, trainer = position.task.t, position.phase, self._trainer
-        learnt = self.material.learnt(t, len(self.tasks))
-        replayed = self.material.replayed(t) if phase.trains == "all" else range(0)
+        learnt = self.training_images.learnt(t, len(self.tasks))
+        replayed = self.training_images.replayed(t) if phase.trains == "all" else range(0)
         images = TaskImages({k: self._parts(k, "train") for k in (*learnt, *replayed)})
         if isinstance(self.pairs, ListedPairs):
             self._find_listed(self.pairs, images, position.task)
-        memory = self.material.memory
+        memory = self.training_images.replay_memory
         sizes = [sum(map(len, self._parts(k, "train").values())) for k in range(1, t + 1)]
-        rows = dict(enumerate(memory.rows(sizes), start=1)) if memory and self.material.images == "memory" else {}
+        rows = (
+            dict(enumerate(memory.rows(sizes), start=1))
+            if memory and self.training_images.images == "replay_memory"
+            else {}
+        )
         pool = {name: found for k in learnt for name, found in images.positions(k, rows.get(k)).items()}
         draw = draw_from(pool, self.pairs, self.seed, phase.batch_size)
         if phase.trains == "nothing":
@@ -191,26 +197,28 @@ class TaskStream(pl.LightningDataModule):
 
     def _find_listed(self, pairs: ListedPairs, images: TaskImages, task: Task) -> None:
         """Let listed pairs look up the images of the task."""
-        if self.material.images != "task" or self.material.memory is not None:
+        if self.training_images.images != "task" or self.training_images.replay_memory is not None:
             raise ValueError(
                 "pairs=files lists the pairs of one data set, and this method learns from images of other tasks too: "
                 "draw pairs with pairs=paper or pairs=in_batch"
             )
         pairs.find([part.images for part in images.parts], [self.data[name].name for name in task.datasets])
 
-    def _parts(self, t: int, part: str) -> dict[str, Part]:
+    def _parts(self, t: int, part: str) -> dict[str, SplitDataset]:
         """A part of each data set of task t."""
         return {name: self.data[name].part(part) for name in self.tasks[t - 1].datasets}
 
     def validation_sets(self, task: Task) -> list[str]:
         """Data sets whose validation parts choose the best epoch of a task."""
-        return [name for t in self.material.validated(task.t, len(self.tasks)) for name in self.tasks[t - 1].datasets]
+        return [
+            name for t in self.training_images.validated(task.t, len(self.tasks)) for name in self.tasks[t - 1].datasets
+        ]
 
     def kept_bytes(self, t: int) -> int:
         """Bytes of the pixels of training images that the method must still have once task t is learnt."""
         numbers = range(1, len(self.tasks) + 1)
         nbytes = [np.concatenate([part.nbytes for part in self._parts(k, "train").values()]) for k in numbers]
-        kept = self.material.kept(t, [len(images) for images in nbytes])
+        kept = self.training_images.kept(t, [len(images) for images in nbytes])
         return sum(int(images[rows].sum()) for images, rows in zip(nbytes, kept, strict=False))
 
     def evaluation_dataloader(self, name: str, part: str) -> DataLoader[Any]:

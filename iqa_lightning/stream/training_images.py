@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from iqa_lightning.datasets.base import Part
+from iqa_lightning.datasets.base import SplitDataset
 from iqa_lightning.datasets.samplers import EpochSampler, JoinedSampler, Key, SizeSampler
 from iqa_lightning.stream.pairs import Draw, Pairs
 
-IMAGES = ("task", "seen", "all", "memory")
+IMAGES = ("task", "seen", "all", "replay_memory")
 
 
 class ReplayMemory:
@@ -39,9 +39,13 @@ class ReplayMemory:
 
     def __init__(self, capacity: int = 1000, seed: int = 0, shares: Sequence[float] = (1.0, 0.5, 0.25)) -> None:
         if capacity < 2:
-            raise ValueError(f"method.memory.capacity={capacity}: a memory needs at least 2 images, which make a pair")
+            raise ValueError(
+                f"method.replay_memory.capacity={capacity}: a memory needs at least 2 images, which make a pair"
+            )
         if not shares or min(shares) <= 0:
-            raise ValueError(f"method.memory.shares={list(shares)}: give one positive share of the batch or more")
+            raise ValueError(
+                f"method.replay_memory.shares={list(shares)}: give one positive share of the batch or more"
+            )
         self.capacity, self.seed, self.shares = capacity, seed, tuple(shares)
 
     def counts(self, sizes: Sequence[int]) -> list[int]:
@@ -67,23 +71,25 @@ class ReplayMemory:
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainingImages:
     """Which training images a method learns from; tasks are numbered from 1.
 
     `images`: `task` (those of the current one), `seen` (of all tasks so far), `all` (of all tasks of the stream at
-    once, in the place of the first task; the later ones then train nothing), `memory` (of what the memory holds, the
+    once, in the place of the first task; the later ones then train nothing), `replay_memory` (of what the memory holds, the
     current task included). With `task`, a memory rides along: in the phases that train all, each batch also brings
-    images of every earlier task, as `batch["memory"]`.
+    images of every earlier task, as `batch["replay"]`.
     """
 
     images: str = "task"
-    memory: ReplayMemory | None = None
+    replay_memory: ReplayMemory | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
         assert self.images in IMAGES, f"{self.images} is not one of {IMAGES}"
-        assert self.memory is not None or self.images != "memory", "there is no memory to learn from"
-        assert self.memory is None or self.images in ("task", "memory"), f"with {self.images} a memory is of no use"
+        assert self.replay_memory is not None or self.images != "replay_memory", "there is no memory to learn from"
+        assert self.replay_memory is None or self.images in ("task", "replay_memory"), (
+            f"with {self.images} a memory is of no use"
+        )
 
     def learnt(self, t: int, count: int) -> range:
         """Tasks, of `count`, whose images make the batches of task t."""
@@ -92,16 +98,16 @@ class Material:
 
     def replayed(self, t: int) -> range:
         """Tasks of which images ride along in the batches of task t."""
-        return range(1, t) if self.memory is not None and self.images == "task" else range(0)
+        return range(1, t) if self.replay_memory is not None and self.images == "task" else range(0)
 
     def validated(self, t: int, count: int) -> range:
         """Tasks whose validation parts choose the best epoch: a memory holds no validation images."""
-        return range(t, t + 1) if self.images == "memory" else self.learnt(t, count)
+        return range(t, t + 1) if self.images == "replay_memory" else self.learnt(t, count)
 
     def kept(self, t: int, sizes: Sequence[int]) -> list[NDArray[np.int64]]:
         """Training images of each task that must still be there once task t is learnt, by position; `sizes` of all."""
-        if self.memory is not None:
-            return self.memory.rows(sizes[:t])
+        if self.replay_memory is not None:
+            return self.replay_memory.rows(sizes[:t])
         last = {"task": 0, "seen": t}.get(self.images, len(sizes))
         return [np.arange(size) for size in sizes[:last]]
 
@@ -111,9 +117,9 @@ class Material:
         Raises:
             ValueError: naming the capacity and the number of tasks.
         """
-        if self.memory is not None and self.memory.capacity < 2 * tasks:
+        if self.replay_memory is not None and self.replay_memory.capacity < 2 * tasks:
             raise ValueError(
-                f"method.memory.capacity={self.memory.capacity} is too little for {tasks} tasks: a pair of each takes "
+                f"method.replay_memory.capacity={self.replay_memory.capacity} is too little for {tasks} tasks: a pair of each takes "
                 f"{2 * tasks} images; raise it"
             )
 
@@ -121,11 +127,11 @@ class Material:
 class TaskImages(Dataset[dict[str, Any]]):
     """Training images of tasks (by number), the parts of their data sets (by name) one after another.
 
-    An item also says its `task`, its `source` (number of the part) and, as `index`, its position among the images of
+    An item also says its `task`, its `dataset_index` (number of the part) and, as `index`, its position among the images of
     its task.
     """
 
-    def __init__(self, tasks: Mapping[int, Mapping[str, Part]]) -> None:
+    def __init__(self, tasks: Mapping[int, Mapping[str, SplitDataset]]) -> None:
         self.names = [(t, name) for t, parts in tasks.items() for name in parts]
         self.parts = [part for parts in tasks.values() for part in parts.values()]
         self.ends = [0, *accumulate(len(part) for part in self.parts)]
@@ -140,18 +146,18 @@ class TaskImages(Dataset[dict[str, Any]]):
     def __getitem__(self, key: Key) -> dict[str, Any]:
         """One image as the key says it is seen."""
         position, *view = key
-        source = bisect_right(self.ends, position) - 1
+        dataset_index = bisect_right(self.ends, position) - 1
         top, left, flip = view
-        t = self.names[source][0]
-        item = self.parts[source][(position - self.ends[source], top, left, flip)]
-        return item | {"index": position - self.starts[t], "source": source, "task": t}
+        t = self.names[dataset_index][0]
+        item = self.parts[dataset_index][(position - self.ends[dataset_index], top, left, flip)]
+        return item | {"index": position - self.starts[t], "dataset_index": dataset_index, "task": t}
 
     def positions(self, t: int, rows: NDArray[np.int64] | None = None) -> dict[str, NDArray[np.int64]]:
         """Positions of the images of task t by data set: of all of them, or of those at `rows` of the task."""
         found = {}
-        for source, (task, name) in enumerate(self.names):
+        for dataset_index, (task, name) in enumerate(self.names):
             if task == t:
-                whole = np.arange(self.ends[source], self.ends[source + 1])
+                whole = np.arange(self.ends[dataset_index], self.ends[dataset_index + 1])
                 found[name] = whole if rows is None else whole[np.isin(whole - self.starts[t], rows)]
         return found
 
@@ -192,7 +198,7 @@ def replay(
             held = sum(map(len, pool.values()))
             raise ValueError(
                 f"the memory holds {held} images of task {t}, too few for a pair on each of {ranks} devices: "
-                "raise method.memory.capacity"
+                "raise method.replay_memory.capacity"
             )
         samplers.append(sampler)
     return JoinedSampler(samplers)
@@ -216,7 +222,7 @@ def cycled(draw: Draw, steps: int) -> Draw:
     return epoch
 
 
-class CropBank(Dataset[dict[str, Any]]):
+class FixedCrops(Dataset[dict[str, Any]]):
     """Images of a task, each in `crops` views, which `seed` alone draws. Crop c is view c % crops of image c // crops.
 
     With the key c an item is crop c, and c its `index`. With a key of a training batch, which would choose among all

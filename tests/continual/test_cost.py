@@ -17,7 +17,7 @@ from tests.test_contract import Interrupted, interrupt_after
 from tests.walks import SAMPLED, results, stream_of_folders, walk
 
 CROPS, TRAIN = 2, 28
-BANK = ("schedule.warmup.epochs=3", f"schedule.warmup.bank={CROPS}", "schedule.finetune.epochs=1")
+BANK = ("schedule.warmup.epochs=3", f"schedule.warmup.fixed_crops={CROPS}", "schedule.finetune.epochs=1")
 KINDS = {"tsn_iqa": TSNIQA, "mh_cl": SingleHead, "lwf": SingleHead}
 
 
@@ -81,8 +81,8 @@ def test_features_of_a_bank_are_computed_once_a_task(
 def test_features_that_do_not_fit_are_refused(
     monkeypatch: pytest.MonkeyPatch, folders: list[Path], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("iqa_lightning.methods.base.memory_budget", lambda: 1000)
-    with pytest.raises(ValueError, match=f"features of {CROPS * TRAIN} fixed crops .* lower the phase's `bank`"):
+    monkeypatch.setattr("iqa_lightning.methods.base.ram_budget", lambda: 1000)
+    with pytest.raises(ValueError, match=f"features of {CROPS * TRAIN} fixed crops .* lower the phase's `fixed_crops`"):
         fit(tmp_path, "method=tsn_iqa", *BANK, *stream_of_folders(folders))
 
 

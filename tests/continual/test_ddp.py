@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from iqa_lightning.continual.evaluation import evaluation_mode
-from iqa_lightning.datasets.base import evaluation
+from iqa_lightning.datasets.base import test_set_unlocked
 from iqa_lightning.train import build_method, build_stream
 from tests.continual.ranks import TWO_RANKS, Ranks
 from tests.test_contract import ALIKE, METHODS
@@ -37,7 +37,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 DRIFTING = ("unique", "unique_lwf")
 """Their head has a bias that no difference of two scores sees: rounding alone moves it, and all scores alike."""
 
-GENTLY = {"liqa": ("method.replay.lr=1.0e-5", "method.replay.steps=2")}
+GENTLY = {"liqa": ("method.feature_generator.lr=1.0e-5", "method.feature_generator.steps=2")}
 """Two networks that learn against each other blow rounding up: few and small steps, so that it stays rounding."""
 
 
@@ -112,7 +112,7 @@ def test_ranks_have_the_same_normalisation_statistics(odd: list[Path], tmp_path:
     method = build_method(cfg, stream)
     method.load_state_dict(torch.load(folder / "tasks" / "1_a.ckpt", weights_only=True))
     stream.setup()
-    with evaluation(), evaluation_mode(method), torch.no_grad():
+    with test_set_unlocked(), evaluation_mode(method), torch.no_grad():
         parts = [stream.data["a"].part(name) for name in ("val", "test")]
         scores = [float(method.score(part[i]["image"][None])) for part in parts for i in range(len(part))]
     np.testing.assert_allclose(frame["single"], scores, rtol=0, atol=2e-3)

@@ -70,7 +70,7 @@ def test_rows_stand_in_the_order_of_the_data_set() -> None:
     batches = shuffled(whole, [7, 2, 9], [0, 1, 4, 3], [8, 6, 5])
     found = predict(method, batches, 1, method.predict_step)
     with evaluation_mode(method), torch.no_grad():
-        expected = method.predict_step(whole | {"owner": torch.ones(10, dtype=torch.long)})
+        expected = method.predict_step(whole | {"owner_task": torch.ones(10, dtype=torch.long)})
     assert list(found) == list(expected)
     for name, values in found.items():
         np.testing.assert_allclose(values, expected[name], atol=1e-6)
@@ -107,8 +107,8 @@ def test_scores_do_not_depend_on_the_batches(kind: type, backbone: str) -> None:
 def test_the_owner_reaches_the_step_and_missing_scores_stay_missing() -> None:
     method = attached()
     assert np.isnan(predict(method, shuffled(images(0), [1, 0]), 3, method.predict_step)["oracle"]).all()
-    owners = predict(method, shuffled(images(0), [1, 0]), 7, lambda batch: {"owner": batch["owner"].float()})
-    assert owners["owner"].tolist() == [7, 7]
+    owners = predict(method, shuffled(images(0), [1, 0]), 7, lambda batch: {"owner_task": batch["owner_task"].float()})
+    assert owners["owner_task"].tolist() == [7, 7]
 
 
 def test_a_scoring_leaves_no_trace() -> None:

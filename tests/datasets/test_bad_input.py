@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from iqa_lightning.datasets.base import evaluation
+from iqa_lightning.datasets.base import test_set_unlocked
 from iqa_lightning.datasets.csv import CSVData
 from iqa_lightning.images import cache as cache_files
 from iqa_lightning.images.cache import find_caches
@@ -51,7 +51,7 @@ def shown(root: Path, row: int) -> Pixels:
     """Image `row` as an evaluation sees it, (height, width, 3)."""
     data = data_of(root)
     data.setup()
-    with evaluation():
+    with test_set_unlocked():
         parts = [data.part(name) for name in ("train", "val", "test")]
     part = next(part for part in parts if row in part.rows)
     return part[part.rows.tolist().index(row)]["image"].numpy().transpose(1, 2, 0)
@@ -310,7 +310,7 @@ def small_files() -> Iterator[None]:
 
 
 NO_ROOM = (
-    r"no room for a cache of 0\.1 MB in .*cache \(.*\); make room, set cache_dir to another folder, or use cache=memory"
+    r"no room for a cache of 0\.1 MB in .*cache \(.*\); make room, set cache_dir to another folder, or use cache=ram"
 )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from iqa_lightning.datasets import base
-from iqa_lightning.datasets.base import evaluation
+from iqa_lightning.datasets.base import test_set_unlocked
 from iqa_lightning.datasets.csv import CSVData
 from iqa_lightning.datasets.splits import generate_split
 from iqa_lightning.images.cache import ImageCache
@@ -53,7 +53,7 @@ def test_evaluation_may_see_another_size_than_training(cache: str, tmp_path: Pat
     view = View(resize=20, crop=16, evaluation_resize=30)
     data = CSVData(write_csv(tmp_path / "set"), view=view, cache=cache, cache_dir=tmp_path / "cache")
     data.setup()
-    with evaluation():
+    with test_set_unlocked():
         for name, short in (("train", 20), ("val", 30), ("test", 30)):
             part = data.part(name)
             row = int(part.rows[0])
@@ -70,7 +70,7 @@ def test_parts_follow_the_split_and_its_hash(tmp_path: Path) -> None:
     one, two = ready(root), ready(root, split=2)
     assert one.split_hash != two.split_hash
     assert one.split_hash == ready(root, name="other").split_hash
-    with evaluation():
+    with test_set_unlocked():
         rows = [one.part(name).rows for name in ("train", "val", "test")]
     assert sorted(np.concatenate(rows)) == list(range(20))
     for given, found in zip(one.parts, rows, strict=True):
@@ -85,13 +85,13 @@ def test_the_test_part_opens_in_an_evaluation_only(tmp_path: Path) -> None:
             data.part("test")
 
     refused()
-    with evaluation():
+    with test_set_unlocked():
         assert len(data.part("test")) == 4
-        with evaluation():
+        with test_set_unlocked():
             data.part("test")
         data.part("test")
     refused()
-    with pytest.raises(ZeroDivisionError), evaluation():
+    with pytest.raises(ZeroDivisionError), test_set_unlocked():
         1 / 0  # noqa: B018
     refused()
     with pytest.raises(ValueError, match="no part 'all'"):

@@ -10,7 +10,7 @@ from scipy.ndimage import convolve
 from scipy.stats import spearmanr
 
 from iqa_lightning.datasets import demo
-from iqa_lightning.datasets.base import evaluation
+from iqa_lightning.datasets.base import test_set_unlocked
 from iqa_lightning.datasets.demo import DEGRADATIONS, PHOTOGRAPHS, DemoData, generate, photograph, similarity
 from tests.walks import composed
 
@@ -124,7 +124,7 @@ def test_unknown_distortion() -> None:
 def test_the_disk_cache_knows_its_pixels(tmp_path: Path) -> None:
     data = DemoData("blur", cache="disk", cache_dir=tmp_path)
     data.setup()
-    with evaluation():
+    with test_set_unlocked():
         part = data.part("test")
     image = Image.fromarray(part[5]["image"].permute(1, 2, 0).numpy())
     assert (

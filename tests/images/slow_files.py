@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from iqa_lightning.images.cache import build_cache
-from iqa_lightning.images.opening import ImageSource, open_image
+from iqa_lightning.images.opening import ImageReader, open_image
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class SlowFiles:
         image = open_image("set", self.folder / f"{i}.png", decode=False)
         return image.height, image.width
 
-    def source(self) -> ImageSource:
+    def source(self) -> ImageReader:
         """All of them."""
-        return ImageSource("set", "files", len(list(self.folder.glob("*.png"))), self.size, self)
+        return ImageReader("set", "files", len(list(self.folder.glob("*.png"))), self.size, self)
 
 
 if __name__ == "__main__":

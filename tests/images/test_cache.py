@@ -12,14 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from iqa_lightning.images.cache import ImageCache, build_cache, find_caches, memory_budget
-from iqa_lightning.images.opening import ImageSource
+from iqa_lightning.images.cache import ImageCache, build_cache, find_caches, ram_budget
+from iqa_lightning.images.opening import ImageReader
 from iqa_lightning.images.transforms import View, random_view
 from tests.datasets.folders import noise
 
 SIZES = [(40, 48), (33, 70), (20, 20), (64, 40)]
 IMAGES = [noise(i, *size) for i, size in enumerate(SIZES)]
-SOURCE = ImageSource("set", "first", len(SIZES), SIZES.__getitem__, IMAGES.__getitem__)
+SOURCE = ImageReader("set", "first", len(SIZES), SIZES.__getitem__, IMAGES.__getitem__)
 
 
 def expected(i: int, resize: int = 32) -> np.ndarray:
@@ -70,7 +70,7 @@ def test_crops_are_those_of_the_decoded_image(kind: str, tmp_path: Path) -> None
 
 
 def test_the_budget_of_this_machine_is_sane() -> None:
-    assert 1 << 20 < memory_budget() < 1 << 50
+    assert 1 << 20 < ram_budget() < 1 << 50
 
 
 def never(i: int) -> Image.Image:

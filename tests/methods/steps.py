@@ -101,4 +101,4 @@ def head_scores(method: ContinualMethod, batch: Batch) -> dict[str, torch.Tensor
 def columns(method: ContinualMethod, batch: Batch, owner: int) -> dict[str, torch.Tensor]:
     """What would be recorded of a batch of a data set that task `owner` learns."""
     with evaluation_mode(method), torch.no_grad():
-        return method.predict_step(batch | {"owner": torch.full_like(batch["index"], owner)})
+        return method.predict_step(batch | {"owner_task": torch.full_like(batch["index"], owner)})

@@ -53,9 +53,9 @@ def test_a_step_against_the_memory_is_projected() -> None:
 
 def test_the_reference_is_the_gradient_of_the_remembered_pairs() -> None:
     method, other = ready(AGEM, 3), ready(MultiHeadReplay, 3)
-    memory = with_memory(1, 1, 2)["memory"]
+    memory = with_memory(1, 1, 2)["replay"]
     method.zero_grad(), other.zero_grad()
-    other.memory_loss(other.backbone(memory["image"]), memory).backward()
+    other.replay_loss(other.backbone(memory["image"]), memory).backward()
     own = [*other.body_parameters(), *other.head_parameters()]
     expected = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in own])
     torch.testing.assert_close(method.reference_gradient(memory), expected)

@@ -25,9 +25,9 @@ def finish(method: DERpp, t: int, count: int = 12) -> torch.Tensor:
 
 
 def test_kept_scores_are_those_of_the_remembered_images() -> None:
-    method = in_task(DERpp, 1, memory={"capacity": 6})
+    method = in_task(DERpp, 1, replay_memory={"capacity": 6})
     expected = finish(method, 1)
-    rows = method.material.memory.rows([12])[0]
+    rows = method.training_images.replay_memory.rows([12])[0]
     assert method.rows[0].tolist() == rows.tolist()
     torch.testing.assert_close(method.scores[0], expected[rows])
     later = [int(rows[0]), int(rows[2])]
@@ -36,7 +36,7 @@ def test_kept_scores_are_those_of_the_remembered_images() -> None:
 
 
 def test_a_small_task_leaves_places_empty() -> None:
-    method = in_task(DERpp, 1, memory={"capacity": 20})
+    method = in_task(DERpp, 1, replay_memory={"capacity": 20})
     finish(method, 1)
     assert sorted(method.rows[0].tolist()) == [-1] * 8 + list(range(12))
     assert method.rows[1:].unique().tolist() == [-1]
@@ -60,7 +60,7 @@ def test_each_image_is_scored_by_the_head_of_its_task() -> None:
     memory = memory_of(1, 2)
     feature = method.backbone(memory["image"])
     expected = torch.cat([method.heads(feature[:4], 0), method.heads(feature[4:], 1)]).square().mean()
-    torch.testing.assert_close(method.memory_loss(feature, memory), expected)  # nothing kept: zeros
+    torch.testing.assert_close(method.replay_loss(feature, memory), expected)  # nothing kept: zeros
 
 
 def test_without_the_scores_it_is_replay() -> None:

@@ -6,7 +6,7 @@ import torch
 from sklearn.covariance import LedoitWolf
 from sklearn.datasets import make_moons
 
-from iqa_lightning.methods.feature_generators import GANReplay, GaussianReplay
+from iqa_lightning.methods.feature_generators import GANFeatureGenerator, GaussianFeatureGenerator
 from iqa_lightning.metrics.frechet import frechet_distance
 
 
@@ -34,11 +34,11 @@ def distance_to_the_arcs(points: torch.Tensor) -> np.ndarray:
 
 def test_the_generator_learns_two_moons() -> None:
     torch.manual_seed(0)
-    replay = GANReplay(2, 2, noise=2, hidden=64, lr=2e-3, steps=300, penalty=0.1, batch_size=256)
+    replay = GANFeatureGenerator(2, 2, noise=2, hidden=64, lr=2e-3, steps=300, penalty=0.1, batch_size=256)
     replay.step(moons(600, 0), 1, [], replay.optimizers(), backward, noise())
     found = replay.sample(slots(1), noise(1))
     near = distance_to_the_arcs(found)
-    gaussian = GaussianReplay(2, 2)
+    gaussian = GaussianFeatureGenerator(2, 2)
     gaussian.fit(moons(600, 0), 1)
     coarse = distance_to_the_arcs(gaussian.sample(slots(1), noise(1)))
     assert near.min(axis=1).mean() < 0.8 * coarse.min(axis=1).mean(), "nearer to the arcs than a Gaussian"
@@ -47,7 +47,7 @@ def test_the_generator_learns_two_moons() -> None:
     assert frechet_distance(moons(600, 1), found) < 0.1
 
 
-def learnt(replay: GANReplay, centre: float, slot: int, others: list[int]) -> None:
+def learnt(replay: GANFeatureGenerator, centre: float, slot: int, others: list[int]) -> None:
     real = torch.randn(200, 2, generator=noise(5)) * 0.3 + centre
     replay.begin()
     replay.step(real, slot, others, replay.optimizers(), backward, noise())
@@ -56,7 +56,7 @@ def learnt(replay: GANReplay, centre: float, slot: int, others: list[int]) -> No
 @pytest.mark.parametrize(("keep", "moves"), [(1.0, False), (0.0, True)])
 def test_the_generator_keeps_other_slots_by_its_own_distillation(keep: float, moves: bool) -> None:
     torch.manual_seed(0)
-    replay = GANReplay(2, 2, noise=8, hidden=32, lr=2e-3, steps=80, keep=keep, batch_size=64)
+    replay = GANFeatureGenerator(2, 2, noise=8, hidden=32, lr=2e-3, steps=80, keep=keep, batch_size=64)
     learnt(replay, 0.0, 0, [])
     before = replay.sample(slots(0), noise(1))
     learnt(replay, 2.0, 1, [0])
@@ -67,7 +67,7 @@ def test_the_generator_keeps_other_slots_by_its_own_distillation(keep: float, mo
 
 def test_the_generators_loss_by_hand() -> None:
     torch.manual_seed(0)
-    replay = GANReplay(3, 3, noise=4, hidden=5, keep=0.5, batch_size=6)
+    replay = GANFeatureGenerator(3, 3, noise=4, hidden=5, keep_weight=0.5, batch_size=6)
     for parameter in replay.generator.parameters():
         torch.nn.init.normal_(parameter)
     draws = noise(3)
@@ -91,7 +91,7 @@ def test_steps_of_critic_and_generator() -> None:
         def step(self) -> None:
             self.steps += 1
 
-    replay = GANReplay(3, 1, hidden=4, steps=4)
+    replay = GANFeatureGenerator(3, 1, hidden=4, steps=4)
     both = Counted(), Counted()
     replay.step(torch.randn(10, 3), 0, [], both, backward, noise())
     assert [one.steps for one in both] == [4, 20]
@@ -101,7 +101,7 @@ def test_steps_of_critic_and_generator() -> None:
 def test_a_gaussian_has_the_shrunk_covariance(count: int) -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(count, 30)) @ rng.normal(size=(30, 30)) + 3
-    replay = GaussianReplay(30, 2, rank=29)
+    replay = GaussianFeatureGenerator(30, 2, rank=29)
     replay.fit(torch.from_numpy(features).float(), 1)
     factor, rest = replay.factor[1].double().numpy(), float(replay.rest[1])
     expected = LedoitWolf().fit(features)
@@ -112,7 +112,7 @@ def test_a_gaussian_has_the_shrunk_covariance(count: int) -> None:
 
 def test_a_lower_rank_keeps_the_variance() -> None:
     features = np.random.default_rng(0).normal(size=(60, 20)) * np.arange(1, 21)
-    replay = GaussianReplay(20, 1, rank=3)
+    replay = GaussianFeatureGenerator(20, 1, rank=3)
     replay.fit(torch.from_numpy(features).float(), 0)
     total = float(replay.factor[0].square().sum() + 20 * replay.rest[0])
     assert total == pytest.approx(np.trace(LedoitWolf().fit(features).covariance_), rel=1e-4)
@@ -120,7 +120,7 @@ def test_a_lower_rank_keeps_the_variance() -> None:
 
 def test_samples_have_the_mean_and_covariance_of_their_slot() -> None:
     features = torch.randn(50, 6, generator=noise(2)) * torch.arange(1.0, 7.0) + 10
-    replay = GaussianReplay(6, 3, rank=4)
+    replay = GaussianFeatureGenerator(6, 3, rank=4)
     replay.fit(features, 2)
     found = replay.sample(torch.tensor([0, 2]).repeat(4000), noise())
     assert not found[::2].any()
@@ -131,8 +131,8 @@ def test_samples_have_the_mean_and_covariance_of_their_slot() -> None:
     np.testing.assert_allclose(np.cov(own, rowvar=False), expected, atol=0.05 * expected.max())
 
 
-@pytest.mark.parametrize("kind", [GaussianReplay, GANReplay])
+@pytest.mark.parametrize("kind", [GaussianFeatureGenerator, GANFeatureGenerator])
 def test_memory_grows_by_what_is_said(kind: type) -> None:
     sizes = [sum(tensor.numel() for tensor in kind(16, n).state_dict().values()) for n in (3, 4, 5)]
-    copies = kind(16, 3).generator.row() if kind is GANReplay else 0  # of the generator's row, its teacher's
+    copies = kind(16, 3).generator.row() if kind is GANFeatureGenerator else 0  # of the generator's row, its teacher's
     assert sizes[2] - sizes[1] == sizes[1] - sizes[0] == kind(16, 3).added_parameters() + copies

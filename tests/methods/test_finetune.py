@@ -138,5 +138,5 @@ def test_the_gate_may_read_any_network() -> None:
     encoder = Backbone("test_resnet")
     gate = lambda widths, tasks: KMeansGate(widths, tasks, clusters=3, restarts=1)  # noqa: E731
     method = learn(build(MultiHead, gate=gate, gate_encoder=encoder), 1)
-    assert [level.shape[2] for level in method.gate.centroids] == encoder.level_widths
+    assert [level.shape[2] for level in method.gate.centroids] == encoder.stage_widths
     assert method.gate_encoder is encoder

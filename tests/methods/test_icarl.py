@@ -40,7 +40,7 @@ def test_the_teacher_keeps_its_statistics(bn_stats: str) -> None:
 def test_an_unchanged_model_has_no_distillation_loss() -> None:
     method = in_task(ICaRL, 3)
     memory = memory_of(1, 2)
-    loss = method.memory_loss(method.backbone(memory["image"]), memory)
+    loss = method.replay_loss(method.backbone(memory["image"]), memory)
     assert abs(loss.item()) < 1e-5
 
 
@@ -49,7 +49,7 @@ def test_the_loss_of_v1_and_v2_by_its_parts() -> None:
         method, batch = in_task(kind, 3, weight=10.0), with_memory(1, 1, 2)
         for head in method.teacher[1].weight:
             head.data.mul_(-50)  # a teacher that disagrees
-        memory = batch["memory"]
+        memory = batch["replay"]
         new, old = method.score(batch["image"]), method.score(memory["image"])
         if kind is ICaRL:
             expected = pair_loss(new, batch["pairs"], batch["target"])
@@ -68,7 +68,7 @@ def test_the_loss_of_v1_and_v2_by_its_parts() -> None:
 
 def test_v1_does_not_look_at_the_remembered_ratings() -> None:
     method, batch = in_task(ICaRL, 2), with_memory(1, 1)
-    turned = batch | {"memory": batch["memory"] | {"target": 1 - batch["memory"]["target"]}}
+    turned = batch | {"memory": batch["replay"] | {"target": 1 - batch["replay"]["target"]}}
     assert torch.equal(method.training_step(batch, 0), method.training_step(turned, 0))
     method = in_task(ICaRLv2, 2)
     assert not torch.equal(method.training_step(batch, 0), method.training_step(turned, 0))

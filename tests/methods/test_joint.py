@@ -9,12 +9,12 @@ from tests.methods.steps import build, changed, columns, images, learn, snapshot
 
 
 def test_what_each_learns_from() -> None:
-    assert list(build(Joint).material.learnt(1, 3)) == [1, 2, 3]
-    assert list(build(JointSeen).material.learnt(2, 3)) == [1, 2]
-    assert list(build(SeparateModels).material.learnt(2, 3)) == [2]
-    method = build(GDumb, memory={"capacity": 20, "seed": 4})
-    assert method.material.images == "memory"
-    assert (method.material.memory.capacity, method.material.memory.seed) == (20, 4)
+    assert list(build(Joint).training_images.learnt(1, 3)) == [1, 2, 3]
+    assert list(build(JointSeen).training_images.learnt(2, 3)) == [1, 2]
+    assert list(build(SeparateModels).training_images.learnt(2, 3)) == [2]
+    method = build(GDumb, replay_memory={"capacity": 20, "seed": 4})
+    assert method.training_images.images == "replay_memory"
+    assert (method.training_images.replay_memory.capacity, method.training_images.replay_memory.seed) == (20, 4)
 
 
 @pytest.mark.parametrize("kind", [SeparateModels, GDumb])

@@ -13,7 +13,7 @@ import torch
 from scipy.stats import norm, spearmanr
 
 from iqa_lightning.continual.evaluation import evaluation_mode
-from iqa_lightning.methods.feature_generators import GANReplay, GaussianReplay
+from iqa_lightning.methods.feature_generators import GANFeatureGenerator, GaussianFeatureGenerator
 from iqa_lightning.methods.finetune import SingleHead
 from iqa_lightning.methods.liqa import LIQA, pairs_within, slots_of, unit_norm
 from iqa_lightning.stream.schedule import Phase, Task
@@ -21,8 +21,8 @@ from tests.methods.steps import FINETUNE, WARMUP, at, build, changed, columns, i
 from tests.test_contract import Interrupted, interrupt_after
 from tests.walks import IN_BATCH, results, stream_of_folders, walk
 
-GAUSSIAN = partial(GaussianReplay, rank=4)
-GAN = partial(GANReplay, noise=4, hidden=8, steps=2, batch_size=4)
+GAUSSIAN = partial(GaussianFeatureGenerator, rank=4)
+GAN = partial(GANFeatureGenerator, noise=4, hidden=8, steps=2, batch_size=4)
 GENERATE = Phase("generate", 1, 8, trains="replay")
 NOTHING = {"split_weight": 0.0, "merge_weight": 0.0, "stability_weight": 0.0}
 
@@ -108,7 +108,7 @@ def drawn(method: LIQA, batch: dict[str, Any]) -> tuple[dict[str, float], np.nda
     terms = {name: term.item() for name, term in method.terms(batch).items()}
     method.noise.set_state(state)
     slot = torch.tensor(method.others).repeat_interleave(method.replay_size)
-    return terms, double(unit_norm(method.replay.sample(slot, method.noise)))
+    return terms, double(unit_norm(method.feature_generator.sample(slot, method.noise)))
 
 
 def test_ranking_losses_by_hand() -> None:
@@ -144,7 +144,7 @@ def huber(difference: np.ndarray) -> float:
 
 
 def test_regression_losses_by_hand() -> None:
-    method, batch = in_task(2, loss="huber", replay_size=5), rated(5)
+    method, batch = in_task(2, loss_type="huber", replay_size=5), rated(5)
     terms, g = drawn(method, batch)
     with torch.no_grad():
         x = double(method.backbone(batch["image"]))
@@ -206,8 +206,8 @@ def test_auxiliary_heads_give_the_network_no_gradient() -> None:
 
 
 def test_replay_reads_no_image_of_an_earlier_task() -> None:
-    assert liqa().material.memory is None
-    assert liqa().material.images == "task"
+    assert liqa().training_images.replay_memory is None
+    assert liqa().training_images.images == "task"
 
 
 def test_the_warm_up_replays_but_does_not_hold_features() -> None:
@@ -222,7 +222,7 @@ def test_the_warm_up_replays_but_does_not_hold_features() -> None:
 @pytest.mark.parametrize(("on_repeat", "slots"), [("reuse", [0, 1, 0, 1]), ("new", [0, 1, 2, 3])])
 def test_a_distortion_that_comes_back(on_repeat: str, slots: list[int]) -> None:
     assert slots_of(["a", "b", "a", "b"], on_repeat) == slots
-    method = liqa(tasks=("a", "b", "a_2"), sources=["a", "b", "a"], on_repeat=on_repeat)
+    method = liqa(tasks=("a", "b", "a_2"), task_datasets=["a", "b", "a"], on_repeat=on_repeat)
     assert len(method.auxiliary.heads.weight) == (2 if on_repeat == "reuse" else 3)
     for t in (1, 2):
         learn(method, t)
@@ -246,7 +246,7 @@ def test_memory_grows_by_a_head_and_a_condition(replay: Any) -> None:
     width = few.backbone.width
     copies = width + (few.replay.generator.row() if replay is GAN else 0)  # of what labels and teaches
     assert added == few.added_parameters() + copies + 1  # and the variance of the slot
-    again = liqa(tasks=("a", "b", "a_2", "b_2"), sources=["a", "b"] * 2)
+    again = liqa(tasks=("a", "b", "a_2", "b_2"), task_datasets=["a", "b"] * 2)
     assert again.state_dict().keys() == liqa(tasks=("a", "b")).state_dict().keys()
 
 
@@ -284,7 +284,7 @@ def test_health_by_hand() -> None:
         again = method.examine(x.astype(np.float32), mos)
     assert again.keys() == health.keys() == {"frechet/a", "frechet_share/a", "label_srcc/a", "spread/a"}
     method.noise.manual_seed(3)
-    fake = double(unit_norm(method.replay.sample(torch.zeros(16, dtype=torch.long), method.noise)))
+    fake = double(unit_norm(method.feature_generator.sample(torch.zeros(16, dtype=torch.long), method.noise)))
     nearest = np.linalg.norm(fake[:, None] - x[None], axis=2).argmin(axis=1)
     label = fake @ double(method.auxiliary.heads.weight[0])
     assert again["label_srcc/a"] == pytest.approx(spearmanr(label, mos[nearest]).statistic, abs=1e-3)
@@ -295,7 +295,9 @@ def test_a_collapsed_replay_is_reported(monkeypatch: pytest.MonkeyPatch) -> None
     method = liqa()
     learn(method, 1)
     begin(method, 2)
-    monkeypatch.setattr(method.replay, "sample", lambda slot, noise: torch.ones(len(slot), method.backbone.width))
+    monkeypatch.setattr(
+        method.feature_generator, "sample", lambda slot, noise: torch.ones(len(slot), method.backbone.width)
+    )
     with pytest.warns(UserWarning, match=r"after task 'b' the replay of '[ab]' has collapsed: .*0\.0%.*gaussian"):
         end(method, 2)
 
@@ -323,15 +325,21 @@ def test_what_makes_no_sense_is_refused(given: dict[str, Any], said: str) -> Non
 
 
 def test_scales_of_a_joint_task_are_not_pooled() -> None:
-    method = liqa(loss="huber", tasks=("a+b",))
+    method = liqa(loss_type="huber", tasks=("a+b",))
     with pytest.raises(ValueError, match=r"loss=huber cannot pool the scales of \('a', 'b'\)"):
         method.on_task_start(Task(1, "a+b", ("a", "b")), [rated(1)])
 
 
 # --- the walk
 
-QUICK = ["method=liqa", "method.replay.steps=2", "method.replay.hidden=8", "method.replay.batch_size=8", IN_BATCH]
-QUICK += ["method.generate.batch_size=16", "method.generate.epochs=2", "schedule.finetune.epochs=1"]
+QUICK = [
+    "method=liqa",
+    "method.feature_generator.steps=2",
+    "method.feature_generator.hidden=8",
+    "method.feature_generator.batch_size=8",
+    IN_BATCH,
+]
+QUICK += ["method.generator_phase.batch_size=16", "method.generator_phase.epochs=2", "schedule.finetune.epochs=1"]
 COLLAPSED = pytest.mark.filterwarnings("ignore:.*has collapsed")
 
 
@@ -386,7 +394,7 @@ def test_the_generator_learns_from_the_best_weights_and_is_kept_as_it_ends(
 @COLLAPSED
 def test_a_long_stream_adds_a_head_and_a_condition_a_task(folders: list[Path], tmp_path: Path) -> None:
     words = ["schedule.warmup.epochs=0", "stream.order=[a,b,a,b,a]", *stream_of_folders(folders)]
-    run = walk(tmp_path, *QUICK, *words, "method.generate.epochs=1")
+    run = walk(tmp_path, *QUICK, *words, "method.generator_phase.epochs=1")
     summary = json.loads((run / "summary.json").read_text())
     assert summary["finished"]
     weights = torch.load(run / "tasks" / "5_a_3.ckpt", weights_only=True)

@@ -40,7 +40,7 @@ def rated(seed: int, count: int = 6, windows: int = 3) -> dict[str, Any]:
         "image": torch.randint(0, 256, shape, generator=generator).to(torch.uint8),
         "pairs": pairs,
         "target": torch.randint(0, 2, (len(pairs),), generator=generator).float(),
-        "source": source,
+        "dataset_index": source,
         "index": torch.arange(count),
         **{key: (words * count)[: count // 2] + [""] * (count - count // 2) for key, words in labels.items()},
     }
@@ -90,7 +90,7 @@ def losses_by_hand(method: LIQE, batch: dict[str, Any]) -> np.ndarray:
     i, j = batch["pairs"].numpy().T
     p, g = norm.cdf(score[i] - score[j]), batch["target"].numpy()
     pairs = 1 - np.sqrt(p * g + e) - np.sqrt((1 - p) * (1 - g) + e)
-    first = batch["source"].numpy()[i] == 0
+    first = batch["dataset_index"].numpy()[i] == 0
     shown = [{5}, {2, 3}, {0}]
     scene = [
         np.mean(
@@ -148,7 +148,7 @@ def test_new_words_need_no_parameters() -> None:
     assert method.added_parameters() == 0
     assert method.distortions(1) == list(DISTORTIONS)
     assert method.distortions(3) == [*DISTORTIONS, "ringing", "moire", "banding"]
-    batch = rated(5) | {"distortion": ["ringing"] * 6, "owner": torch.ones(6)}
+    batch = rated(5) | {"distortion": ["ringing"] * 6, "owner_task": torch.ones(6)}
     start(method, 1)
     assert method.task_losses(method.logits(method.clip, batch["image"]), batch)[1].tolist() == [1, 1, 0]
     start(method, 2)
@@ -295,7 +295,7 @@ def coded(count: int = 64) -> dict[str, Any]:
         "image": torch.from_numpy(image.clip(0, 255)).to(torch.uint8),
         "pairs": pairs,
         "target": (mos[pairs[:, 0]] > mos[pairs[:, 1]]).float(),
-        "source": torch.zeros(count, dtype=torch.long),
+        "dataset_index": torch.zeros(count, dtype=torch.long),
         "distortion": [DISTORTIONS[k] for k in kind],
         "scene": [SCENES[k] for k in scene],
         "mos": mos,

@@ -186,7 +186,7 @@ def test_on_dbcnn_the_scnn_and_the_gate_stay_the_same_in_every_method() -> None:
             finish(method, t)
         assert all(torch.equal(tensor, before[key]) for key, tensor in method.backbone.scnn.state_dict().items())
         with torch.no_grad():
-            features.append(method.gate_levels(images(9)["image"])[0])
+            features.append(method.gate_stages(images(9)["image"])[0])
         weights.append(head_scores(method, images(9))["gate"])
         assert method.readouts == ("latest", "oracle", "gated")
     assert all(torch.equal(features[0], other) for other in features)

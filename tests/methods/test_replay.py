@@ -28,7 +28,7 @@ def test_a_single_head_takes_the_mean_over_all_pairs() -> None:
     method = in_task(SingleHeadReplay, 2)
     batch = with_memory(1, 1)
     own = pair_loss(method.score(batch["image"]), batch["pairs"], batch["target"])
-    memory = batch["memory"]
+    memory = batch["replay"]
     old = pair_loss(method.score(memory["image"]), memory["pairs"], memory["target"])
     torch.testing.assert_close(method.training_step(batch, 0), (28 * own + 6 * old) / 34)
 
@@ -69,10 +69,10 @@ def test_without_a_memory_a_task_is_plain_fine_tuning(replay: type, plain: type)
         step_on(one, images(seed))
         step_on(two, images(seed))
     assert not changed(snapshot(two), one)
-    assert one.material.memory.capacity == 1000
+    assert one.training_images.replay_memory.capacity == 1000
 
 
 def test_the_capacity_comes_from_the_config() -> None:
-    method = in_task(MultiHeadReplay, 1, memory={"capacity": 20, "seed": 3})
-    assert (method.material.memory.capacity, method.material.memory.seed) == (20, 3)
-    assert list(method.material.replayed(2)) == [1]
+    method = in_task(MultiHeadReplay, 1, replay_memory={"capacity": 20, "seed": 3})
+    assert (method.training_images.replay_memory.capacity, method.training_images.replay_memory.seed) == (20, 3)
+    assert list(method.training_images.replayed(2)) == [1]

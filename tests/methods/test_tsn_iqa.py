@@ -201,9 +201,9 @@ def test_the_gate_shares_out_one(hard: bool) -> None:
 
 def test_the_gate_reads_the_pretrained_network_whatever_was_learnt() -> None:
     method = tsn().eval()
-    before = method.gate_levels(images(0)["image"])
+    before = method.gate_stages(images(0)["image"])
     learn(learn(method, 1), 2).eval()
-    for level, old in zip(method.gate_levels(images(0)["image"]), before, strict=True):
+    for level, old in zip(method.gate_stages(images(0)["image"]), before, strict=True):
         assert torch.equal(level, old)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from iqa_lightning.metrics.matrices import CELLS, derive, learnt_by, readouts_of
+from iqa_lightning.metrics.matrices import CELLS, derive, readouts_of, task_of_dataset
 
 SIZES = {"a": 40, "b": 30, "c": 20}
 
@@ -124,9 +124,9 @@ def test_readouts_are_what_is_neither_identity_nor_of_one_head() -> None:
 
 
 def test_learnt_by() -> None:
-    assert learnt_by(["start", "b", "a+d"], ["a", "b", "c", "d"]).tolist() == [2, 1, 3, 2]
+    assert task_of_dataset(["start", "b", "a+d"], ["a", "b", "c", "d"]).tolist() == [2, 1, 3, 2]
     with pytest.raises(ValueError, match="task 'a\\+x' learns 'x', but the predictions hold only a, b"):
-        learnt_by(["start", "a+x"], ["a", "b"])
+        task_of_dataset(["start", "a+x"], ["a", "b"])
 
 
 def test_fast_enough_to_follow_every_task() -> None:

@@ -84,9 +84,9 @@ def test_other_networks_get_their_own_normalisation() -> None:
 def test_every_configured_network_takes_images_of_any_size(name: str) -> None:
     backbone = configured(name, weights=None).eval()
     with torch.no_grad():
-        feature, levels = backbone(images(1, 70, 101)), backbone.levels(images(1, 70, 101))
+        feature, levels = backbone(images(1, 70, 101)), backbone.stages(images(1, 70, 101))
     assert feature.shape == (1, backbone.width)
-    assert [level.shape[1] for level in levels] == backbone.level_widths
+    assert [level.shape[1] for level in levels] == backbone.stage_widths
     assert len(levels) == 2
 
 
@@ -96,8 +96,8 @@ def test_the_levels_of_a_resnet_are_its_last_two_stages(name: str, widths: list[
     net, x = backbone.network, backbone.prepare(images())
     third = net.layer3(net.layer2(net.layer1(net.maxpool(net.act1(net.bn1(net.conv1(x)))))))
     fourth = net.layer4(third)
-    found = backbone.levels(images())
-    assert backbone.level_widths == widths
+    found = backbone.stages(images())
+    assert backbone.stage_widths == widths
     torch.testing.assert_close(found[0], third.mean(dim=(2, 3)))
     torch.testing.assert_close(found[1], fourth.mean(dim=(2, 3)))
     torch.testing.assert_close(backbone(images()), fourth.mean(dim=(2, 3)))
@@ -106,7 +106,7 @@ def test_the_levels_of_a_resnet_are_its_last_two_stages(name: str, widths: list[
 def test_forward_passes_are_counted() -> None:
     backbone = Backbone(TINY)
     backbone(images(3))
-    backbone.levels(images(2))
+    backbone.stages(images(2))
     assert backbone.images_forwarded == 5
 
 
@@ -167,9 +167,9 @@ def test_feature_and_levels_of_one_pass_are_those_of_two(name: str) -> None:
     backbone = Backbone(name).eval()
     image = torch.randint(0, 256, (3, 3, 40, 56), dtype=torch.uint8)
     with torch.no_grad():
-        expected, expected_levels = backbone(image), backbone.levels(image)
+        expected, expected_levels = backbone(image), backbone.stages(image)
         before = backbone.images_forwarded
-        feature, levels = backbone.with_levels(image)
+        feature, levels = backbone.with_stages(image)
     assert backbone.images_forwarded - before == 3
     assert torch.equal(feature, expected)
     assert all(torch.equal(one, two) for one, two in zip(levels, expected_levels, strict=True))

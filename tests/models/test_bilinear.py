@@ -47,7 +47,7 @@ def test_a_twin_shares_the_scnn_only() -> None:
     assert not {id(p) for p in twin.network.parameters()} & {id(p) for p in net.network.parameters()}
     assert not any(parameter.requires_grad for parameter in twin.parameters())
     assert all(parameter.requires_grad for parameter in net.trainable())
-    assert torch.equal(twin(IMAGES, net.fixed_part(IMAGES)), net(IMAGES))
+    assert torch.equal(twin(IMAGES, net.frozen_output(IMAGES)), net(IMAGES))
     assert net.fixed_encoder() is net.scnn
 
 

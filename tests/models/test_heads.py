@@ -68,7 +68,7 @@ def test_starts() -> None:
     assert kaiming.weight[0].std().item() == pytest.approx((2 / 65_536) ** 0.5, rel=0.02)
     assert kaiming.weight[0].norm().item() == pytest.approx(2**0.5, rel=0.02)
     assert linear.weight[0].norm().item() == pytest.approx(3**-0.5, rel=0.02)
-    with pytest.raises(ValueError, match=r"head_start='xavier'.*kaiming_normal"):
+    with pytest.raises(ValueError, match=r"head_init='xavier'.*kaiming_normal"):
         CosineHeads(4, 1, start="xavier")
 
 

@@ -9,10 +9,10 @@ import torch
 from iqa_lightning.images.transforms import View
 from iqa_lightning.stream.schedule import Phase
 from iqa_lightning.stream.stream import TaskStream, folder_stream
-from iqa_lightning.stream.training_images import CropBank
+from iqa_lightning.stream.training_images import FixedCrops
 
 CROPS, TRAIN, SIDE = 3, 28, 24
-PHASES = [Phase("warmup", 2, 8, trains="heads", bank=CROPS), Phase("finetune", 1, 8)]
+PHASES = [Phase("warmup", 2, 8, trains="heads", fixed_crops=CROPS), Phase("finetune", 1, 8)]
 
 
 def at(folders: list[Path], epoch: int, rank: int = 0, ranks: int = 1, seed: int = 0) -> TaskStream:
@@ -32,9 +32,9 @@ def shown(stream: TaskStream) -> dict[int, torch.Tensor]:
     return found
 
 
-def bank_of(stream: TaskStream) -> CropBank:
+def bank_of(stream: TaskStream) -> FixedCrops:
     bank = stream.train_dataloader().dataset
-    assert isinstance(bank, CropBank)
+    assert isinstance(bank, FixedCrops)
     return bank
 
 
@@ -76,7 +76,7 @@ def test_ranks_share_the_crops(ranks: int, folders: list[Path]) -> None:
 
 
 def test_other_phases_draw_new_crops(folders: list[Path]) -> None:
-    assert not isinstance(at(folders, 2).train_dataloader().dataset, CropBank)
+    assert not isinstance(at(folders, 2).train_dataloader().dataset, FixedCrops)
 
 
 @pytest.mark.parametrize("wrong", [{"bank": 0}, {"bank": 2, "trains": "all"}])

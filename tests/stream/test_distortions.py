@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from iqa_lightning.datasets.base import evaluation
+from iqa_lightning.datasets.base import test_set_unlocked
 from iqa_lightning.datasets.csv import CSVData
 from iqa_lightning.datasets.splits import Split
 from iqa_lightning.images.transforms import View
@@ -35,7 +35,7 @@ def write_set(root: Path) -> Path:
 
 def names(stream: object, part: str) -> dict[str, list[str]]:
     """Images of a part of every task."""
-    with evaluation():
+    with test_set_unlocked():
         return {name: data.part(part).images for name, data in stream.data.items()}
 
 

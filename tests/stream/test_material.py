@@ -11,7 +11,7 @@ from iqa_lightning.images.transforms import View
 from iqa_lightning.stream.pairs import InBatchPairs, SampledPairs, draw_pairs
 from iqa_lightning.stream.schedule import Phase
 from iqa_lightning.stream.stream import TaskStream, folder_stream
-from iqa_lightning.stream.training_images import Material, ReplayMemory, cycled
+from iqa_lightning.stream.training_images import ReplayMemory, TrainingImages, cycled
 from tests.walks import write_folder
 
 PHASES = [Phase("warmup", 1, 8, trains="heads"), Phase("finetune", 2, 8)]
@@ -26,30 +26,30 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def stream_at(
-    folders: list[str], material: Material, epoch: int, rank: int = 0, ranks: int = 1, **options: object
+    folders: list[str], training_images: TrainingImages, epoch: int, rank: int = 0, ranks: int = 1, **options: object
 ) -> TaskStream:
     stream = folder_stream(folders, phases=PHASES, view=View(0, 32), **options)
     stream.setup()
-    stream.serve(material)
+    stream.serve(training_images)
     stream.trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank, world_size=ranks)
     return stream
 
 
-def batches(folders: list[str], material: Material, epoch: int, **options: object) -> list[dict]:
-    return list(stream_at(folders, material, epoch, **options).train_dataloader())
+def batches(folders: list[str], training_images: TrainingImages, epoch: int, **options: object) -> list[dict]:
+    return list(stream_at(folders, training_images, epoch, **options).train_dataloader())
 
 
-def replaying(capacity: int = 1000, seed: int = 0) -> Material:
-    return Material("task", ReplayMemory(capacity, seed))
+def replaying(capacity: int = 1000, seed: int = 0) -> TrainingImages:
+    return TrainingImages("task", ReplayMemory(capacity, seed))
 
 
 def test_tasks_by_hand() -> None:
     expected = {"task": [2], "seen": [1, 2], "all": [1, 2, 3]}
     for images, tasks in expected.items():
-        material = Material(images)
-        assert list(material.learnt(2, 3)) == list(material.validated(2, 3)) == tasks
-        assert list(material.replayed(2)) == []
-    memory = Material("memory", ReplayMemory())
+        training_images = TrainingImages(images)
+        assert list(training_images.learnt(2, 3)) == list(training_images.validated(2, 3)) == tasks
+        assert list(training_images.replayed(2)) == []
+    memory = TrainingImages("replay_memory", ReplayMemory())
     assert list(memory.learnt(2, 3)) == [1, 2]
     assert list(memory.validated(2, 3)) == [2]
     assert list(replaying().learnt(3, 3)) == [3]
@@ -61,11 +61,11 @@ def test_tasks_by_hand() -> None:
 @pytest.mark.parametrize(("images", "names"), [("task", "b"), ("seen", "ab"), ("all", "abc")])
 def test_batches_hold_the_images_of_the_tasks(three: list[str], pairs: object, images: str, names: str) -> None:
     epoch = 1 if images == "all" else 4
-    stream = stream_at(three, Material(images), epoch, pairs=pairs)
+    stream = stream_at(three, TrainingImages(images), epoch, pairs=pairs)
     train = {t: stream.data[name].part("train").mos for t, name in enumerate("abc", start=1)}
     seen = Counter()
     for batch in stream.train_dataloader():
-        assert "memory" not in batch
+        assert "replay" not in batch
         for t, index, mos in zip(batch["task"].tolist(), batch["index"].tolist(), batch["mos"], strict=True):
             assert train[t][index] == mos
             seen[t] += 1
@@ -76,7 +76,7 @@ def test_batches_hold_the_images_of_the_tasks(three: list[str], pairs: object, i
 
 
 def test_after_a_joint_first_task_the_others_pass_by(three: list[str]) -> None:
-    stream = stream_at(three, Material("all"), 3)
+    stream = stream_at(three, TrainingImages("all"), 3)
     assert stream.num_epochs == 3 + 1 + 1
     positions = [stream.at(epoch) for epoch in range(5)]
     assert [(p.task.t, p.phase.name, p.starts_task, p.ends_task) for p in positions[2:]] == [
@@ -93,12 +93,12 @@ def test_after_a_joint_first_task_the_others_pass_by(three: list[str]) -> None:
 @pytest.mark.parametrize("pairs", PROTOCOLS)
 @pytest.mark.parametrize(("capacity", "held"), [(1000, 28), (18, 6)])
 def test_learning_from_the_memory_alone(three: list[str], pairs: object, capacity: int, held: int) -> None:
-    material = Material("memory", ReplayMemory(capacity))
+    training_images = TrainingImages("replay_memory", ReplayMemory(capacity))
     found = {1: set(), 2: set(), 3: set()}
-    for batch in batches(three, material, 8, pairs=pairs):
+    for batch in batches(three, training_images, 8, pairs=pairs):
         for t, index in zip(batch["task"].tolist(), batch["index"].tolist(), strict=True):
             found[t].add(index)
-    rows = material.memory.rows([TRAIN] * 3)
+    rows = training_images.memory.rows([TRAIN] * 3)
     assert {len(kept) for kept in rows} == {held}
     for t, kept in enumerate(rows, start=1):
         assert found[t] <= set(kept.tolist())
@@ -109,15 +109,15 @@ def test_learning_from_the_memory_alone(three: list[str], pairs: object, capacit
 @pytest.mark.parametrize(("epoch", "earlier"), [(4, 1), (8, 2)])
 @pytest.mark.parametrize("capacity", [1000, 12])
 def test_the_memory_rides_along(three: list[str], pairs: object, epoch: int, earlier: int, capacity: int) -> None:
-    material = replaying(capacity)
-    stream = stream_at(three, material, epoch, pairs=pairs)
+    training_images = replaying(capacity)
+    stream = stream_at(three, training_images, epoch, pairs=pairs)
     train = {t: stream.data[name].part("train") for t, name in enumerate("abc", start=1)}
-    kept = material.memory.rows([TRAIN] * earlier)
+    kept = training_images.memory.rows([TRAIN] * earlier)
     per_task = 8 // earlier  # of 8 images, with shares 1 and 1/2
     count = 0
     for batch in stream.train_dataloader():
         assert set(batch["task"].tolist()) == {earlier + 1}
-        memory = batch["memory"]
+        memory = batch["replay"]
         assert Counter(memory["task"].tolist()) == dict.fromkeys(range(1, earlier + 1), per_task)
         for t, index, mos in zip(memory["task"].tolist(), memory["index"].tolist(), memory["mos"], strict=True):
             assert index in kept[t - 1]
@@ -134,7 +134,7 @@ def test_the_memory_rides_along(three: list[str], pairs: object, epoch: int, ear
 
 
 def test_the_current_batches_are_those_without_a_memory(three: list[str]) -> None:
-    plain, replayed = (batches(three, material, 8) for material in (Material(), replaying()))
+    plain, replayed = (batches(three, training_images, 8) for training_images in (TrainingImages(), replaying()))
     for one, two in zip(plain, replayed, strict=True):
         assert all(
             torch.equal(one[key], two[key]) if isinstance(one[key], torch.Tensor) else one[key] == two[key]
@@ -144,7 +144,7 @@ def test_the_current_batches_are_those_without_a_memory(three: list[str]) -> Non
 
 @pytest.mark.parametrize("epoch", [0, 1, 3, 6])
 def test_no_replay_in_the_first_task_and_in_warmups(three: list[str], epoch: int) -> None:
-    assert all("memory" not in batch for batch in batches(three, replaying(), epoch))
+    assert all("replay" not in batch for batch in batches(three, replaying(), epoch))
 
 
 def test_remembered_pairs_are_one_draw_for_the_whole_task(three: list[str]) -> None:
@@ -153,7 +153,7 @@ def test_remembered_pairs_are_one_draw_for_the_whole_task(three: list[str]) -> N
     for epoch in (7, 8):
         pairs = Counter()
         for batch in batches(three, replaying(), epoch, pairs=SampledPairs(16)):
-            memory = batch["memory"]
+            memory = batch["replay"]
             for i, j in memory["pairs"].tolist():
                 pairs[(memory["task"][i].item(), memory["index"][i].item(), memory["index"][j].item())] += 1
         found.append(pairs)
@@ -164,7 +164,7 @@ def test_remembered_pairs_are_one_draw_for_the_whole_task(three: list[str]) -> N
 @pytest.mark.parametrize("pairs", PROTOCOLS)
 def test_batches_with_memory_are_a_function_of_seed_and_epoch(three: list[str], pairs: object) -> None:
     def shown(epoch: int, **options: object) -> list[torch.Tensor]:
-        return [batch["memory"]["image"] for batch in batches(three, replaying(), epoch, pairs=pairs, **options)]
+        return [batch["replay"]["image"] for batch in batches(three, replaying(), epoch, pairs=pairs, **options)]
 
     first = shown(4)
     assert all(torch.equal(one, two) for one, two in zip(first, shown(4), strict=True))
@@ -175,7 +175,7 @@ def test_batches_with_memory_are_a_function_of_seed_and_epoch(three: list[str], 
 def test_ranks_share_the_memory(three: list[str]) -> None:
     def indices(rank: int, ranks: int) -> list[Counter]:
         found = batches(three, replaying(), 8, pairs=SampledPairs(16), rank=rank, ranks=ranks)
-        keys = [batch["memory"] for batch in found]
+        keys = [batch["replay"] for batch in found]
         return [Counter(zip(key["task"].tolist(), key["index"].tolist(), strict=True)) for key in keys]
 
     for whole, first, second in zip(indices(0, 1), indices(0, 2), indices(1, 2), strict=True):
@@ -188,23 +188,23 @@ def test_an_earlier_joint_task_keeps_its_sets_apart(three: list[str]) -> None:
     stream = stream_at(three, replaying(20), 4, order=[["a", "b"], "c"])
     whole = torch.cat([stream.data[name].part("train").mos for name in "ab"])
     for batch in stream.train_dataloader():
-        memory = batch["memory"]
+        memory = batch["replay"]
         torch.testing.assert_close(memory["mos"], whole[memory["index"]])
         sets = (memory["index"] >= TRAIN)[memory["pairs"]]
         assert (sets[:, 0] == sets[:, 1]).all()
 
 
 def test_bytes_kept(three: list[str]) -> None:
-    def kept(material: Material) -> list[int]:
-        stream = stream_at(three, material, 0)
+    def kept(training_images: TrainingImages) -> list[int]:
+        stream = stream_at(three, training_images, 0)
         return [stream.kept_bytes(t) for t in range(4)]
 
-    parts = [stream_at(three, Material(), 0).data[name].part("train") for name in "abc"]
+    parts = [stream_at(three, TrainingImages(), 0).data[name].part("train") for name in "abc"]
     sizes = [[3 * item["image"].numel() // 3 for item in map(part.__getitem__, range(len(part)))] for part in parts]
     one, two, three_ = (sum(size) for size in sizes)
-    assert kept(Material()) == [0, 0, 0, 0]
-    assert kept(Material("seen")) == kept(replaying()) == [0, one, one + two, one + two + three_]
-    assert kept(Material("all")) == [one + two + three_] * 4
+    assert kept(TrainingImages()) == [0, 0, 0, 0]
+    assert kept(TrainingImages("seen")) == kept(replaying()) == [0, one, one + two, one + two + three_]
+    assert kept(TrainingImages("all")) == [one + two + three_] * 4
     rows = ReplayMemory(10).rows([TRAIN, TRAIN])
     expected = sum(size[i] for size, row in zip(sizes, rows, strict=False) for i in row)
     assert kept(replaying(10))[2] == expected

@@ -190,7 +190,7 @@ def test_a_small_set_of_a_union_gets_its_share_of_pairs(sizes: list[int], least:
 
 def collate(index: list[int], source: list[int], mos: list[float], pairs: InBatchPairs) -> dict[str, torch.Tensor]:
     items = [
-        {"index": i, "source": s, "mos": torch.tensor(m), "mos_std": torch.tensor(1.0)}
+        {"index": i, "dataset_index": s, "mos": torch.tensor(m), "mos_std": torch.tensor(1.0)}
         for i, s, m in zip(index, source, mos, strict=True)
     ]
     return PairCollate(pairs)(items)

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from iqa_lightning.datasets.base import evaluation
+from iqa_lightning.datasets.base import test_set_unlocked
 from iqa_lightning.datasets.csv import CSVData
 from iqa_lightning.images.transforms import View
 from iqa_lightning.stream.pairs import InBatchPairs, SampledPairs, pair_target
 from iqa_lightning.stream.schedule import Phase, Position
 from iqa_lightning.stream.stream import TaskStream, folder_stream
-from iqa_lightning.stream.training_images import Material
+from iqa_lightning.stream.training_images import TrainingImages
 from tests.walks import ROOT
 
 PHASES = [Phase("warmup", 1, 8, trains="heads"), Phase("finetune", 2, 8)]
@@ -55,7 +55,7 @@ def test_the_order_picks_the_tasks() -> None:
     stream = named("a", "b", "c", order=["c", "a"])
     assert [(task.t, task.name, task.datasets) for task in stream.tasks] == [(1, "c", ("c",)), (2, "a", ("a",))]
     assert stream.datasets == ["c", "a"]
-    assert stream.owner == {"c": 1, "a": 2}
+    assert stream.task_of_dataset == {"c": 1, "a": 2}
 
 
 def test_without_an_order_all_tasks_come_as_they_stand() -> None:
@@ -72,14 +72,14 @@ def test_an_order_by_name_takes_all_tasks() -> None:
 def test_nested_lists_are_joint_tasks() -> None:
     stream = named("a", "b", "c", order=[["a", "c"], "b"])
     assert [(task.name, task.datasets) for task in stream.tasks] == [("a+c", ("a", "c")), ("b", ("b",))]
-    assert stream.owner == {"a": 1, "c": 1, "b": 2}
+    assert stream.task_of_dataset == {"a": 1, "c": 1, "b": 2}
     assert stream.datasets == ["a", "c", "b"]
 
 
 def test_a_data_set_that_comes_again_is_a_task_of_its_own() -> None:
     stream = named("a", "b", order=["a", "b", "a", ["b", "a"]])
     assert [task.name for task in stream.tasks] == ["a", "b", "a_2", "b_2+a_3"]
-    assert stream.owner == {"a": 1, "b": 2, "a_2": 3, "b_2": 4, "a_3": 4}
+    assert stream.task_of_dataset == {"a": 1, "b": 2, "a_2": 3, "b_2": 4, "a_3": 4}
     assert stream.data["a_3"] is stream.data["a_2"] is stream.data["a"]
 
 
@@ -123,7 +123,7 @@ def test_a_schedule_without_phases_is_refused() -> None:
 
 def test_phases_of_a_method_follow_the_schedule_in_each_task_but_the_last() -> None:
     stream = named("a", "b", "c")
-    stream.serve(Material(), [Phase("generate", 2, 64, trains="replay")])
+    stream.serve(TrainingImages(), [Phase("generate", 2, 64, trains="replay")])
     found = [(at.task.t, at.phase.name, at.epoch, at.ends_task) for at in map(stream.at, range(stream.num_epochs))]
     learnt = [("warmup", 0), ("finetune", 0), ("finetune", 1)]
     whole = [*learnt, ("generate", 0), ("generate", 1)]
@@ -141,7 +141,7 @@ def test_a_schedule_cannot_hold_such_a_phase() -> None:
 def test_sources_of_tasks_that_come_again() -> None:
     stream = named("a", "b", order=["a", ["a", "b"], "a", ["a", "b"]])
     assert [task.name for task in stream.tasks] == ["a", "a_2+b", "a_3", "a_4+b_2"]
-    assert stream.sources == ["a", "a+b", "a", "a+b"]
+    assert stream.task_datasets == ["a", "a+b", "a", "a+b"]
 
 
 @pytest.mark.parametrize(
@@ -259,11 +259,11 @@ def test_a_joint_task_pairs_images_of_one_set_only(folders: list[Path], pairs: o
     both = torch.cat([stream.data[name].part("train").mos for name in "ab"])
     crossing = set()
     for batch in stream.train_dataloader():
-        assert torch.equal(batch["source"], (batch["index"] >= border).long())
+        assert torch.equal(batch["dataset_index"], (batch["index"] >= border).long())
         torch.testing.assert_close(batch["mos"], both[batch["index"]])
-        sources = batch["source"][batch["pairs"]]
+        sources = batch["dataset_index"][batch["pairs"]]
         assert (sources[:, 0] == sources[:, 1]).all()
-        crossing |= set(batch["source"].tolist())
+        crossing |= set(batch["dataset_index"].tolist())
     assert crossing == {0, 1}
 
 
@@ -289,7 +289,7 @@ def test_the_epoch_after_the_last_has_a_loader_too(folders: list[Path]) -> None:
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_an_evaluation_shows_every_image_of_a_part_once(folders: list[Path], ranks: int) -> None:
     streams = [ready(folders, rank=rank, ranks=ranks, max_pixels=3 * 36 * 44) for rank in range(ranks)]
-    with evaluation():
+    with test_set_unlocked():
         loaders = [stream.evaluation_dataloader("b", "test") for stream in streams]
         size = len(streams[0].data["b"].part("test"))
     index = [i for loader in loaders for batch in loader for i in batch["index"].tolist()]

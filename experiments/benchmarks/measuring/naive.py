@@ -49,7 +49,7 @@ class Naive:
         self.load(0)
         self.passes += 1
         weights = []
-        for level, value in enumerate(self.method.backbone.levels(image[None])):
+        for level, value in enumerate(self.method.backbone.stages(image[None])):
             point = value[0].double().numpy()
             point /= np.linalg.norm(point)
             stored = [np.load(self.folder / f"{level}_{k}.npy") for k in range(1, t + 1)]

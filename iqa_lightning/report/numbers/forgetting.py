@@ -16,7 +16,7 @@ from scipy import stats
 from scipy.special import ndtri
 
 from iqa_lightning.metrics.correlation import srcc
-from iqa_lightning.metrics.matrices import learnt_by
+from iqa_lightning.metrics.matrices import task_of_dataset
 from iqa_lightning.report.numbers.statistics import bootstrap_interval, content_weights
 
 Array = NDArray[np.float64]
@@ -51,7 +51,7 @@ def learnt_sets(predictions: Predictions) -> Iterator[tuple[str, str, list[str]]
     """Each data set that is learnt, the task that learns it, and the tasks after that."""
     tasks = list(predictions)
     names = list(dict.fromkeys(predictions[tasks[0]]["dataset"]))
-    for name, t in zip(names, learnt_by(tasks, names), strict=True):
+    for name, t in zip(names, task_of_dataset(tasks, names), strict=True):
         if t < len(tasks):
             yield str(name), tasks[t], tasks[t + 1 :]
 

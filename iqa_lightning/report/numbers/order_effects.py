@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from iqa_lightning.metrics.correlation import srcc
-from iqa_lightning.metrics.matrices import learnt_by, readouts_of
+from iqa_lightning.metrics.matrices import readouts_of, task_of_dataset
 from iqa_lightning.metrics.transfer import readout_measures
 from iqa_lightning.report.text.terminal import MEASURES
 
@@ -222,7 +222,7 @@ def measures_of_orders(readout: str, images: pd.DataFrame, tasks: list[str], sta
             keys.append(key := ("state", key))
             if key not in known:
                 known[key] = scores()
-        learnt, every = learnt_by(["start", *order], names), range(len(names))
+        learnt, every = task_of_dataset(["start", *order], names), range(len(names))
         matrix = np.array([[agree(key, "mos", d) for d in every] for key in keys])
         stability = np.full(matrix.shape, np.nan)
         for d, task in enumerate(learnt):

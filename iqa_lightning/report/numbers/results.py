@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from iqa_lightning.metrics.matrices import learnt_by, readouts_of
+from iqa_lightning.metrics.matrices import readouts_of, task_of_dataset
 from iqa_lightning.metrics.transfer import readout_measures
 from iqa_lightning.records import RunFolder, write_bytes
 from iqa_lightning.report.numbers.statistics import bootstrap_interval, content_weights, correlation, unit_ranks
@@ -110,7 +110,7 @@ def run_tables(
     """Rows of `cells` and of `measures` of one run, without the columns that name it."""
     tasks, first = list(predictions), next(iter(predictions.values()))
     names = list(dict.fromkeys(first["dataset"]))
-    learnt, cells, measures = learnt_by(tasks, names), [], []
+    learnt, cells, measures = task_of_dataset(tasks, names), [], []
     contents = {name: contents_of(first, name) for name in names}
     count = {name: len(set(contents[name])) for name in names}
     for readout in readouts_of(first):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from iqa_lightning.metrics.audits import gate_rows
-from iqa_lightning.metrics.matrices import learnt_by
+from iqa_lightning.metrics.matrices import task_of_dataset
 from iqa_lightning.report.numbers import ranking
 from iqa_lightning.report.numbers.ranking import rank_methods
 from iqa_lightning.report.numbers.results import COST, RUN, Results
@@ -89,7 +89,7 @@ def runs(cells: pd.DataFrame, predictions: Mapping[Key, Predictions]) -> list[di
             for readout, part in rows.groupby("readout", sort=False)
         }
         run = dict(zip(RUN, key, strict=True)) | {"after": after, "datasets": names, "readouts": readouts}
-        run["learnt"] = learnt_by(after, names).tolist()
+        run["learnt"] = task_of_dataset(after, names).tolist()
         if (gate := gate_weights(predictions.get(tuple(key), {}))) is not None:
             run["gate"] = gate
         found.append(run)

@@ -124,7 +124,7 @@ def ours(lines: pd.DataFrame) -> Iterable[tuple[tuple[str, str], pd.DataFrame]]:
 
 def published_part(lines: pd.DataFrame) -> list[str]:
     """Published numbers beside ours, with verdicts and what they mean."""
-    stated = lines[(lines["source"] != "") | (lines["certainty"] != "") | lines["published"].notna()]
+    stated = lines[(lines["dataset_index"] != "") | (lines["certainty"] != "") | lines["published"].notna()]
     if stated.empty:
         return ["No certified number is known for any cell of this table."]
     header = ["method", "readout", "measure", "published", "ours", "n", "verdict", "source", "certainty"]

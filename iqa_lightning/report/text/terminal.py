@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from iqa_lightning.metrics.matrices import Derived, learnt_by
+from iqa_lightning.metrics.matrices import Derived, task_of_dataset
 from iqa_lightning.metrics.transfer import undefined
 
 MEASURES = {
@@ -75,7 +75,7 @@ def matrix_table(matrix: pd.DataFrame, title: str) -> Table:
     table = Table("after", title=title, title_justify="left")
     for name in matrix.columns:
         table.add_column(str(name), justify="right", no_wrap=True)
-    learnt = learnt_by(list(matrix.index), list(matrix.columns))
+    learnt = task_of_dataset(list(matrix.index), list(matrix.columns))
     for t, (task, row) in enumerate(zip(matrix.index, matrix.to_numpy(), strict=True)):
         cells = [f"[{_style(x, t, first)}]{number(x)}[/]" for x, first in zip(row, learnt, strict=True)]
         table.add_row(str(task), *cells)
@@ -84,7 +84,7 @@ def matrix_table(matrix: pd.DataFrame, title: str) -> Table:
 
 def matrix_text(matrix: pd.DataFrame, title: str) -> str:
     """A matrix as aligned plain text: zero-shot cells in parentheses, `-` where there is no value."""
-    learnt = learnt_by(list(matrix.index), list(matrix.columns))
+    learnt = task_of_dataset(list(matrix.index), list(matrix.columns))
     rows = [["after", *map(str, matrix.columns)]]
     for t, (task, row) in enumerate(zip(matrix.index, matrix.to_numpy(), strict=True)):
         rows.append([str(task), *(_plain(x, t >= first) for x, first in zip(row, learnt, strict=True))])
@@ -125,7 +125,7 @@ def summary_line(
 
 def undefined_cells(srcc: pd.DataFrame) -> int:
     """Number of learnt cells of an SRCC matrix that hold no value."""
-    return undefined(srcc.to_numpy(), learnt_by(list(srcc.index), list(srcc.columns)))
+    return undefined(srcc.to_numpy(), task_of_dataset(list(srcc.index), list(srcc.columns)))
 
 
 def number(value: float | None, missing: str = "-", digits: int = 3) -> str:
@@ -137,7 +137,7 @@ def number(value: float | None, missing: str = "-", digits: int = 3) -> str:
 
 
 def _zero_shot(matrix: pd.DataFrame) -> bool:
-    learnt = learnt_by(list(matrix.index), list(matrix.columns))
+    learnt = task_of_dataset(list(matrix.index), list(matrix.columns))
     return bool(np.isfinite(matrix.to_numpy()[np.arange(len(matrix))[:, None] < learnt]).any())
 
 
