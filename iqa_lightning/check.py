@@ -1,4 +1,5 @@
-"""What is on disk: `python -m iqa_lightning.check data=<name>` or `stream=<name>`; a report, and status 1 on an error.
+"""What is on disk: `python -m iqa_lightning.check data=<name>` or `stream=<name>`; a report, and
+status 1 on an error.
 
 Only Hydra is imported at the top, so that `--help` and `--cfg job` answer at once.
 """
@@ -65,7 +66,9 @@ def check(cfg: DictConfig) -> int:
     name, datasets = build(cfg)
     source = CONF / "waivers.yaml" if cfg.waivers is None else Path(cfg.waivers)
     if not source.is_file():
-        raise ValueError(f"waivers={source} does not exist; it is a yaml like {CONF / 'waivers.yaml'}")
+        raise ValueError(
+            f"waivers={source} does not exist; it is a yaml like {CONF / 'waivers.yaml'}"
+        )
     waivers = check_waivers(str(source), OmegaConf.to_container(OmegaConf.load(source)))
     folder = Path(cfg.report) / name
     audits = [audit_dataset(key, data, progress) for key, data in datasets.items()]
@@ -74,14 +77,20 @@ def check(cfg: DictConfig) -> int:
             verify_manifest(audit, folder / f"{audit.name}.sha256")
     duplicates = find_duplicates(audits, waivers)
     found = [finding for audit in audits for finding in audit.findings] + findings(duplicates)
-    write_bytes(folder / "report.json", json.dumps(content(name, audits, duplicates, found), indent=1).encode())
+    write_bytes(
+        folder / "report.json",
+        json.dumps(content(name, audits, duplicates, found), indent=1).encode(),
+    )
     print_report(console, audits, duplicates, found)
-    console.print(f"written: {folder / 'report.json'}", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"written: {folder / 'report.json'}", markup=False, highlight=False, soft_wrap=True
+    )
     return sum(finding.severity == "error" for finding in found)
 
 
 def check_caches(cfg: DictConfig) -> int:
-    """Verify or remove the caches on disk of what is configured, or all where nothing is; the number that is damaged.
+    """Verify or remove the caches on disk of what is configured, or all where nothing is; the
+    number that is damaged.
 
     Raises:
         ValueError: `cache` is neither `verify` nor `remove`.
@@ -95,10 +104,16 @@ def check_caches(cfg: DictConfig) -> int:
     say = partial(Console().print, markup=False, highlight=False, soft_wrap=True)
     folder = default_folder() if cfg.cache_dir is None else Path(cfg.cache_dir).expanduser()
     chosen = cfg.get("data") is not None or cfg.get("stream") is not None
-    places = [(data.cache_dir or folder, name) for name, data in build(cfg)[1].items()] if chosen else [(folder, None)]
+    places = (
+        [(data.cache_dir or folder, name) for name, data in build(cfg)[1].items()]
+        if chosen
+        else [(folder, None)]
+    )
     if cfg.cache == "remove":
         removed = [path for place, name in places for path in remove_caches(place, name)]
-        say("\n".join([*(f"removed: {path}" for path in removed), f"{len(removed)} caches removed"]))
+        say(
+            "\n".join([*(f"removed: {path}" for path in removed), f"{len(removed)} caches removed"])
+        )
         return 0
     caches = [path for place, name in places for path in find_caches(place, name)]
     damaged = 0
@@ -117,13 +132,18 @@ def build(cfg: DictConfig) -> tuple[str, dict[str, IQADataModule]]:
     """What is checked, and its data sets by name."""
     choices = HydraConfig.get().runtime.choices
     if (cfg.get("data") is None) == (cfg.get("stream") is None):
-        raise ValueError("what is to be checked? give data=<name> or stream=<name>, names as in conf/data, conf/stream")
+        raise ValueError(
+            "what is to be checked? give data=<name> or stream=<name>, names as in conf/data, "
+            "conf/stream"
+        )
     if cfg.get("data") is not None:
         name = str(choices["data"])
         return name, {name: instantiate(cfg.data, _convert_="all")(name=name, split=cfg.split)}
     from iqa_lightning.stream.schedule import Phase  # noqa: PLC0415  # torch
 
-    stream = instantiate(cfg.stream, _partial_=True, _convert_="all")(phases=[Phase("check", 1, 2)], split=cfg.split)
+    stream = instantiate(cfg.stream, _partial_=True, _convert_="all")(
+        phases=[Phase("check", 1, 2)], split=cfg.split
+    )
     return str(choices["stream"]), {data.name: data for data in stream.data.values()}
 
 
@@ -143,7 +163,8 @@ def content(
         "errors": sum(finding.severity == "error" for finding in found),
         "warnings": sum(finding.severity == "warning" for finding in found),
         "datasets": [
-            {"name": audit.name, "root": str(audit.data.root), "home": audit.data.home} | audit.facts
+            {"name": audit.name, "root": str(audit.data.root), "home": audit.data.home}
+            | audit.facts
             for audit in audits
         ],
         "duplicates": [vars(pair) | {"severity": pair.severity} for pair in duplicates],
@@ -152,7 +173,10 @@ def content(
 
 
 def print_report(
-    console: Console, audits: Sequence[Audit], duplicates: Sequence[Duplicate], found: Sequence[Finding]
+    console: Console,
+    audits: Sequence[Audit],
+    duplicates: Sequence[Duplicate],
+    found: Sequence[Finding],
 ) -> None:
     """Print the report."""
     from rich.table import Table  # noqa: PLC0415  # stays out of --help
@@ -160,7 +184,9 @@ def print_report(
     columns = ["data set", "images", "missing", "unreadable", "contents", "parts", "checksums"]
     table = Table(*columns, title="On disk")
     for audit in audits:
-        table.add_row(audit.name, *(cells(audit.facts) if audit.facts else ["-"] * (len(columns) - 1)))
+        table.add_row(
+            audit.name, *(cells(audit.facts) if audit.facts else ["-"] * (len(columns) - 1))
+        )
     console.print(table)
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     for audit in audits:
@@ -171,7 +197,11 @@ def print_report(
     for finding in found:
         console.print(f"{finding.severity}: ", style=STYLES[finding.severity], end="")
         say(finding.text)
-    say(", ".join(f"{sum(finding.severity == level for finding in found)} {level}s" for level in STYLES))
+    say(
+        ", ".join(
+            f"{sum(finding.severity == level for finding in found)} {level}s" for level in STYLES
+        )
+    )
 
 
 def cells(facts: dict[str, Any]) -> list[str]:

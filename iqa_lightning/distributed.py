@@ -1,4 +1,6 @@
-"""Values of several processes (ranks): summed, gathered. Without a process group each is what it was."""
+"""Values of several processes (ranks): summed, gathered. Without a process group each is what it
+was.
+"""
 
 from typing import Any, TypeVar
 
@@ -16,7 +18,9 @@ def sum_over_ranks(value: Tensor) -> Tensor:
 
 
 def from_all_ranks(value: Value) -> list[Value]:
-    """The value of each rank, in their order, on every rank; ranks may hold values of different sizes."""
+    """The value of each rank, in their order, on every rank; ranks may hold values of different
+    sizes.
+    """
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return [value]
     values: list[Any] = [None] * torch.distributed.get_world_size()

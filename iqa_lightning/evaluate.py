@@ -1,7 +1,8 @@
 """A run folder's predictions -> matrices, measures and figures; trains nothing and reads no image.
 
-`python -m iqa_lightning.evaluate run=<folder>` prints the matrices and writes everything derived again, byte for byte
-what the training wrote. A folder that holds nothing but `predictions/` is enough.
+`python -m iqa_lightning.evaluate run=<folder>` prints the matrices and writes everything derived
+again, byte for byte what the training wrote. A folder that holds nothing but `predictions/` is
+enough.
 """
 
 from pathlib import Path
@@ -24,7 +25,8 @@ def main(cfg: "DictConfig") -> None:
     """Evaluate the run folder `cfg.run`.
 
     Raises:
-        SystemExit: The folder is missing or what it holds is not a run; the message says which file.
+        SystemExit: The folder is missing or what it holds is not a run; the message says which
+            file.
     """
     if cfg.run is None:
         raise SystemExit("which run folder? python -m iqa_lightning.evaluate run=<folder>")

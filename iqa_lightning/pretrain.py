@@ -1,7 +1,9 @@
-"""A better start: `python -m iqa_lightning.pretrain experiment=qpt` writes weights that any method can start from.
+"""A better start: `python -m iqa_lightning.pretrain experiment=qpt` writes weights that any method
+can start from.
 
-`backbone.weights=<folder>/weights.safetensors` takes them. `card.json` beside them says what they have seen; training
-refuses them where that is in a test part. The same command resumes. `experiment=probe` measures starts instead.
+`backbone.weights=<folder>/weights.safetensors` takes them. `card.json` beside them says what they
+have seen; training refuses them where that is in a test part. The same command resumes.
+`experiment=probe` measures starts instead.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def main(cfg: DictConfig) -> None:
 
 
 def pretrain(cfg: DictConfig) -> None:
-    """One pre-training in its folder: nothing to do if it is finished, go on if it was interrupted, start otherwise."""
+    """One pre-training in its folder: nothing to do if it is finished, go on if it was interrupted,
+    start otherwise.
+    """
     import pytorch_lightning as pl  # noqa: PLC0415  # torch stays out of --help
 
     silence_hints()
@@ -52,7 +56,9 @@ def pretrain(cfg: DictConfig) -> None:
     with sole_owner(folder):
         keep_config(folder, to_dict(cfg))
         if not (folder / WEIGHTS).is_file():
-            method: pl.LightningModule = instantiate(cfg.method, backbone=instantiate(cfg.backbone), _convert_="all")
+            method: pl.LightningModule = instantiate(
+                cfg.method, backbone=instantiate(cfg.backbone), _convert_="all"
+            )
             data: pl.LightningDataModule = instantiate(cfg.data, _partial_=True, _convert_="all")(
                 data=rated(cfg, cfg.split)
             )
@@ -70,11 +76,15 @@ def rated(cfg: DictConfig, split: int) -> list[IQADataModule]:
     if cfg.get("stream") is None:
         return []
     build = instantiate(cfg.stream, _partial_=True, _convert_="all")
-    stream = build(phases=[Phase("pretrain", 1, 2)], split=split, seed=cfg.seed, view=instantiate(cfg.view))
+    stream = build(
+        phases=[Phase("pretrain", 1, 2)], split=split, seed=cfg.seed, view=instantiate(cfg.view)
+    )
     return list({data.name: data for data in stream.data.values()}.values())
 
 
-def fit(cfg: DictConfig, method: pl.LightningModule, data: pl.LightningDataModule, folder: Path) -> pl.Trainer:
+def fit(
+    cfg: DictConfig, method: pl.LightningModule, data: pl.LightningDataModule, folder: Path
+) -> pl.Trainer:
     """Train from the last checkpoint, or from the start."""
     from pytorch_lightning.callbacks import LambdaCallback, ModelCheckpoint  # noqa: PLC0415  # torch
     from pytorch_lightning.loggers import CSVLogger  # noqa: PLC0415
@@ -84,9 +94,13 @@ def fit(cfg: DictConfig, method: pl.LightningModule, data: pl.LightningDataModul
 
     keep_freed_memory()
     last = folder / "last.ckpt"
-    keep = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+    keep = ModelCheckpoint(
+        folder, "last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
     seeds = LambdaCallback(
-        on_train_epoch_start=lambda trainer, _: seed_epoch(cfg.seed, trainer.current_epoch, trainer.global_rank)
+        on_train_epoch_start=lambda trainer, _: seed_epoch(
+            cfg.seed, trainer.current_epoch, trainer.global_rank
+        )
     )
     build = instantiate(cfg.trainer, _partial_=True)
     trainer: pl.Trainer = build(
@@ -96,7 +110,9 @@ def fit(cfg: DictConfig, method: pl.LightningModule, data: pl.LightningDataModul
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
     )
-    trainer.fit(method, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    trainer.fit(
+        method, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True
+    )
     if trainer.interrupted:
         raise SystemExit(f"interrupted; the same command goes on from {last}")
     return trainer
@@ -147,7 +163,9 @@ def probe(cfg: DictConfig) -> None:
         backbone: Backbone = instantiate(OmegaConf.merge(cfg.backbone, {"weights": weights}))
         for sets in zip(*partitions.values(), strict=True):
             by_split = dict(zip(partitions, sets, strict=True))
-            frames.append(probe_start(name, backbone.eval(), by_split, list(cfg.probe.scales), seen))
+            frames.append(
+                probe_start(name, backbone.eval(), by_split, list(cfg.probe.scales), seen)
+            )
             print(f"{name}: {sets[0].name} done", flush=True)
     results, folder = summarise(frames), Path(cfg.probe.output)
     for file, frame in zip(("splits", "summary"), results, strict=True):

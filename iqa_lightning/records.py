@@ -1,11 +1,12 @@
 """The files of a run folder; the only place that reads or writes them.
 
-`predictions/after_<t>_<task>.parquet` is the ground truth of a run: one file per task in the order of the stream, and
-`after_0_start.parquet` before any training. A task is called by its data set, a joint task by its data sets joined with
-`+`. All else (`srcc_<readout>.csv`, `stability_<readout>.csv`, `cells.csv`, where they exist `gate.csv` and
-`uncertainty.csv`, `srcc.png`, `readouts` in `summary.json`) follows from the predictions and may be deleted. The same
-content gives the same bytes. Every file is written under a temporary name and renamed, so that a crash leaves the old
-file or the new one and never half of one.
+`predictions/after_<t>_<task>.parquet` is the ground truth of a run: one file per task in the order
+of the stream, and `after_0_start.parquet` before any training. A task is called by its data set, a
+joint task by its data sets joined with `+`. All else (`srcc_<readout>.csv`,
+`stability_<readout>.csv`, `cells.csv`, where they exist `gate.csv` and `uncertainty.csv`,
+`srcc.png`, `readouts` in `summary.json`) follows from the predictions and may be deleted. The same
+content gives the same bytes. Every file is written under a temporary name and renamed, so that a
+crash leaves the old file or the new one and never half of one.
 """
 
 import csv
@@ -26,18 +27,29 @@ IDENTITY = {"dataset": pa.string(), "split": pa.string(), "image": pa.string(), 
 
 
 OPTIONAL = {name: pa.string() for name in ("image/reference", "image/distortion", "image/scene")}
-"""What is known of an image: its content (images that share it are resampled together), the kind of its distortion, and
-what it shows, several labels joined with `+`; empty where unknown."""
+"""What is known of an image: its content (images that share it are resampled together), the kind of
+its distortion, and what it shows, several labels joined with `+`; empty where unknown."""
 
 
 READOUTS = ("single", "latest", "oracle", "gated")
 
 
-DEVIATIONS = ("mos_std", "sigma")  # standard deviations: of an image's ratings, and predicted by methods that do so
+DEVIATIONS = (
+    "mos_std",
+    "sigma",
+)  # standard deviations: of an image's ratings, and predicted by methods that do so
 
 
-PER_NAME = ("score/<task>", "gate/<task>", "nearness<level>/<task>", "scene/<word>", "distortion/<word>")
-"""Of heads, of a gate's levels (minus temperature times distance) where tasks are independent, of predicted labels."""
+PER_NAME = (
+    "score/<task>",
+    "gate/<task>",
+    "nearness<level>/<task>",
+    "scene/<word>",
+    "distortion/<word>",
+)
+"""Of heads, of a gate's levels (minus temperature times distance) where tasks are independent, of
+predicted labels.
+"""
 
 
 START = "start"
@@ -53,7 +65,17 @@ DATASET = re.compile(r"[A-Za-z0-9_-]+")
 
 
 SUMMARY = (
-    *("method", "order", "split", "split_hash", "seed", "git", "finished", "synthetic", "independent_tasks"),
+    *(
+        "method",
+        "order",
+        "split",
+        "split_hash",
+        "seed",
+        "git",
+        "finished",
+        "synthetic",
+        "independent_tasks",
+    ),
     *("readouts", "cost"),
 )
 
@@ -69,15 +91,17 @@ class RunFolder:
         self.path = Path(path)
 
     def write_predictions(self, t: int, task: str, frame: pd.DataFrame) -> Path:
-        """Store the predictions made after task `t` (0: before any training, `task` is then `start`).
+        """Store the predictions made after task `t` (0: before any training, `task` is then
+        `start`).
 
         Args:
             t: Number of the task, from 1.
             task: Its name; data sets learnt jointly are joined with `+`.
-            frame: One row per image, in stream order: `dataset`, `split` (`val` or `test`), `image`, `mos` (higher is
-                better), optionally `image/reference`, `image/distortion`, `image/scene` (see `OPTIONAL`) and `mos_std`
-                (of the ratings, NaN where unknown), a column per readout, where there are heads `score/<task>` and
-                `gate/<task>`, and where labels are predicted the probabilities `scene/<word>` and `distortion/<word>`
+            frame: One row per image, in stream order: `dataset`, `split` (`val` or `test`),
+                `image`, `mos` (higher is better), optionally `image/reference`, `image/distortion`,
+                `image/scene` (see `OPTIONAL`) and `mos_std` (of the ratings, NaN where unknown), a
+                column per readout, where there are heads `score/<task>` and `gate/<task>`, and
+                where labels are predicted the probabilities `scene/<word>` and `distortion/<word>`
                 (all: `PER_NAME`). NaN where there is no prediction. Scores are stored as float32.
 
         Returns:
@@ -89,7 +113,8 @@ class RunFolder:
         path = self.path / "predictions" / f"after_{t}_{task}.parquet"
         if not FILE.fullmatch(path.name) or (t == 0) != (task == START):
             raise ValueError(
-                f"'{task}' cannot name task {t}: 0 is '{START}', others take letters, digits, '_', '-', '+'"
+                f"'{task}' cannot name task {t}: 0 is '{START}', others take letters, digits, "
+                "'_', '-', '+'"
             )
         write_bytes(path, _parquet(checked(frame, path.name)))
         return path
@@ -98,7 +123,8 @@ class RunFolder:
         """All stored predictions by task, `start` first, in the order of the stream.
 
         Raises:
-            ValueError: There are none, one is missing or unreadable, or two of them disagree about the images.
+            ValueError: There are none, one is missing or unreadable, or two of them disagree about
+                the images.
         """
         files = self._files()
         frames = {task: read_predictions(path) for task, path in files.items()}
@@ -108,8 +134,13 @@ class RunFolder:
         return frames
 
     def write_matrix(self, name: str, matrix: pd.DataFrame) -> None:
-        """Store a matrix as `<name>.csv`: index `after`, one column per data set; NaN becomes an empty cell."""
-        write_bytes(self.path / f"{name}.csv", matrix.to_csv(index_label="after", lineterminator="\n").encode())
+        """Store a matrix as `<name>.csv`: index `after`, one column per data set; NaN becomes an
+        empty cell.
+        """
+        write_bytes(
+            self.path / f"{name}.csv",
+            matrix.to_csv(index_label="after", lineterminator="\n").encode(),
+        )
 
     def read_matrix(self, name: str) -> pd.DataFrame:
         """The matrix stored as `<name>.csv`, bit for bit what was written.
@@ -119,10 +150,15 @@ class RunFolder:
         """
         path = self.path / f"{name}.csv"
         if not path.is_file():
-            raise ValueError(f"{path} is missing: `python -m iqa_lightning.evaluate run={self.path}` makes it again")
+            raise ValueError(
+                f"{path} is missing: `python -m iqa_lightning.evaluate run={self.path}` makes it "
+                "again"
+            )
         header, *rows = csv.reader(path.read_text().splitlines())
         cells = [[float(cell or "nan") for cell in row[1:]] for row in rows]
-        return pd.DataFrame(cells, index=pd.Index([row[0] for row in rows], name="after"), columns=header[1:])
+        return pd.DataFrame(
+            cells, index=pd.Index([row[0] for row in rows], name="after"), columns=header[1:]
+        )
 
     def matrices(self, kind: str) -> dict[str, pd.DataFrame]:
         """The stored matrices of a kind (`srcc` or `stability`) by readout.
@@ -134,11 +170,17 @@ class RunFolder:
         return {readout: self.read_matrix(f"{kind}_{readout}") for readout in found or READOUTS[:1]}
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
-        """Store a table (`cells`, `gate`, `uncertainty`) as `<name>.csv`; NaN becomes an empty cell."""
-        write_bytes(self.path / f"{name}.csv", table.to_csv(index=False, lineterminator="\n").encode())
+        """Store a table (`cells`, `gate`, `uncertainty`) as `<name>.csv`; NaN becomes an empty
+        cell.
+        """
+        write_bytes(
+            self.path / f"{name}.csv", table.to_csv(index=False, lineterminator="\n").encode()
+        )
 
     def write_summary(self, parts: Mapping[str, Any]) -> None:
-        """Store `parts` in `summary.json`; keys that are there already and not in `parts` stay as they are."""
+        """Store `parts` in `summary.json`; keys that are there already and not in `parts` stay as
+        they are.
+        """
         merged = {**self.read_summary(), **parts}
         ordered = {key: merged[key] for key in (*SUMMARY, *merged) if key in merged}
         text = json.dumps(_plain(ordered), indent=2, ensure_ascii=False, allow_nan=False)
@@ -156,10 +198,14 @@ class RunFolder:
         try:
             return dict(json.loads(path.read_bytes()))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} cannot be read ({error}); delete it and run the same command again") from error
+            raise ValueError(
+                f"{path} cannot be read ({error}); delete it and run the same command again"
+            ) from error
 
     def write_derived(self, derived: Mapping[str, Any]) -> None:
-        """Store what `metrics.matrices.derive` made of the predictions; the rest of the summary stays as it is."""
+        """Store what `metrics.matrices.derive` made of the predictions; the rest of the summary
+        stays as it is.
+        """
         for kind in ("srcc", "stability"):
             for readout, matrix in derived[kind].items():
                 self.write_matrix(f"{kind}_{readout}", matrix)
@@ -187,38 +233,65 @@ class RunFolder:
                 raise ValueError(f"{path} is not named after_<t>_<task>.parquet: move it elsewhere")
             t, task = int(match[1]), match[2]
             if t in found:
-                raise ValueError(f"{path} and {found[t][1].name} are both task {t}: one of them is of another run")
+                raise ValueError(
+                    f"{path} and {found[t][1].name} are both task {t}: one of them is of another "
+                    "run"
+                )
             if task in (name for name, _ in found.values()):
-                raise ValueError(f"{path}: another file in this folder is after '{task}' too: names are given once")
+                raise ValueError(
+                    f"{path}: another file in this folder is after '{task}' too: names are given "
+                    "once"
+                )
             found[t] = task, path
         if not found:
-            raise ValueError(f"{self.path} holds no predictions/after_<t>_<task>.parquet: is it a run folder?")
+            raise ValueError(
+                f"{self.path} holds no predictions/after_<t>_<task>.parquet: is it a run folder?"
+            )
         for t in range(max(found) + 1):
             if t not in found or (t == 0 and found[0][0] != START):
-                raise ValueError(f"{self.path}/predictions lacks after_{t}_{START if t == 0 else '<task>'}.parquet")
+                raise ValueError(
+                    f"{self.path}/predictions lacks "
+                    f"after_{t}_{START if t == 0 else '<task>'}.parquet"
+                )
         return {task: path for _, (task, path) in sorted(found.items())}
 
 
 def checked(frame: pd.DataFrame, source: str) -> pd.DataFrame:
-    """Predictions with columns in order and of the stored types, or a ValueError that names `source` and column."""
+    """Predictions with columns in order and of the stored types, or a ValueError that names
+    `source` and column.
+    """
     names = [str(column) for column in frame.columns]
     readouts = [name for name in READOUTS if name in names]
     deviations = [name for name in DEVIATIONS if name in names]
     heads = [
-        name for name in names if re.fullmatch(r"(score|gate|nearness[1-9]|scene|distortion)/[A-Za-z0-9_+-]+", name)
+        name
+        for name in names
+        if re.fullmatch(r"(score|gate|nearness[1-9]|scene|distortion)/[A-Za-z0-9_+-]+", name)
     ]
     texts = [name for name in ("dataset", "split", "image", *OPTIONAL) if name in names]
-    known = [*IDENTITY, *(name for name in OPTIONAL if name in names), *readouts, *deviations, *heads]
+    known = [
+        *IDENTITY,
+        *(name for name in OPTIONAL if name in names),
+        *readouts,
+        *deviations,
+        *heads,
+    ]
     _check_columns(names, known, readouts, source)
     table = frame[known].reset_index(drop=True)
     for name in texts:
         if not all(isinstance(value, str) for value in table[name]):
             raise ValueError(f"{source}: column '{name}' holds something that is not text")
     for name in ("mos", *readouts, *deviations, *heads):
-        if not pd.api.types.is_numeric_dtype(table[name]) or pd.api.types.is_bool_dtype(table[name]):
-            raise ValueError(f"{source}: column '{name}' holds {table[name].dtype}, expected numbers")
+        if not pd.api.types.is_numeric_dtype(table[name]) or pd.api.types.is_bool_dtype(
+            table[name]
+        ):
+            raise ValueError(
+                f"{source}: column '{name}' holds {table[name].dtype}, expected numbers"
+            )
     with np.errstate(over="ignore"):
-        table = table.astype({"mos": np.float64, **dict.fromkeys([*readouts, *deviations, *heads], np.float32)})
+        table = table.astype(
+            {"mos": np.float64, **dict.fromkeys([*readouts, *deviations, *heads], np.float32)}
+        )
     _check_rows(table, source)
     return table
 
@@ -232,7 +305,9 @@ def read_predictions(path: Path) -> pd.DataFrame:
     try:
         table = pq.read_table(path, partitioning=None)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} cannot be read as parquet ({error}): the run has to be made again") from error
+        raise ValueError(
+            f"{path} cannot be read as parquet ({error}): the run has to be made again"
+        ) from error
     return checked(table.to_pandas(), str(path))
 
 
@@ -254,7 +329,9 @@ def _check_columns(names: list[str], known: list[str], readouts: list[str], sour
     if missing := [name for name in IDENTITY if name not in names]:
         raise ValueError(f"{source}: column '{missing[0]}' is missing; it holds {', '.join(names)}")
     if not readouts:
-        raise ValueError(f"{source}: no readout column; expected one or more of {', '.join(READOUTS)}")
+        raise ValueError(
+            f"{source}: no readout column; expected one or more of {', '.join(READOUTS)}"
+        )
     if unknown := [name for name in names if name not in known]:
         allowed = ", ".join([*IDENTITY, *OPTIONAL, *READOUTS, *DEVIATIONS, *PER_NAME])
         raise ValueError(f"{source}: column '{unknown[0]}' is not known; expected {allowed}")
@@ -264,18 +341,22 @@ def _check_columns(names: list[str], known: list[str], readouts: list[str], sour
 
 def _check_rows(table: pd.DataFrame, source: str) -> None:
     if table.empty:
-        raise ValueError(f"{source}: no rows; expected one per image of the test and validation parts")
+        raise ValueError(
+            f"{source}: no rows; expected one per image of the test and validation parts"
+        )
     for name in table["dataset"].unique():
         if not DATASET.fullmatch(name) or name in RESERVED:
             raise ValueError(
-                f"{source}: '{name}' cannot name a data set: use letters, digits, '_', '-', not {RESERVED}"
+                f"{source}: '{name}' cannot name a data set: use letters, digits, '_', '-', not "
+                f"{RESERVED}"
             )
     if wrong := sorted(set(table["split"]) - {"val", "test"}):
         raise ValueError(f"{source}: column 'split' holds '{wrong[0]}', expected 'val' or 'test'")
     if not np.isfinite(table["mos"]).all():
         row = int(np.argmin(np.isfinite(table["mos"])))
         raise ValueError(
-            f"{source}: column 'mos' holds {table['mos'][row]} for image '{table['image'][row]}' (row {row})"
+            f"{source}: column 'mos' holds {table['mos'][row]} for image '{table['image'][row]}' "
+            f"(row {row})"
         )
     twice = table.duplicated(["dataset", "split", "image"])
     if twice.any():
@@ -286,19 +367,28 @@ def _check_rows(table: pd.DataFrame, source: str) -> None:
 def _compare(first_name: str, first: pd.DataFrame, name: str, frame: pd.DataFrame) -> None:
     readouts, expected = ([c for c in table if c in READOUTS] for table in (frame, first))
     if readouts != expected:
-        raise ValueError(f"{name} holds the readouts {readouts}, {first_name} holds {expected}: they are of two runs")
+        raise ValueError(
+            f"{name} holds the readouts {readouts}, {first_name} holds {expected}: they are of "
+            "two runs"
+        )
     if len(frame) != len(first):
-        raise ValueError(f"{name} holds {len(frame)} rows, {first_name} holds {len(first)}: they are of two runs")
+        raise ValueError(
+            f"{name} holds {len(frame)} rows, {first_name} holds {len(first)}: they are of two runs"
+        )
     for column in [*IDENTITY, *(name for name in OPTIONAL if name in frame and name in first)]:
         differs = frame[column].to_numpy() != first[column].to_numpy()
         if differs.any():
             row = int(np.argmax(differs))
             values = f"'{frame[column][row]}' and '{first[column][row]}'"
-            raise ValueError(f"{name} and {first_name} disagree in row {row}, column '{column}': {values}")
+            raise ValueError(
+                f"{name} and {first_name} disagree in row {row}, column '{column}': {values}"
+            )
 
 
 def _parquet(table: pd.DataFrame) -> bytes:
-    kinds = [pa.field(name, (IDENTITY | OPTIONAL).get(name, pa.float32())) for name in table.columns]
+    kinds = [
+        pa.field(name, (IDENTITY | OPTIONAL).get(name, pa.float32())) for name in table.columns
+    ]
     # without pandas' own metadata, which changes with its version
     stored = pa.Table.from_pandas(table, schema=pa.schema(kinds), preserve_index=False, nthreads=1)
     sink = pa.BufferOutputStream()

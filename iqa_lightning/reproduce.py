@@ -1,9 +1,10 @@
-"""experiments/<table> -> missing runs -> table.md, table.tex, details.md, results/*.csv, figures/*.png.
+"""experiments/<table> -> missing runs -> table.md, table.tex, details.md, results/*.csv,
+figures/*.png.
 
-`python -m iqa_lightning.reproduce table=<name> jobs=2` trains what `runs.yaml` asks for and is not finished, then
-writes the table from the records alone: ours beside the published numbers. `dashboard=true` shows the results as a
-page (HTML), `diff <run> <run>` compares two runs, `gmad <run>[@<task>] <run>[@<task>]` finds the images about which
-they disagree. No torch in this process.
+`python -m iqa_lightning.reproduce table=<name> jobs=2` trains what `runs.yaml` asks for and is not
+finished, then writes the table from the records alone: ours beside the published numbers.
+`dashboard=true` shows the results as a page (HTML), `diff <run> <run>` compares two runs, `gmad
+<run>[@<task>] <run>[@<task>]` finds the images about which they disagree. No torch in this process.
 """
 
 import os
@@ -36,7 +37,9 @@ GRID: dict[str, Any] = {"experiment": None, "methods": None, "variants": {}, "ov
 
 
 GRID |= {"orders": ["default"], "splits": [1], "seeds": [0]}
-"""Keys of runs.yaml with their defaults; the first two have none. A variant without overrides is the method itself."""
+"""Keys of runs.yaml with their defaults; the first two have none. A variant without overrides is
+the method itself.
+"""
 
 
 KINDS = {"experiment": (str, "a name"), "variants": (dict, "names with a list of overrides each")}
@@ -50,7 +53,9 @@ Order = list[Any]  # names of data sets; a list in it is a joint task
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a grid: `words` are the overrides of its training, `config` is what they compose to."""
+    """One run of a grid: `words` are the overrides of its training, `config` is what they compose
+    to.
+    """
 
     method: str
     order: Order
@@ -60,7 +65,9 @@ class Run:
     config: dict[str, Any]
 
     def __str__(self) -> str:
-        return f"{self.method} {'-'.join(map(joined, self.order))} split{self.split} seed{self.seed}"
+        return (
+            f"{self.method} {'-'.join(map(joined, self.order))} split{self.split} seed{self.seed}"
+        )
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="reproduce")
@@ -68,7 +75,8 @@ def main(cfg: "DictConfig") -> None:
     """Make a table, show one, or compare two runs.
 
     Raises:
-        SystemExit: Something is wrong with the files of the table or with the runs, or a run failed.
+        SystemExit: Something is wrong with the files of the table or with the runs, or a run
+            failed.
     """
     try:
         for kind, number in (("diff", cfg.resamples), ("gmad", cfg.levels)):
@@ -95,23 +103,41 @@ def reproduce(cfg: "DictConfig") -> list[str]:
     from iqa_lightning.report.numbers.results import collect, write_results  # noqa: PLC0415
     from iqa_lightning.report.table_files import write_table  # noqa: PLC0415
 
-    folder, output, source = Path(cfg.experiments) / str(cfg.table), Path(cfg.output), str(cfg["from"])
+    folder, output, source = (
+        Path(cfg.experiments) / str(cfg.table),
+        Path(cfg.output),
+        str(cfg["from"]),
+    )
     if source not in SOURCES or cfg.jobs < 1:
-        raise ValueError(f"from={source} jobs={cfg.jobs}: from is one of {', '.join(SOURCES)}, jobs 1 or more")
+        raise ValueError(
+            f"from={source} jobs={cfg.jobs}: from is one of {', '.join(SOURCES)}, jobs 1 or more"
+        )
     grid = read_grid(folder / "runs.yaml")
     runs, failed = planned_runs(grid, list(cfg.overrides)), []
     if source != "results":
         if source == "runs":
             finished = finished_runs(runs, output, grid["experiment"])
-            failed = make([run for run in runs if str(run) not in finished], cfg.jobs, output, grid["experiment"])
+            failed = make(
+                [run for run in runs if str(run) not in finished],
+                cfg.jobs,
+                output,
+                grid["experiment"],
+            )
         finished = finished_runs(runs, output, grid["experiment"])
         if not finished:
-            raise ValueError("\n".join([f"no run of {folder}/runs.yaml is finished under {output}", *failed]))
+            raise ValueError(
+                "\n".join([f"no run of {folder}/runs.yaml is finished under {output}", *failed])
+            )
         folders = list(finished.values())
         write_results(folder / "results", collect(folders, cfg.resamples))
-        write_details(folder / "results", collect_details(folders, list(map(independent, folders)), cfg.resamples))
+        write_details(
+            folder / "results",
+            collect_details(folders, list(map(independent, folders)), cfg.resamples),
+        )
     named = ({"method": label(run), "order": ">".join(map(joined, run.order))} for run in runs)
-    planned = [name | {"split": run.split, "seed": run.seed} for name, run in zip(named, runs, strict=True)]
+    planned = [
+        name | {"split": run.split, "seed": run.seed} for name, run in zip(named, runs, strict=True)
+    ]
     print(write_table(folder, planned, cfg.figures))
     return failed
 
@@ -126,11 +152,15 @@ def read_grid(file: Path) -> dict[str, Any]:
 
     if not file.is_file():
         raise ValueError(
-            f"{file} is missing: table=<name> is a folder of `experiments` that holds the grid of its runs"
+            f"{file} is missing: table=<name> is a folder of `experiments` that holds the grid of "
+            "its runs"
         )
     given: Any = OmegaConf.to_container(OmegaConf.load(file))
     if not isinstance(given, dict) or (unknown := sorted(given.keys() - GRID.keys())):
-        raise ValueError(f"{file}: {unknown if isinstance(given, dict) else given} not known; keys: {', '.join(GRID)}")
+        raise ValueError(
+            f"{file}: {unknown if isinstance(given, dict) else given} not known; keys: "
+            f"{', '.join(GRID)}"
+        )
     grid: dict[str, Any] = GRID | given
     for key, value in grid.items():
         kind, words = KINDS.get(key, (list, "a list"))
@@ -145,16 +175,28 @@ def planned_runs(grid: dict[str, Any], overrides: list[str]) -> list[Run]:
     from omegaconf import OmegaConf  # noqa: PLC0415
 
     runs = []
-    named = [(f"variant={name}", *words) if words else () for name, words in grid["variants"].items()]
+    named = [
+        (f"variant={name}", *words) if words else () for name, words in grid["variants"].items()
+    ]
     for method, variant in product(grid["methods"], named or [()]):
-        words = (f"experiment={grid['experiment']}", f"method={method}", *grid["overrides"], *variant, *overrides)
+        words = (
+            f"experiment={grid['experiment']}",
+            f"method={method}",
+            *grid["overrides"],
+            *variant,
+            *overrides,
+        )
         cfg = compose("train", list(words))
         names = task_names(cfg.stream)
-        for order, split, seed in product(orders_of(grid["orders"], names), grid["splits"], grid["seeds"]):
+        for order, split, seed in product(
+            orders_of(grid["orders"], names), grid["splits"], grid["seeds"]
+        ):
             cfg.stream.order, cfg.split, cfg.seed = order, split, seed
             config: Any = OmegaConf.to_container(cfg, resolve=True)
             last = (f"stream.order={listed(order)}", f"split={split}", f"seed={seed}")
-            runs.append(Run(method_name(method, cfg.variant), order, split, seed, (*words, *last), config))
+            runs.append(
+                Run(method_name(method, cfg.variant), order, split, seed, (*words, *last), config)
+            )
     return runs
 
 
@@ -179,7 +221,8 @@ def finished_runs(runs: Sequence[Run], output: Path, experiment: str) -> "dict[s
     from iqa_lightning.report.numbers.difference import config_changes  # noqa: PLC0415  # pandas
 
     there = {
-        (method, str(order), split, seed): run for method, order, split, seed, run in found_runs(output, experiment)
+        (method, str(order), split, seed): run
+        for method, order, split, seed, run in found_runs(output, experiment)
     }
     finished = {}
     for run in runs:
@@ -187,7 +230,9 @@ def finished_runs(runs: Sequence[Run], output: Path, experiment: str) -> "dict[s
         if folder is None:
             continue
         if changed := config_changes(read_config(folder.path) or run.config, run.config):
-            lines = "\n".join(f"  {key}: {old} there, {new} in the grid" for key, (old, new) in changed.items())
+            lines = "\n".join(
+                f"  {key}: {old} there, {new} in the grid" for key, (old, new) in changed.items()
+            )
             raise ValueError(
                 f"{folder.path} is a run of another config:\n{lines}\ntake these into runs.yaml or overrides=[...], "
                 "choose another output=, or delete the folder"
@@ -207,8 +252,12 @@ def found_runs(output: Path, experiment: str) -> "Iterator[tuple[str, Order, int
 
 
 def make(runs: Sequence[Run], jobs: int, output: Path, experiment: str) -> list[str]:
-    """Train `runs`, `jobs` at a time, with the threads that are set or a share of the cores; a line for each failed."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Train `runs`, `jobs` at a time, with the threads that are set or a share of the cores; a line
+    for each failed.
+    """
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     env = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // jobs))}
 
     def train(run: Run) -> Outcome:
@@ -221,11 +270,16 @@ def make(runs: Sequence[Run], jobs: int, output: Path, experiment: str) -> list[
     if runs:
         print(f"{len(runs)} runs to make, {jobs} at a time", flush=True)
     with ThreadPoolExecutor(jobs) as pool:
-        return [f"  {outcome.run}: {outcome.reason}" for outcome in pool.map(train, runs) if outcome.state == "failed"]
+        return [
+            f"  {outcome.run}: {outcome.reason}"
+            for outcome in pool.map(train, runs)
+            if outcome.state == "failed"
+        ]
 
 
 def compare(kind: str, runs: list[str], number: int) -> str:
-    """What differs between two runs (`diff`), or the images about which two states of runs disagree (`gmad`), as text.
+    """What differs between two runs (`diff`), or the images about which two states of runs disagree
+    (`gmad`), as text.
 
     `number` is that of resamples or of levels.
 
@@ -239,20 +293,26 @@ def compare(kind: str, runs: list[str], number: int) -> str:
         raise ValueError(f"{kind}={runs}: give two run folders, as in `{kind} <run> <run>`")
     if kind == "gmad":
         return gmad_text(runs[0], runs[1], number)
-    return difference_text(runs[0], runs[1], read_config(Path(runs[0])), read_config(Path(runs[1])), number)
+    return difference_text(
+        runs[0], runs[1], read_config(Path(runs[0])), read_config(Path(runs[1])), number
+    )
 
 
 def independent(folder: "RunFolder") -> bool:
-    """Whether no task of a run learns from another. Runs of before this was recorded tell by their config."""
+    """Whether no task of a run learns from another. Runs of before this was recorded tell by their
+    config.
+    """
     summary = folder.read_summary()
     method = read_config(folder.path).get("method") or {}
     return bool(summary.get("independent_tasks", method.get("init") == "pretrained"))
 
 
 def show(cfg: "DictConfig") -> None:
-    """Write `dashboard.html` beside a table; push its views to wandb where `push` says whereto. Nothing is trained.
+    """Write `dashboard.html` beside a table; push its views to wandb where `push` says whereto.
+    Nothing is trained.
 
-    Stored results are shown; those of the finished runs where none are stored, or with `from=records`.
+    Stored results are shown; those of the finished runs where none are stored, or with
+    `from=records`.
 
     Raises:
         ValueError: There are neither results nor finished runs, or wandb cannot be reached.
@@ -267,7 +327,11 @@ def show(cfg: "DictConfig") -> None:
     runs = [run for *_, run in found_runs(output, experiment)]
     results = sweep.results_of(folder / "results", runs, cfg.resamples, cfg["from"] == "records")
     summary = verdicts.summarise(results, verdicts.read_published(folder / "published.csv"))
-    print(html.write_page(folder, results, summary, [(run, read_config(run.path)) for run in runs], cfg.images))
+    print(
+        html.write_page(
+            folder, results, summary, [(run, read_config(run.path)) for run in runs], cfg.images
+        )
+    )
     if cfg.push is not None:
         print(dashboard.push(str(cfg.push), folder.resolve().name, experiment, results, summary))
 
@@ -298,14 +362,20 @@ def quoted(path: Path | str) -> str:
 
 def label(run: Run) -> str:
     """The method of a run as tables call it."""
-    return run.method if all(isinstance(task, str) for task in run.order) else f"{run.method} (joint)"
+    return (
+        run.method if all(isinstance(task, str) for task in run.order) else f"{run.method} (joint)"
+    )
 
 
 def overrides(words: list[str]) -> list[str]:
     """`diff <run> <run>` and `gmad <run> <run>` as Hydra reads them; other words as they are."""
     if not words or words[0] not in ("diff", "gmad"):
         return words
-    runs = list(takewhile(lambda word: not word.startswith("-") and "=" not in word.split("/")[0], words[1:]))
+    runs = list(
+        takewhile(
+            lambda word: not word.startswith("-") and "=" not in word.split("/")[0], words[1:]
+        )
+    )
     return [f"{words[0]}=[{','.join(quoted(run) for run in runs)}]", *words[1 + len(runs) :]]
 
 

@@ -1,4 +1,5 @@
-"""Train a method on a stream of tasks: `python -m iqa_lightning.train experiment=<name>`; the same command resumes.
+"""Train a method on a stream of tasks: `python -m iqa_lightning.train experiment=<name>`; the same
+command resumes.
 
 Nothing heavy is imported at the top, so that `--help` and `--cfg job` answer at once.
 """
@@ -17,7 +18,15 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from iqa_lightning.runs.folder import BUSY, BusyError, is_first_process, keep_config, method_name, names_of, sole_owner
+from iqa_lightning.runs.folder import (
+    BUSY,
+    BusyError,
+    is_first_process,
+    keep_config,
+    method_name,
+    names_of,
+    sole_owner,
+)
 from iqa_lightning.runs.process import follow_parent
 from iqa_lightning.runs.sweep import run_job
 
@@ -59,7 +68,9 @@ def main(cfg: DictConfig) -> None:
 
 
 def run(cfg: DictConfig) -> None:
-    """One run in its folder: nothing to do if it is finished, go on if it was interrupted, start otherwise."""
+    """One run in its folder: nothing to do if it is finished, go on if it was interrupted, start
+    otherwise.
+    """
     import pytorch_lightning as pl  # noqa: PLC0415  # torch stays out of --help
 
     from iqa_lightning.continual.runtime import keep_freed_memory  # noqa: PLC0415
@@ -70,7 +81,9 @@ def run(cfg: DictConfig) -> None:
     keep_freed_memory()
     pl.seed_everything(cfg.seed, verbose=False)
     stream = build_stream(cfg)
-    cfg.stream.order = stream.order  # an order by name is the same run as the order that it stands for
+    cfg.stream.order = (
+        stream.order
+    )  # an order by name is the same run as the order that it stands for
     method = method_name(choices["method"], cfg.variant)
     names = names_of(choices.get("experiment"), method, stream.order, cfg.split, cfg.seed)
     records = RunFolder(Path(cfg.paths.output).joinpath(*names))
@@ -85,19 +98,34 @@ def run(cfg: DictConfig) -> None:
                 "git": git_commit(),
             }
             check_start(cfg, stream)
-            fit(cfg, stream, build_method(cfg, stream), records, identity | {"synthetic": stream.synthetic}, names)
+            fit(
+                cfg,
+                stream,
+                build_method(cfg, stream),
+                records,
+                identity | {"synthetic": stream.synthetic},
+                names,
+            )
         if is_first_process():
             print_results(records, cfg)
 
 
 def build_stream(cfg: DictConfig) -> TaskStream:
-    """The task stream, with the schedule, view and pairs of the config; a phase of no epochs is left out."""
+    """The task stream, with the schedule, view and pairs of the config; a phase of no epochs is
+    left out.
+    """
     from iqa_lightning.stream.schedule import Phase  # noqa: PLC0415  # torch
 
-    phases = [Phase(name=str(name), **phase) for name, phase in cfg.schedule.items() if phase.epochs]
+    phases = [
+        Phase(name=str(name), **phase) for name, phase in cfg.schedule.items() if phase.epochs
+    ]
     build = instantiate(cfg.stream, _partial_=True, _convert_="all")
     stream: TaskStream = build(
-        phases=phases, view=instantiate(cfg.view), pairs=instantiate(cfg.pairs), split=cfg.split, seed=cfg.seed
+        phases=phases,
+        view=instantiate(cfg.view),
+        pairs=instantiate(cfg.pairs),
+        split=cfg.split,
+        seed=cfg.seed,
     )
     return stream
 
@@ -106,17 +134,23 @@ def build_method(cfg: DictConfig, stream: TaskStream) -> ContinualMethod:
     """The method over its backbone, sized for the tasks of the stream."""
     tasks = [task.name for task in stream.tasks]
     build = instantiate(cfg.method, _partial_=True, _convert_="all")
-    method: ContinualMethod = build(backbone=instantiate(cfg.backbone), tasks=tasks, task_datasets=stream.task_datasets)
+    method: ContinualMethod = build(
+        backbone=instantiate(cfg.backbone), tasks=tasks, task_datasets=stream.task_datasets
+    )
     return method
 
 
 def check_start(cfg: DictConfig, stream: TaskStream) -> None:
-    """Refuse weights whose pre-training has seen test images, unless `allow_leakage` is set; then say so."""
+    """Refuse weights whose pre-training has seen test images, unless `allow_leakage` is set; then
+    say so.
+    """
     from iqa_lightning.audit.contents import refuse_leaks  # noqa: PLC0415  # torch
 
     found = refuse_leaks(cfg.backbone.get("weights"), stream.data.values(), bool(cfg.allow_leakage))
     if found:
-        warnings.warn(f"the weights were pre-trained on {len(found)} test images of this stream", stacklevel=1)
+        warnings.warn(
+            f"the weights were pre-trained on {len(found)} test images of this stream", stacklevel=1
+        )
 
 
 def fit(
@@ -146,13 +180,20 @@ def fit(
         *build.keywords.get("callbacks", []),
         ContinualLearning(records, identity, cfg.select_best, heat_maps),
         Display(records, print_matrix),
-        ModelCheckpoint(records.path, "last", save_on_train_epoch_end=True, enable_version_counter=False),
+        ModelCheckpoint(
+            records.path, "last", save_on_train_epoch_end=True, enable_version_counter=False
+        ),
     ]
     trainer: pl.Trainer = build(
-        callbacks=callbacks, logger=loggers, plugins=[AtomicCheckpointIO()], default_root_dir=records.path
+        callbacks=callbacks,
+        logger=loggers,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=records.path,
     )
     try:
-        trainer.fit(method, datamodule=stream, ckpt_path=last if last.is_file() else None, weights_only=True)
+        trainer.fit(
+            method, datamodule=stream, ckpt_path=last if last.is_file() else None, weights_only=True
+        )
     finally:
         for logger in loggers:
             logger.finalize("success" if trainer.state.finished else "failed")
@@ -194,16 +235,29 @@ def to_dict(cfg: DictConfig) -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """The commit of the running code, with `+` where files were changed; null where there is no git."""
+    """The commit of the running code, with `+` where files were changed; null where there is no
+    git.
+    """
     try:
-        ask = ["git", "-C", str(HERE), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+        ask = [
+            "git",
+            "-C",
+            str(HERE),
+            "describe",
+            "--always",
+            "--abbrev=40",
+            "--dirty=+",
+            "--exclude=*",
+        ]
         return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603  # fixed words
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
 def silence_hints() -> None:
-    """Keep hints that do not apply to a walk out of the terminal; errors and warnings of the run itself stay."""
+    """Keep hints that do not apply to a walk out of the terminal; errors and warnings of the run
+    itself stay.
+    """
     import logging  # noqa: PLC0415
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)

@@ -29,10 +29,16 @@ def checked(*words: str) -> int:
 def two(tmp_path: Path) -> list[str]:
     """Words that check two sound folders."""
     folders = [write_photographs(tmp_path / name, 100 * k) for k, name in enumerate("ab")]
-    return ["stream=folders", f"stream.folders=[{','.join(map(str, folders))}]", f"paths.output={tmp_path / 'out'}"]
+    return [
+        "stream=folders",
+        f"stream.folders=[{','.join(map(str, folders))}]",
+        f"paths.output={tmp_path / 'out'}",
+    ]
 
 
-def test_a_report_of_a_stream(two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_of_a_stream(
+    two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert checked(*two) == 0
     folder = tmp_path / "out/check/folders"
     assert {path.name for path in folder.iterdir()} == {"report.json", "a.sha256", "b.sha256"}
@@ -85,7 +91,9 @@ def cached(*words: str) -> int:
     return check_caches(cfg)
 
 
-def test_caches_are_verified_and_removed(two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_caches_are_verified_and_removed(
+    two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = [*two[:2], f"cache_dir={tmp_path / 'cache'}"]
     for name in "ab":
         CSVData(tmp_path / name, cache="disk", cache_dir=tmp_path / "cache").setup()
@@ -95,7 +103,9 @@ def test_caches_are_verified_and_removed(two: list[str], tmp_path: Path, capsys:
     pixels = bytearray((cache / "pixels.bin").read_bytes())
     pixels[5000] ^= 16
     (cache / "pixels.bin").write_bytes(pixels)
-    assert cached(*words, "cache=verify") == cached(words[2], "cache=verify") == 1, "with and without a stream"
+    assert cached(*words, "cache=verify") == cached(words[2], "cache=verify") == 1, (
+        "with and without a stream"
+    )
     said = capsys.readouterr().out
     assert f"error: the cache {cache} is damaged: image 1 is not the one decoded" in said
     assert "whole: " in said
@@ -133,7 +143,9 @@ def test_the_status_of_the_command(two: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_real_stream(shared_data: Path, tmp_path: Path) -> None:
-    """Two photographs of MMP-2K are one, and two files of CLIVE are the same; nothing is wrong otherwise."""
+    """Two photographs of MMP-2K are one, and two files of CLIVE are the same; nothing is wrong
+    otherwise.
+    """
     assert checked("stream=open4", f"paths.data={shared_data}", f"paths.output={tmp_path}") == 0
     report = json.loads((tmp_path / "check/open4/report.json").read_text())
     assert {data["name"]: data["images"] for data in report["datasets"]} == {

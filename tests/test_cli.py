@@ -17,7 +17,11 @@ def test_help_answers_without_torch(module: str, words: list[str]) -> None:
     code = f"{block}import runpy; runpy.run_module('iqa_lightning.{module}', run_name='__main__')"
     extra = {"train": [], "evaluate": ["run=somewhere"], "check": ["stream=open4"]}[module]
     done = subprocess.run(
-        [sys.executable, "-c", code, *words, *extra], capture_output=True, text=True, cwd=ROOT, check=False
+        [sys.executable, "-c", code, *words, *extra],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "seed: 0" in done.stdout or module != "train"
@@ -31,7 +35,9 @@ def test_help_answers_without_torch(module: str, words: list[str]) -> None:
         (["stream.order=[a,zebra]"], "zebra"),
     ],
 )
-def test_mistakes_are_named(words: list[str], said: str, folders: list[Path], tmp_path: Path) -> None:
+def test_mistakes_are_named(
+    words: list[str], said: str, folders: list[Path], tmp_path: Path
+) -> None:
     done = call(*TINY, *stream_of_folders(folders), *words, f"paths.output={tmp_path}", check=False)
     assert done.returncode != 0
     assert said in done.stderr
@@ -58,7 +64,9 @@ def test_so_are_these_by_errors_that_the_command_prints(
 
 
 @pytest.mark.slow
-def test_a_changed_config_in_an_existing_folder_is_refused(folders: list[Path], tmp_path: Path) -> None:
+def test_a_changed_config_in_an_existing_folder_is_refused(
+    folders: list[Path], tmp_path: Path
+) -> None:
     words = [
         *TINY,
         IN_BATCH,
@@ -86,6 +94,10 @@ def test_a_sweep_over_orders_makes_a_folder_each(folders: list[Path], tmp_path: 
         *stream_of_folders(folders),
     ]
     call("-m", *words, "stream.order=williams,[[a,b]],[a,b,a]", f"paths.output={tmp_path}")
-    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("none/sh_cl/*/split1/seed0"))
-    assert found == [f"none/sh_cl/{order}/split1/seed0" for order in ("a+b", "a-b-a_2", "a-b", "b-a")]
+    found = sorted(
+        str(path.relative_to(tmp_path)) for path in tmp_path.glob("none/sh_cl/*/split1/seed0")
+    )
+    assert found == [
+        f"none/sh_cl/{order}/split1/seed0" for order in ("a+b", "a-b-a_2", "a-b", "b-a")
+    ]
     assert all((tmp_path / path / "summary.json").is_file() for path in found)

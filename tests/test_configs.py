@@ -15,11 +15,25 @@ CONF = ROOT / "conf"
 
 def yamls(group: str) -> list[str]:
     """Names of the yamls of a group."""
-    return sorted(str(path.relative_to(CONF / group).with_suffix("")) for path in (CONF / group).rglob("*.yaml"))
+    return sorted(
+        str(path.relative_to(CONF / group).with_suffix(""))
+        for path in (CONF / group).rglob("*.yaml")
+    )
 
 
 def test_every_group_is_covered_here() -> None:
-    covered = {"data", "stream", "method", "backbone", "schedule", "view", "pairs", "trainer", "logger", "paths"}
+    covered = {
+        "data",
+        "stream",
+        "method",
+        "backbone",
+        "schedule",
+        "view",
+        "pairs",
+        "trainer",
+        "logger",
+        "paths",
+    }
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == covered | {
         "experiment",
         "degradations",
@@ -40,14 +54,18 @@ def test_stream(name: str) -> None:
 def test_split_source_of_a_stream(name: str) -> None:
     """Every stream takes the two keys from the command line."""
     words = ["stream.folders=[x/a,x/b]"] if name == "folders" else []
-    stream = build_stream(composed(f"stream={name}", *words, "stream.splits=files", "stream.split_files=lists"))
+    stream = build_stream(
+        composed(f"stream={name}", *words, "stream.splits=files", "stream.split_files=lists")
+    )
     assert {data.splits for data in stream.data.values()} == {"files"}
     assert {data.split_files for data in stream.data.values()} == {Path("lists")}
 
 
 @pytest.mark.parametrize("name", yamls("data"))
 def test_data(name: str) -> None:
-    node = OmegaConf.create({"paths": {"data": "somewhere"}, "data": OmegaConf.load(CONF / "data" / f"{name}.yaml")})
+    node = OmegaConf.create(
+        {"paths": {"data": "somewhere"}, "data": OmegaConf.load(CONF / "data" / f"{name}.yaml")}
+    )
     assert instantiate(node.data)(name=name).name == name
 
 
@@ -55,7 +73,9 @@ def test_where_the_data_lie(monkeypatch: pytest.MonkeyPatch) -> None:
     """The variable, the key that goes before it, and a root of one set that goes before both."""
 
     def roots(*words: str) -> list[str]:
-        tasks = OmegaConf.to_container(composed("stream=zhang2022", *words).stream, resolve=True)["tasks"]
+        tasks = OmegaConf.to_container(composed("stream=zhang2022", *words).stream, resolve=True)[
+            "tasks"
+        ]
         return [tasks[name]["root"] for name in ("bid", "koniq10k")]
 
     monkeypatch.delenv("IQA_DATA", raising=False)
@@ -90,7 +110,9 @@ def test_small_groups(group: str) -> None:
 @pytest.mark.filterwarnings("ignore:the S-CNN starts at random")
 @pytest.mark.parametrize("name", yamls("backbone"))
 def test_backbone(name: str) -> None:
-    """Without weights, since those of timm are downloaded; the bundled ones have a test of their own."""
+    """Without weights, since those of timm are downloaded; the bundled ones have a test of their
+    own.
+    """
     words = ["backbone.pretrained=null"] if "clip" in name else ["backbone.weights=null"]
     words += ["backbone.scnn_weights=null"] if "dbcnn" in name else []
     assert instantiate(composed(f"backbone={name}", *words).backbone).width > 0
@@ -117,13 +139,18 @@ def test_replay(name: str) -> None:
     cfg = composed("method=liqa", f"method/feature_generator={name}", "schedule=tsn_paper")
     assert isinstance(instantiate(cfg.method.feature_generator)(8, 2), FeatureGenerator)
     other = composed("method=liqa_gaussian", "schedule=tsn_paper").method
-    assert other == composed("method=liqa", "method/feature_generator=gaussian", "schedule=tsn_paper").method
+    assert (
+        other
+        == composed("method=liqa", "method/feature_generator=gaussian", "schedule=tsn_paper").method
+    )
 
 
 @pytest.mark.parametrize("name", yamls("logger"))
 def test_logger(name: str, tmp_path: Path) -> None:
     words = ["logger.wandb=false"] if name == "wandb" else []
-    loggers = instantiate(composed(f"logger={name}", *words).logger, folder=tmp_path, name="run", group="test")
+    loggers = instantiate(
+        composed(f"logger={name}", *words).logger, folder=tmp_path, name="run", group="test"
+    )
     assert len(loggers) == (name != "none")
 
 
@@ -145,7 +172,10 @@ def test_experiment_of_the_pretraining(name: str) -> None:
 
 @pytest.mark.parametrize("name", yamls("degradations"))
 def test_degradations(name: str) -> None:
-    assert instantiate(OmegaConf.load(CONF / "degradations" / f"{name}.yaml"), _convert_="all").size > 100
+    assert (
+        instantiate(OmegaConf.load(CONF / "degradations" / f"{name}.yaml"), _convert_="all").size
+        > 100
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in yamls("experiment") if name not in PRETRAINING])
@@ -161,4 +191,6 @@ def test_tuned(name: str) -> None:
     schedule, _, method = name.partition("/")
     group = "tuned_method" if method else "tuned"
     cfg = composed(f"schedule={schedule}", f"method={method or 'mh_cl'}")
-    assert OmegaConf.merge(cfg, OmegaConf.load(CONF / group / f"{name}.yaml")) == cfg, "its values arrive in the run"
+    assert OmegaConf.merge(cfg, OmegaConf.load(CONF / group / f"{name}.yaml")) == cfg, (
+        "its values arrive in the run"
+    )

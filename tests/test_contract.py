@@ -1,4 +1,6 @@
-"""The contract of all methods: each `conf/method/*.yaml` learns a stream, is interrupted, resumes to the same bytes."""
+"""The contract of all methods: each `conf/method/*.yaml` learns a stream, is interrupted, resumes
+to the same bytes.
+"""
 
 import json
 from pathlib import Path
@@ -16,7 +18,10 @@ IMAGES_SEEN = {  # 28 images to train on in each of two tasks, 3 epochs of batch
     "jl_cl": 3 * 28 + 3 * 56,
     "gdumb": 3 * 28 + 3 * 56,  # the memory holds all
     "liqa": 2 * 3 * 28 + 4 * 28,  # and the phase of the generator after the first task
-    **dict.fromkeys(("sh_cl_replay", "mh_cl_replay", "icarl_v1", "icarl_v2", "der_pp", "agem"), 2 * 3 * 28 + 2 * 4 * 8),
+    **dict.fromkeys(
+        ("sh_cl_replay", "mh_cl_replay", "icarl_v1", "icarl_v2", "der_pp", "agem"),
+        2 * 3 * 28 + 2 * 4 * 8,
+    ),
 }
 ALIKE = dict.fromkeys(("liqe_quality", "liqe_quality_distortion", "liqe_quality_scene"), "liqe")
 """Methods that are another with fewer terms of its loss: what takes long is shown by that one."""
@@ -40,7 +45,9 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(ContinualMethod, "on_train_batch_start", hook)
 
 
-@pytest.mark.filterwarnings("ignore:.*the replay of 'a' has collapsed")  # too few steps to learn much
+@pytest.mark.filterwarnings(
+    "ignore:.*the replay of 'a' has collapsed"
+)  # too few steps to learn much
 @pytest.mark.parametrize("method", METHODS)
 def test_learns_is_interrupted_and_resumes_to_the_same_bytes(
     method: str, folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -52,7 +59,8 @@ def test_learns_is_interrupted_and_resumes_to_the_same_bytes(
     if method in ALIKE:
         return
 
-    # in the middle of epochs 1 and, from there, 3: where there is one, in the phase that trains the replay
+    # in the middle of epochs 1 and, from there, 3: where there is one, in the phase that trains the
+    # replay
     for steps in (6, 11):
         with monkeypatch.context() as patch:
             interrupt_after(patch, steps)
@@ -65,7 +73,9 @@ def test_learns_is_interrupted_and_resumes_to_the_same_bytes(
 
 def test_methods_that_are_alike_have_one_class() -> None:
     for method, other in ALIKE.items():
-        configs = [OmegaConf.load(ROOT / "conf" / "method" / f"{name}.yaml") for name in (method, other)]
+        configs = [
+            OmegaConf.load(ROOT / "conf" / "method" / f"{name}.yaml") for name in (method, other)
+        ]
         assert {key for key in configs[1] if configs[0][key] != configs[1][key]} == {"labels"}
         assert configs[0].keys() == configs[1].keys()
         assert set(configs[0]["labels"]) < set(configs[1]["labels"])
@@ -94,7 +104,9 @@ def check_records(folder: Path, method: str) -> None:
 def check_checkpoint(folder: Path) -> None:
     """Checkpoints load without pickled code, and the weights keep their names over the tasks."""
     last = torch.load(folder / "last.ckpt", weights_only=True)
-    tasks = [torch.load(path, weights_only=True) for path in sorted((folder / "tasks").glob("*.ckpt"))]
+    tasks = [
+        torch.load(path, weights_only=True) for path in sorted((folder / "tasks").glob("*.ckpt"))
+    ]
     assert len(tasks) == 2
     assert list(tasks[0]) == list(tasks[1]) == list(last["state_dict"])
     assert all(torch.equal(last["state_dict"][key], tasks[1][key]) for key in tasks[1])

@@ -32,7 +32,13 @@ DERIVED += ["stability_latest.csv", "summary.json"]
 def run(tmp_path: Path) -> RunFolder:
     """A finished run of two tasks."""
     random, folder = np.random.default_rng(3), RunFolder(tmp_path / "run")
-    base = pd.DataFrame({"dataset": ["a"] * 30 + ["b"] * 20, "split": "test", "image": [f"{i}.png" for i in range(50)]})
+    base = pd.DataFrame(
+        {
+            "dataset": ["a"] * 30 + ["b"] * 20,
+            "split": "test",
+            "image": [f"{i}.png" for i in range(50)],
+        }
+    )
     base["mos"] = random.uniform(0, 100, 50)
     for t, task in enumerate(("start", "a", "b")):
         scores = {name: base["mos"] / 30 + random.normal(size=50) for name in ("latest", "gated")}
@@ -43,7 +49,9 @@ def run(tmp_path: Path) -> RunFolder:
 def evaluate(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -51,7 +59,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_predictions_alone_are_enough_and_a_second_time_changes_no_byte(run: RunFolder, tmp_path: Path) -> None:
+def test_predictions_alone_are_enough_and_a_second_time_changes_no_byte(
+    run: RunFolder, tmp_path: Path
+) -> None:
     (work := tmp_path / "elsewhere").mkdir()
     first = evaluate(f"run={run.path}", cwd=work)
     assert first.returncode == 0, first.stderr
@@ -69,7 +79,13 @@ def test_predictions_alone_are_enough_and_a_second_time_changes_no_byte(run: Run
 @pytest.mark.slow
 def test_what_a_training_wrote_comes_out_again_byte_for_byte(run: RunFolder) -> None:
     run.write_summary(
-        {"method": "tsn_iqa", "seed": 0, "finished": True, "synthetic": True, "cost": {"train_seconds": 0.1}}
+        {
+            "method": "tsn_iqa",
+            "seed": 0,
+            "finished": True,
+            "synthetic": True,
+            "cost": {"train_seconds": 0.1},
+        }
     )
     derived = derive(run.predictions())
     run.write_derived(derived)
@@ -93,7 +109,9 @@ def test_what_a_training_wrote_comes_out_again_byte_for_byte(run: RunFolder) -> 
         ([], "which run folder? python -m iqa_lightning.evaluate run=<folder>"),
     ],
 )
-def test_what_is_no_run_is_refused_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_what_is_no_run_is_refused_in_one_line(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
     result = evaluate(*arguments, cwd=tmp_path)
     assert (result.returncode, result.stderr.strip()) == (1, message)
     assert list(tmp_path.iterdir()) == []
@@ -120,5 +138,7 @@ def test_unknown_keys_are_refused(run: RunFolder) -> None:
 def test_help_does_not_wait_for_heavy_libraries(tmp_path: Path) -> None:
     assert "run: null" in evaluate("--help", cwd=tmp_path).stdout
     code = "import sys, iqa_lightning.evaluate\nprint({'torch', 'scipy', 'pandas', 'matplotlib'} & set(sys.modules))"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "set()"

@@ -11,21 +11,29 @@ FORBIDDEN = {"utils", "common", "core", "helpers", "types", "engine", "registry"
 
 def test_no_room_without_an_owner() -> None:
     assert not [
-        path for path in PACKAGE if FORBIDDEN & {part.removesuffix(".py") for part in path.relative_to(ROOT).parts}
+        path
+        for path in PACKAGE
+        if FORBIDDEN & {part.removesuffix(".py") for part in path.relative_to(ROOT).parts}
     ]
 
 
 def test_nothing_unsafe_is_loaded() -> None:
     for path in PACKAGE:
         text = path.read_text()
-        assert not re.search(r"\bimport pickle\b|\beval\(|\bexec\(|yaml\.load\(", text.replace(".eval(", "")), path
+        assert not re.search(
+            r"\bimport pickle\b|\beval\(|\bexec\(|yaml\.load\(", text.replace(".eval(", "")
+        ), path
         for call in re.findall(r"torch\.load\([^\n]*", text):
             assert "weights_only=True" in call, f"{path}: {call}"
 
 
 def test_only_the_evaluation_opens_the_test_part() -> None:
-    """`test_set_unlocked()` is the key; the data module itself uses it for a plain `Trainer.test`."""
-    users = {str(path.relative_to(ROOT)) for path in PACKAGE if re.search(r"\bevaluation\(\)", path.read_text())}
+    """`unlocked_test_set()` is the key; the data module itself uses it for a plain `Trainer.test`."""
+    users = {
+        str(path.relative_to(ROOT))
+        for path in PACKAGE
+        if re.search(r"\bunlocked_test_set\(\)", path.read_text())
+    }
     evaluations = {"iqa_lightning/continual/callback.py", "iqa_lightning/pretraining/probe.py"}
     assert users == {"iqa_lightning/datasets/base.py"} | evaluations
 
@@ -33,7 +41,9 @@ def test_only_the_evaluation_opens_the_test_part() -> None:
 def test_only_commands_import_hydra_and_only_records_write_records() -> None:
     for path in PACKAGE:
         names = {
-            node.module or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)
+            node.module or ""
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom)
         }
         names |= {
             alias.name
@@ -48,7 +58,13 @@ def test_only_commands_import_hydra_and_only_records_write_records() -> None:
 
 
 def test_no_machine_paths() -> None:
-    texts = [*PACKAGE, *(ROOT / "conf").rglob("*.yaml"), ROOT / "README.md", ROOT / "Makefile", ROOT / "pyproject.toml"]
+    texts = [
+        *PACKAGE,
+        *(ROOT / "conf").rglob("*.yaml"),
+        ROOT / "README.md",
+        ROOT / "Makefile",
+        ROOT / "pyproject.toml",
+    ]
     for path in texts:
         if path.is_file():
             assert not re.search(r"(?<![\w.])/(tmp|work|root|home)/\w", path.read_text()), path

@@ -37,9 +37,19 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("good") / "a", 0, images=60)
 
 
-def test_a_task_that_comes_again_is_not_forgotten_and_its_opposite_is(good: Path, tmp_path: Path) -> None:
-    """The opposite has the images of the first and its scores turned round, so every SRCC has the other sign."""
-    again = walk(tmp_path / "again", "method=sh_cl", *LEARNS, *stream_of_folders([good]), "stream.order=[a,a]")
+def test_a_task_that_comes_again_is_not_forgotten_and_its_opposite_is(
+    good: Path, tmp_path: Path
+) -> None:
+    """The opposite has the images of the first and its scores turned round, so every SRCC has the
+    other sign.
+    """
+    again = walk(
+        tmp_path / "again",
+        "method=sh_cl",
+        *LEARNS,
+        *stream_of_folders([good]),
+        "stream.order=[a,a]",
+    )
     srcc = matrix(again)
     assert list(srcc.columns) == ["a", "a_2"]
     assert srcc.loc["a", "a"] > 0.8
@@ -102,7 +112,9 @@ def test_constant_predictions_have_no_correlation(
 
 @pytest.mark.parametrize("method", ["tsn_iqa", "sh_cl"])
 def test_a_joint_task_is_learnt_at_once(method: str, folders: list[Path], tmp_path: Path) -> None:
-    run = walk(tmp_path, f"method={method}", *BRIEF, *stream_of_folders(folders), "stream.order=[[a,b]]")
+    run = walk(
+        tmp_path, f"method={method}", *BRIEF, *stream_of_folders(folders), "stream.order=[[a,b]]"
+    )
     readout = "oracle" if method == "tsn_iqa" else "single"
     assert summary(run)["order"] == [["a", "b"]]
     assert summary(run)["cost"]["images_seen"] == 2 * 28

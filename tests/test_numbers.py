@@ -1,7 +1,9 @@
-"""Nothing that makes the walk faster changes a number: SRCC matrices that were stored before are found again.
+"""Nothing that makes the walk faster changes a number: SRCC matrices that were stored before are
+found again.
 
-`tests/stored/<method>.csv` were made by the walk as it was before its evaluations, its input and its networks were made
-faster (commit cdb93b6): two to four tasks of the embedded stream (synthetic targets), a small network, one thread.
+`tests/stored/<method>.csv` were made by the walk as it was before its evaluations, its input and
+its networks were made faster (commit cdb93b6): two to four tasks of the embedded stream (synthetic
+targets), a small network, one thread.
 """
 
 from pathlib import Path
@@ -12,7 +14,13 @@ import pytest
 from tests.walks import walk
 
 STORED = Path(__file__).parent / "stored"
-SMALL = ("stream=demo", "pairs=paper", "pairs.count=24", "schedule.finetune.epochs=1", "method.optimizer.lr=0.0005")
+SMALL = (
+    "stream=demo",
+    "pairs=paper",
+    "pairs.count=24",
+    "schedule.finetune.epochs=1",
+    "method.optimizer.lr=0.0005",
+)
 WORDS = {
     "tsn_iqa": ("method=tsn_iqa",),
     "lwf": ("method=lwf", "stream.order=[blur,noise,tone]"),
@@ -23,7 +31,10 @@ WORDS = {
 
 def matrices(folder: Path) -> pd.DataFrame:
     """All SRCC matrices of a run below one another, the readout in front."""
-    parts = [pd.read_csv(path).assign(readout=path.stem[5:]) for path in sorted(folder.glob("srcc_*.csv"))]
+    parts = [
+        pd.read_csv(path).assign(readout=path.stem[5:])
+        for path in sorted(folder.glob("srcc_*.csv"))
+    ]
     return pd.concat(parts, ignore_index=True).set_index(["readout", "after"])
 
 

@@ -1,4 +1,6 @@
-"""The pretrain command: weights and card, resuming to the same bytes, starts for every method, two ranks, probes."""
+"""The pretrain command: weights and card, resuming to the same bytes, starts for every method, two
+ranks, probes.
+"""
 
 import json
 from collections.abc import Callable
@@ -69,7 +71,11 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 
 @pytest.mark.parametrize("kind", ["qpt", "metaiqa"])
 def test_resumes_to_the_same_bytes_and_starts_a_method(
-    kind: str, folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    folders: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     whole = run(tmp_path / "whole", *words(kind, folders))
     with monkeypatch.context() as patch:
@@ -78,28 +84,57 @@ def test_resumes_to_the_same_bytes_and_starts_a_method(
             run(tmp_path / "broken", *words(kind, folders))
     assert not list((tmp_path / "broken").rglob("weights.safetensors"))
     broken = run(tmp_path / "broken", *words(kind, folders))
-    assert (broken / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+    assert (broken / "weights.safetensors").read_bytes() == (
+        whole / "weights.safetensors"
+    ).read_bytes()
     check_card(json.loads((whole / "card.json").read_text()), kind)
 
     start = f"backbone.weights={whole / 'weights.safetensors'}"
-    output = walk(tmp_path / "train", "method=sh_cl", IN_BATCH, *stream_of_folders(folders), start, "stream.order=[a]")
+    output = walk(
+        tmp_path / "train",
+        "method=sh_cl",
+        IN_BATCH,
+        *stream_of_folders(folders),
+        start,
+        "stream.order=[a]",
+    )
     summary = json.loads((output / "summary.json").read_text())
     assert summary["finished"]
     capsys.readouterr()
     before = (whole / "weights.safetensors").stat().st_mtime_ns
     run(tmp_path / "whole", *words(kind, folders))
-    assert (whole / "weights.safetensors").stat().st_mtime_ns == before, "a finished one does nothing"
+    assert (whole / "weights.safetensors").stat().st_mtime_ns == before, (
+        "a finished one does nothing"
+    )
     with pytest.raises(ValueError, match=r"test parts.*allow_leakage=true"):
-        walk(tmp_path / "leak", "method=sh_cl", IN_BATCH, *stream_of_folders(folders), start, "split=2")
+        walk(
+            tmp_path / "leak",
+            "method=sh_cl",
+            IN_BATCH,
+            *stream_of_folders(folders),
+            start,
+            "split=2",
+        )
     allowed = ["split=2", "allow_leakage=true", "stream.order=[a]"]
     with pytest.warns(UserWarning, match="test images of this stream"):
-        walk(tmp_path / "leak2", "method=sh_cl", IN_BATCH, *stream_of_folders(folders), start, *allowed)
+        walk(
+            tmp_path / "leak2",
+            "method=sh_cl",
+            IN_BATCH,
+            *stream_of_folders(folders),
+            start,
+            *allowed,
+        )
 
 
 def check_card(card: dict, kind: str) -> None:
     """It names what was seen: the training images of both folders."""
     assert card["experiment"] == kind
-    assert (card["network"], card["started_from"], card["known"]) == ("test_efficientnet", "random", True)
+    assert (card["network"], card["started_from"], card["known"]) == (
+        "test_efficientnet",
+        "random",
+        True,
+    )
     assert len(card["images"]) == 56
     assert all(content.startswith("sha256:") for content in card["images"])
     assert {name.split("/")[0] for name in card["images"].values()} == {"a", "b"}
@@ -126,15 +161,27 @@ def test_arniqa_and_released_metaiqa_run(folders: list[Path], tmp_path: Path) ->
     arniqa += ["data.batch_size=8", "data.num_workers=0", *stream_of_folders(folders)]
     assert (run(tmp_path / "arniqa", *arniqa) / "card.json").is_file()
     for outer in ("drift", "interpolate", "second_order"):
-        extra = [f"method.outer={outer}", "epochs=1", "method.shared_state=true", "method.output=worker"]
-        assert (run(tmp_path / outer, *META, *stream_of_folders(folders), *extra) / "weights.safetensors").is_file()
+        extra = [
+            f"method.outer={outer}",
+            "epochs=1",
+            "method.shared_state=true",
+            "method.output=worker",
+        ]
+        assert (
+            run(tmp_path / outer, *META, *stream_of_folders(folders), *extra)
+            / "weights.safetensors"
+        ).is_file()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["qpt", "metaiqa"])
 def test_two_ranks(kind: str, folders: list[Path], tmp_path: Path) -> None:
-    """Of MetaIQA without dropout the ranks share the tasks of one process; QPT's ranks hold one queue."""
-    extra = [*words(kind, folders), "epochs=1"] + (["method.dropout=0.0"] if kind == "metaiqa" else [])
+    """Of MetaIQA without dropout the ranks share the tasks of one process; QPT's ranks hold one
+    queue.
+    """
+    extra = [*words(kind, folders), "epochs=1"] + (
+        ["method.dropout=0.0"] if kind == "metaiqa" else []
+    )
     call(
         *extra,
         "trainer=ddp",
@@ -153,12 +200,28 @@ def test_two_ranks(kind: str, folders: list[Path], tmp_path: Path) -> None:
             assert (shared[key].double() - tensor.double()).abs().mean() < 2e-3, key
     else:
         index = torch.load(two / "last.ckpt", weights_only=True)["state_dict"]["queue_index"]
-        assert len(set(index.tolist())) == 8, "the keys of both ranks: the last batch of eight images, twice each"
+        assert len(set(index.tolist())) == 8, (
+            "the keys of both ranks: the last batch of eight images, twice each"
+        )
 
 
-def test_probe_writes_its_table(folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    extra = ["experiment=probe", "backbone=tiny", "~probe.starts.imagenet", "probe.splits=[1,2]", "view.resize=0"]
-    run(tmp_path, *extra, f"probe.output={tmp_path / 'probes'}", *stream_of_folders(folders), start=probe)
+def test_probe_writes_its_table(
+    folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extra = [
+        "experiment=probe",
+        "backbone=tiny",
+        "~probe.starts.imagenet",
+        "probe.splits=[1,2]",
+        "view.resize=0",
+    ]
+    run(
+        tmp_path,
+        *extra,
+        f"probe.output={tmp_path / 'probes'}",
+        *stream_of_folders(folders),
+        start=probe,
+    )
     text = (tmp_path / "probes" / "table.md").read_text()
     assert "| random |" in text
     assert "| start | a | b |" in text

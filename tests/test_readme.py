@@ -9,7 +9,12 @@ import pytest
 from tests.walks import ROOT, call
 
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-LINES = [line.partition("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+LINES = [
+    line.partition("  #")[0].strip()
+    for block in BLOCKS
+    for line in block.splitlines()
+    if line.strip()
+]
 MODULE = "python -m iqa_lightning."
 MADE_HERE = ("python -m iqa_lightning.", "make ", "wandb ")
 
@@ -22,7 +27,9 @@ def test_every_line_is_a_kind_that_is_tried_here() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith(MODULE)])
 def test_a_command_of_the_package_composes(line: str) -> None:
-    """With `--cfg job`, which refuses unknown keys and choices but runs nothing; a sweep as its first run."""
+    """With `--cfg job`, which refuses unknown keys and choices but runs nothing; a sweep as its
+    first run.
+    """
     module, *words = shlex.split(line.removeprefix(MODULE))
     words = [re.sub(r"=(\[.*?\]|\d+),.*", r"=\1", word) for word in words if word != "-m"]
     assert call(*words, "--cfg", "job", module=module).stdout
@@ -30,7 +37,9 @@ def test_a_command_of_the_package_composes(line: str) -> None:
 
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith("make ")])
 def test_a_make_target_exists(line: str) -> None:
-    done = subprocess.run(["make", "-n", *line.split()[1:]], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(
+        ["make", "-n", *line.split()[1:]], capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

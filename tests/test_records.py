@@ -1,4 +1,6 @@
-"""The files of a run folder: what is written comes back, what is wrong is refused by name, a crash leaves nothing."""
+"""The files of a run folder: what is written comes back, what is wrong is refused by name, a crash
+leaves nothing.
+"""
 
 import json
 import math
@@ -25,7 +27,9 @@ def frame(**columns) -> pd.DataFrame:
         "score/a": [0.1, 0.2, 0.3, 0.4],
         "gate/a": [1.0, 1.0, 1.0, 1.0],
     }
-    return pd.DataFrame({name: value for name, value in {**table, **columns}.items() if value is not None})
+    return pd.DataFrame(
+        {name: value for name, value in {**table, **columns}.items() if value is not None}
+    )
 
 
 @pytest.fixture
@@ -34,7 +38,11 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def test_predictions_come_back_in_the_order_of_the_tasks(folder: RunFolder) -> None:
-    names = ["start", *(f"t{10 - i}" for i in range(10)), "x-1+y_2"]  # task 10 sorts before 2 by name
+    names = [
+        "start",
+        *(f"t{10 - i}" for i in range(10)),
+        "x-1+y_2",
+    ]  # task 10 sorts before 2 by name
     for t, task in reversed(list(enumerate(names))):
         assert folder.write_predictions(t, task, frame()).name == f"after_{t}_{task}.parquet"
     assert list(folder.predictions()) == names
@@ -49,24 +57,34 @@ def test_predictions_keep_values_types_and_rows(folder: RunFolder) -> None:
     assert stored["mos"][0] == 1 / 3
     for name in ("latest", "gated", "score/a", "gate/a"):
         assert stored[name].dtype == np.float32
-    np.testing.assert_array_equal(stored["gated"], np.array([math.nan, math.nan, 0.2, 0.1], np.float32))
+    np.testing.assert_array_equal(
+        stored["gated"], np.array([math.nan, math.nan, 0.2, 0.1], np.float32)
+    )
 
 
-def test_the_content_of_an_image_may_be_stored_and_comes_after_its_rating(folder: RunFolder) -> None:
-    path = folder.write_predictions(0, "start", frame().assign(**{"image/reference": ["x", "y", "x", "z"]}))
+def test_the_content_of_an_image_may_be_stored_and_comes_after_its_rating(
+    folder: RunFolder,
+) -> None:
+    path = folder.write_predictions(
+        0, "start", frame().assign(**{"image/reference": ["x", "y", "x", "z"]})
+    )
     stored = pq.read_table(path)
     assert stored.column_names[3:6] == ["mos", "image/reference", "latest"]
     assert stored["image/reference"].to_pylist() == ["x", "y", "x", "z"]
     folder.write_predictions(1, "a", frame())  # records of an older version hold none
     assert list(folder.predictions()) == ["start", "a"]
-    folder.write_predictions(1, "a", frame().assign(**{"image/reference": ["x", "y", "x", "other"]}))
+    folder.write_predictions(
+        1, "a", frame().assign(**{"image/reference": ["x", "y", "x", "other"]})
+    )
     with pytest.raises(ValueError, match="'other'"):
         folder.predictions()
 
 
 def test_what_is_known_of_an_image_may_be_stored(folder: RunFolder) -> None:
     known = {"mos_std": [1.0, 2.0, math.nan, 4.0], "image/scene": ["city+night", "", "", ""]}
-    path = folder.write_predictions(0, "start", frame(**known, **{"image/distortion": ["blur", "", "noise", ""]}))
+    path = folder.write_predictions(
+        0, "start", frame(**known, **{"image/distortion": ["blur", "", "noise", ""]})
+    )
     stored = pq.read_table(path)
     assert stored.column_names[4:6] == ["image/distortion", "image/scene"]
     assert stored["image/scene"].to_pylist() == ["city+night", "", "", ""]
@@ -79,7 +97,9 @@ def test_columns_are_stored_in_one_order(folder: RunFolder) -> None:
     path = folder.write_predictions(0, "start", frame())
     once = path.read_bytes()
     folder.write_predictions(
-        0, "start", frame()[["gated", "score/a", "mos", "gate/a", "image", "latest", "split", "dataset"]]
+        0,
+        "start",
+        frame()[["gated", "score/a", "mos", "gate/a", "image", "latest", "split", "dataset"]],
     )
     assert path.read_bytes() == once
 
@@ -99,7 +119,10 @@ def test_the_same_predictions_give_the_same_bytes(folder: RunFolder, tmp_path: P
     ("columns", "message"),
     [
         ({"mos": None}, "column 'mos' is missing"),
-        ({"latest": None, "gated": None}, "no readout column; expected one or more of single, latest, oracle, gated"),
+        (
+            {"latest": None, "gated": None},
+            "no readout column; expected one or more of single, latest, oracle, gated",
+        ),
         ({"gatd": [0.0] * 4}, "column 'gatd' is not known"),
         ({"score/": [0.0] * 4}, "column 'score/' is not known"),
         ({"scene/still life": [0.0] * 4}, "column 'scene/still life' is not known"),
@@ -108,13 +131,18 @@ def test_the_same_predictions_give_the_same_bytes(folder: RunFolder, tmp_path: P
         ({"mos": [1.0, math.nan, 2.0, 3.0]}, r"column 'mos' holds nan for image '2.png' \(row 1\)"),
         ({"mos": ["1", "2", "3", "4"]}, "column 'mos' holds (object|str), expected numbers"),
         ({"latest": [True] * 4}, "column 'latest' holds bool"),
-        ({"image": ["1.png"] * 4, "split": ["test"] * 4}, r"image '1.png' of 'a' \(test\) is there twice"),
+        (
+            {"image": ["1.png"] * 4, "split": ["test"] * 4},
+            r"image '1.png' of 'a' \(test\) is there twice",
+        ),
         ({"image": ["1.png", None, "3", "4"]}, "column 'image' holds something that is not text"),
         ({"dataset": ["a b"] * 4, "image": list("1234")}, "'a b' cannot name a data set"),
         ({"dataset": ["start"] * 4, "image": list("1234")}, "'start' cannot name a data set"),
     ],
 )
-def test_wrong_tables_are_refused_by_file_and_column(folder: RunFolder, columns, message: str) -> None:
+def test_wrong_tables_are_refused_by_file_and_column(
+    folder: RunFolder, columns, message: str
+) -> None:
     with pytest.raises(ValueError, match=f"after_1_a.parquet: {message}"):
         folder.write_predictions(1, "a", frame(**columns))
     assert not folder.path.exists()
@@ -137,7 +165,9 @@ def test_folders_that_are_no_run_are_refused(folder: RunFolder) -> None:
     with pytest.raises(ValueError, match=r"there is no run folder .*run"):
         folder.predictions()
     folder.path.mkdir()
-    with pytest.raises(ValueError, match=r"holds no predictions/after_<t>_<task>.parquet: is it a run folder\?"):
+    with pytest.raises(
+        ValueError, match=r"holds no predictions/after_<t>_<task>.parquet: is it a run folder\?"
+    ):
         folder.predictions()
 
 
@@ -149,14 +179,18 @@ def test_missing_and_doubled_tasks_are_refused(folder: RunFolder) -> None:
     folder.write_predictions(1, "a", frame())
     assert list(folder.predictions()) == ["start", "a", "b"]
     folder.write_predictions(1, "c", frame())
-    with pytest.raises(ValueError, match=r"after_1_c.parquet and after_1_a.parquet are both task 1"):
+    with pytest.raises(
+        ValueError, match=r"after_1_c.parquet and after_1_a.parquet are both task 1"
+    ):
         folder.predictions()
 
 
 def test_a_task_that_comes_twice_needs_two_names(folder: RunFolder) -> None:
     for t, task in enumerate(("start", "a", "a")):
         folder.write_predictions(t, task, frame())
-    with pytest.raises(ValueError, match=r"after_2_a.parquet: another file in this folder is after 'a' too"):
+    with pytest.raises(
+        ValueError, match=r"after_2_a.parquet: another file in this folder is after 'a' too"
+    ):
         folder.predictions()
 
 
@@ -181,7 +215,10 @@ def test_strange_and_broken_files_are_refused(folder: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"gated": None}, r"after_1_a.parquet holds the readouts \['latest'\], after_0_start.parquet holds"),
+        (
+            {"gated": None},
+            r"after_1_a.parquet holds the readouts \['latest'\], after_0_start.parquet holds",
+        ),
         (
             {"image": ["1.png", "3.png", "1.png", "bäum/2.png"]},
             "disagree in row 1, column 'image': '3.png' and '2.png'",
@@ -206,7 +243,9 @@ def test_files_of_different_length_are_refused(folder: RunFolder) -> None:
 CELL = st.floats(-1, 1) | st.just(math.nan)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.tuples(CELL, CELL, CELL), min_size=1, max_size=4))
 def test_matrices_come_back_bit_for_bit(folder: RunFolder, rows) -> None:
     names = ["start", "NA", "null", "007"][: len(rows)]
@@ -217,9 +256,13 @@ def test_matrices_come_back_bit_for_bit(folder: RunFolder, rows) -> None:
 
 
 def test_the_text_of_a_matrix(folder: RunFolder) -> None:
-    matrix = pd.DataFrame([[math.nan, 0.1], [2 / 3, -1.0]], index=["start", "a"], columns=["a", "b"])
+    matrix = pd.DataFrame(
+        [[math.nan, 0.1], [2 / 3, -1.0]], index=["start", "a"], columns=["a", "b"]
+    )
     folder.write_matrix("srcc_single", matrix)
-    assert (folder.path / "srcc_single.csv").read_bytes() == b"after,a,b\nstart,,0.1\na,0.6666666666666666,-1.0\n"
+    assert (
+        folder.path / "srcc_single.csv"
+    ).read_bytes() == b"after,a,b\nstart,,0.1\na,0.6666666666666666,-1.0\n"
 
 
 def test_missing_matrices_are_named(folder: RunFolder) -> None:
@@ -230,10 +273,18 @@ def test_missing_matrices_are_named(folder: RunFolder) -> None:
 def test_summary_keeps_what_is_not_rewritten(folder: RunFolder) -> None:
     assert folder.read_summary() == {}
     folder.write_summary(
-        {"cost": {"train_seconds": np.float64(1.5), "images_seen": np.int64(7)}, "method": "x", "seed": 0}
+        {
+            "cost": {"train_seconds": np.float64(1.5), "images_seen": np.int64(7)},
+            "method": "x",
+            "seed": 0,
+        }
     )
     folder.write_summary(
-        {"readouts": {"single": {"msrcc": 0.5, "bwt": math.nan}}, "finished": True, "order": ("a", "b")}
+        {
+            "readouts": {"single": {"msrcc": 0.5, "bwt": math.nan}},
+            "finished": True,
+            "order": ("a", "b"),
+        }
     )
     summary = json.loads((folder.path / "summary.json").read_text())
     assert summary == folder.read_summary() == {
@@ -279,4 +330,7 @@ def test_clean_removes_what_a_killed_writer_left(folder: RunFolder) -> None:
         left.write_bytes(b"half")
     assert list(folder.predictions()) == ["start"]
     folder.clean()
-    assert sorted(p.name for p in folder.path.rglob("*")) == ["after_0_start.parquet", "predictions"]
+    assert sorted(p.name for p in folder.path.rglob("*")) == [
+        "after_0_start.parquet",
+        "predictions",
+    ]

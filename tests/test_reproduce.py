@@ -1,4 +1,6 @@
-"""From records to a table: runs written by hand, no training; one table through the command line with real runs."""
+"""From records to a table: runs written by hand, no training; one table through the command line
+with real runs.
+"""
 
 import itertools
 import math
@@ -17,7 +19,16 @@ from scipy import stats
 from iqa_lightning.metrics.matrices import derive
 from iqa_lightning.records import RunFolder
 from iqa_lightning.report.numbers.forgetting import pair_flips
-from iqa_lightning.reproduce import Run, compare, independent, make, overrides, planned_runs, read_grid, reproduce
+from iqa_lightning.reproduce import (
+    Run,
+    compare,
+    independent,
+    make,
+    overrides,
+    planned_runs,
+    read_grid,
+    reproduce,
+)
 from iqa_lightning.runs.process import Outcome
 from tests.walks import ROOT, TINY, call
 
@@ -31,8 +42,12 @@ splits: [1, 2]
 """
 
 
-def write_run(output: Path, method: str, order: list[str], split: int = 1, seed: int = 0, **options) -> RunFolder:
-    """A finished run whose scores are its ratings with noise, 12 contents of 3 test images a data set."""
+def write_run(
+    output: Path, method: str, order: list[str], split: int = 1, seed: int = 0, **options
+) -> RunFolder:
+    """A finished run whose scores are its ratings with noise, 12 contents of 3 test images a data
+    set.
+    """
     folder = RunFolder(output / "demo" / method / "-".join(order) / f"split{split}" / f"seed{seed}")
     rng = np.random.default_rng([split, seed, len(method), order.index("blur")])
     images = np.random.default_rng(split)
@@ -45,13 +60,22 @@ def write_run(output: Path, method: str, order: list[str], split: int = 1, seed:
     ]  # fmt: skip
     table = pd.DataFrame(rows)
     for t, task in enumerate(["start", *order]):
-        noise = options.get("noise", 30) + 20 * np.array([t < order.index(name) + 1 for name in table["dataset"]])
+        noise = options.get("noise", 30) + 20 * np.array(
+            [t < order.index(name) + 1 for name in table["dataset"]]
+        )
         score = table["mos"] + rng.normal(0, 1, len(table)) * noise
         readouts = (
-            {"latest": score, "gated": score + rng.normal(0, 5, len(table))} if not method.startswith("sh_cl") else {}
+            {"latest": score, "gated": score + rng.normal(0, 5, len(table))}
+            if not method.startswith("sh_cl")
+            else {}
         )
         folder.write_predictions(t, task, table.assign(**(readouts or {"single": score})))
-    cost = {"train_seconds": 60.0 + split, "images_seen": 1000, "forwards_eval": 500, "parameters_added": 7}
+    cost = {
+        "train_seconds": 60.0 + split,
+        "images_seen": 1000,
+        "forwards_eval": 500,
+        "parameters_added": 7,
+    }
     folder.write_summary({
         "method": method, "order": order, "split": split, "split_hash": options.get("split_hash", f"hash{split}"),
         "seed": seed, "git": "abc", "finished": True, "synthetic": options.get("synthetic", True),
@@ -68,7 +92,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir(parents=True)
     (folder / "runs.yaml").write_text(GRID)
     (folder / "published.csv").write_text(f"{HEADER}\n")
-    for method, order, split in itertools.product(("tsn_iqa", "sh_cl"), (ORDER, ORDER[::-1]), (1, 2)):
+    for method, order, split in itertools.product(
+        ("tsn_iqa", "sh_cl"), (ORDER, ORDER[::-1]), (1, 2)
+    ):
         write_run(home / "outputs", method, order, split, noise=10 if method == "tsn_iqa" else 40)
     return home
 
@@ -84,17 +110,26 @@ def build(folder: Path, *words: str) -> list[str]:
     """The command in this process."""
     tmp = folder.parents[1]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        places = [f"experiments={tmp / 'experiments'}", f"output={tmp / 'outputs'}", f"table={folder.name}"]
+        places = [
+            f"experiments={tmp / 'experiments'}",
+            f"output={tmp / 'outputs'}",
+            f"table={folder.name}",
+        ]
         return reproduce(compose("reproduce", [*places, "resamples=100", "figures=false", *words]))
 
 
 def written(folder: Path) -> dict[str, bytes]:
-    files = [*(folder / name for name in ("table.md", "table.tex", "details.md")), *sorted(folder.glob("*/*"))]
+    files = [
+        *(folder / name for name in ("table.md", "table.tex", "details.md")),
+        *sorted(folder.glob("*/*")),
+    ]
     return {file.name: file.read_bytes() for file in files}
 
 
 def summary(folder: Path) -> pd.DataFrame:
-    return pd.read_csv(folder / "results" / "summary.csv").set_index(["method", "readout", "measure"])
+    return pd.read_csv(folder / "results" / "summary.csv").set_index(
+        ["method", "readout", "measure"]
+    )
 
 
 def test_a_table_comes_from_the_records_alone(table: Path) -> None:
@@ -105,11 +140,32 @@ def test_a_table_comes_from_the_records_alone(table: Path) -> None:
     header = "| method | readout | n | compression | blur | noise | tone "
     header += "| mSRCC | mPI | mSI | mPSI | forgetting | BWT | FWT | minutes |"
     assert header in text
-    rows = [line.split(" | ")[:3] for line in text.split(header)[1].split("\n\n")[0].splitlines()[2:]]
-    assert rows == [["| tsn_iqa", "latest", "4"], ["| tsn_iqa", "gated", "4"], ["| sh_cl", "single", "4"]]
-    made = ["cells", "forgetting", "gate", "measures", "order_spread", "orders", "pair_flips", "ranks", "runs"]
+    rows = [
+        line.split(" | ")[:3] for line in text.split(header)[1].split("\n\n")[0].splitlines()[2:]
+    ]
+    assert rows == [
+        ["| tsn_iqa", "latest", "4"],
+        ["| tsn_iqa", "gated", "4"],
+        ["| sh_cl", "single", "4"],
+    ]
+    made = [
+        "cells",
+        "forgetting",
+        "gate",
+        "measures",
+        "order_spread",
+        "orders",
+        "pair_flips",
+        "ranks",
+        "runs",
+    ]
     made += ["summary", "tests", "variance", "worst_images"]
-    assert list(written(table)) == ["table.md", "table.tex", "details.md", *(f"{name}.csv" for name in made)]
+    assert list(written(table)) == [
+        "table.md",
+        "table.tex",
+        "details.md",
+        *(f"{name}.csv" for name in made),
+    ]
 
 
 def test_a_method_with_other_settings_is_a_row_of_its_own(table: Path) -> None:
@@ -145,19 +201,25 @@ def test_means_and_intervals_are_those_of_the_runs(table: Path) -> None:
     ):
         line = lines.loc["sh_cl", "single", measure]
         low, high = stats.t.interval(0.95, 1, np.mean(values), stats.sem(values))
-        assert (line["mean"], line["low"], line["high"]) == pytest.approx((np.mean(values), low, high), abs=1e-5)
+        assert (line["mean"], line["low"], line["high"]) == pytest.approx(
+            (np.mean(values), low, high), abs=1e-5
+        )
         assert (line["n"], line["interval"], line["verdict"]) == (2, "runs", "no certified number")
 
 
 def test_cells_hold_the_matrices_and_intervals_by_content(table: Path) -> None:
     build(table)
     cells = pd.read_csv(table / "results" / "cells.csv")
-    rows = cells[(cells["method"] == "tsn_iqa") & (cells["order"] == ">".join(ORDER)) & (cells["split"] == 2)]
+    rows = cells[
+        (cells["method"] == "tsn_iqa") & (cells["order"] == ">".join(ORDER)) & (cells["split"] == 2)
+    ]
     run = RunFolder(next(table.parents[1].glob("outputs/demo/tsn_iqa/compression*/split2/seed0")))
     derived = derive(run.predictions())
     for kind in ("srcc", "stability"):
         for readout, matrix in derived[kind].items():
-            found = rows[rows["readout"] == readout].pivot(index="after", columns="dataset", values=kind)
+            found = rows[rows["readout"] == readout].pivot(
+                index="after", columns="dataset", values=kind
+            )
             np.testing.assert_allclose(found.loc[matrix.index, matrix.columns], matrix, atol=1e-6)
     assert set(rows["contents"]) == {12}
     assert set(rows["n"]) == {36}
@@ -172,9 +234,19 @@ def test_built_again_no_byte_changes_with_or_without_the_runs(table: Path) -> No
             (run / checkpoint).write_bytes(b"weights")
     build(table, "figures=true")
     first = written(table)
-    pictures = {f"{kind}_{method}.png" for kind in ("srcc", "stability") for method in ("tsn_iqa", "sh_cl")}
-    assert {name for name in first if name.endswith(".png")} == pictures | {"curves.png", "ranks.png", "orders.png"}
-    for path in [*(table.parents[1] / "outputs").rglob("*.ckpt"), *table.glob("*.md"), *table.glob("*/*.png")]:
+    pictures = {
+        f"{kind}_{method}.png" for kind in ("srcc", "stability") for method in ("tsn_iqa", "sh_cl")
+    }
+    assert {name for name in first if name.endswith(".png")} == pictures | {
+        "curves.png",
+        "ranks.png",
+        "orders.png",
+    }
+    for path in [
+        *(table.parents[1] / "outputs").rglob("*.ckpt"),
+        *table.glob("*.md"),
+        *table.glob("*/*.png"),
+    ]:
         path.unlink()
     (table / "figures" / "srcc_of_a_method_that_is_gone.png").write_bytes(b"old")
     build(table, "figures=true")  # nothing is trained for want of a checkpoint
@@ -194,7 +266,10 @@ def test_verdicts(table: Path) -> None:
     build(table)
     mean = summary(table)["mean"]
     low = summary(table)["low"]
-    close, inside = mean["sh_cl", "single", "msrcc"] + 0.009, low["sh_cl", "single", "srcc/blur"] + 0.001
+    close, inside = (
+        mean["sh_cl", "single", "msrcc"] + 0.009,
+        low["sh_cl", "single", "srcc/blur"] + 0.001,
+    )
     assert mean["sh_cl", "single", "srcc/blur"] - inside > 0.01
     rows = [
         f"sh_cl,single,,mSRCC,{close:.6f},a paper,second-hand",
@@ -210,9 +285,15 @@ def test_verdicts(table: Path) -> None:
     assert said["sh_cl", "single", "msrcc"] == "reproduced"
     assert said["sh_cl", "single", "srcc/blur"] == "within interval"
     assert said["tsn_iqa", "gated", "srcc/blur"] == "differs"
-    assert said["tsn_iqa", "gated", "srcc/tone"] == said["tsn_iqa", "gated", "mpi"] == "no certified number"
+    assert (
+        said["tsn_iqa", "gated", "srcc/tone"]
+        == said["tsn_iqa", "gated", "mpi"]
+        == "no certified number"
+    )
     assert said["lwf", "gated", "srcc/blur"] == "not attempted"
-    assert math.isnan(summary(table)["published"]["tsn_iqa", "gated", "srcc/tone"])  # never a target
+    assert math.isnan(
+        summary(table)["published"]["tsn_iqa", "gated", "srcc/tone"]
+    )  # never a target
     text = (table / "table.md").read_text()
     assert re.search(r"\| lwf \| gated \| srcc/blur \| 0.800 \| - \| 0 \| not attempted \|", text)
 
@@ -238,7 +319,9 @@ def test_tests_between_methods_pair_the_blocks(table: Path) -> None:
     assert (test["first"], test["second"], test["blocks"]) == ("tsn_iqa", "sh_cl", 4)
     expected = means["tsn_iqa", "gated", "msrcc"] - means["sh_cl", "single", "msrcc"]
     assert test["difference"] == pytest.approx(expected, abs=2e-6)
-    assert test["p"] == 2 / 16  # all four differences have one sign: the smallest p that four blocks allow
+    assert (
+        test["p"] == 2 / 16
+    )  # all four differences have one sign: the smallest p that four blocks allow
     assert "| 0.125 | 0.125 | not distinguishable |" in (table / "table.md").read_text()
 
 
@@ -256,7 +339,9 @@ def test_missing_runs_are_listed_and_one_run_has_the_interval_of_its_images(tabl
 
 def test_other_images_under_the_same_split_are_refused(table: Path) -> None:
     write_run(table.parents[1] / "outputs", "sh_cl", ORDER[::-1], 2, split_hash="another")
-    with pytest.raises(ValueError, match=r"split 2 of blur, .* holds other images .*hash2.*another"):
+    with pytest.raises(
+        ValueError, match=r"split 2 of blur, .* holds other images .*hash2.*another"
+    ):
         build(table)
 
 
@@ -280,7 +365,8 @@ def test_runs_share_the_cores_or_take_the_threads_that_are_set(
 ) -> None:
     seen = []
     monkeypatch.setattr(
-        "iqa_lightning.reproduce.run_subprocess", lambda *words: (seen.append(words[-1]), Outcome("", ""))[1]
+        "iqa_lightning.reproduce.run_subprocess",
+        lambda *words: (seen.append(words[-1]), Outcome("", ""))[1],
     )
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(4), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -339,7 +425,9 @@ def test_two_runs_side_by_side(tmp_path: Path) -> None:
     last.loc[row, "gated"] = 1e6
     other.write_predictions(4, "tone", last)
     for folder, rate in ((one, 0.1), (other, 0.2)):
-        (folder.path / "config.yaml").write_text(f"method: {{lr: {rate}}}\npaths: {{output: {rate}}}\n")
+        (folder.path / "config.yaml").write_text(
+            f"method: {{lr: {rate}}}\npaths: {{output: {rate}}}\n"
+        )
     said = compare("diff", [str(one.path), str(other.path)], 100)
     assert "method.lr: 0.1 -> 0.2" in said
     assert "paths" not in said
@@ -349,12 +437,20 @@ def test_two_runs_side_by_side(tmp_path: Path) -> None:
     assert float(moved[-1]) == pytest.approx(35 / 36, abs=1e-3)  # from the first to the last of 36
     cells = [line.split() for line in said.splitlines() if line.strip().startswith("gated")]
     found = next(line for line in cells if line[1:3] == ["tone", "noise"])
-    expected = [derive(folder.predictions())["srcc"]["gated"].loc["tone", "noise"] for folder in (one, other)]
-    assert [float(value) for value in found[3:6]] == pytest.approx([*expected, expected[1] - expected[0]], abs=6e-4)
+    expected = [
+        derive(folder.predictions())["srcc"]["gated"].loc["tone", "noise"]
+        for folder in (one, other)
+    ]
+    assert [float(value) for value in found[3:6]] == pytest.approx(
+        [*expected, expected[1] - expected[0]], abs=6e-4
+    )
 
 
 def test_runs_of_other_images_have_no_difference(tmp_path: Path) -> None:
-    one, other = write_run(tmp_path, "tsn_iqa", ORDER, 1), write_run(tmp_path, "tsn_iqa", ORDER[::-1], 2)
+    one, other = (
+        write_run(tmp_path, "tsn_iqa", ORDER, 1),
+        write_run(tmp_path, "tsn_iqa", ORDER[::-1], 2),
+    )
     with pytest.raises(ValueError, match="do not hold the same test images"):
         compare("diff", [str(one.path), str(other.path)], 20)
     for kind in ("diff", "gmad"):
@@ -379,7 +475,9 @@ def test_details_come_from_the_records(table: Path) -> None:
     flips = results["pair_flips"]
     run = RunFolder(next(table.parents[1].glob("outputs/demo/sh_cl/compression*/split2/seed0")))
     expected = pair_flips(run.predictions(), "single")
-    there = flips[(flips["method"] == "sh_cl") & (flips["order"] == ">".join(ORDER)) & (flips["split"] == 2)]
+    there = flips[
+        (flips["method"] == "sh_cl") & (flips["order"] == ">".join(ORDER)) & (flips["split"] == 2)
+    ]
     assert there["rate"].tolist() == pytest.approx(expected["rate"].tolist(), abs=1e-6)
     assert flips.groupby(["method", "readout"]).size().to_dict() == {
         ("sh_cl", "single"): 24, ("tsn_iqa", "gated"): 24, ("tsn_iqa", "latest"): 24
@@ -392,14 +490,23 @@ def test_details_come_from_the_records(table: Path) -> None:
     means = results["measures"].groupby(["method", "readout", "measure", "order"])["value"].mean()
     found = spread.loc[("runs", "sh_cl", "single", "msrcc")]
     both = means["sh_cl", "single", "msrcc"]
-    assert (found["orders"], found["spread"]) == (2, pytest.approx(both.max() - both.min(), abs=2e-6))
+    assert (found["orders"], found["spread"]) == (
+        2,
+        pytest.approx(both.max() - both.min(), abs=2e-6),
+    )
     assert results["gate"].empty  # neither run has an oracle to be compared with
     ranks = results["ranks"].set_index(["measure", "method"])
-    assert (ranks.loc[("msrcc", "tsn_iqa"), "rank"], ranks.loc[("msrcc", "sh_cl"), "blocks"]) == (1, 4)
+    assert (ranks.loc[("msrcc", "tsn_iqa"), "rank"], ranks.loc[("msrcc", "sh_cl"), "blocks"]) == (
+        1,
+        4,
+    )
     text = (table / "details.md").read_text()
     assert "**Synthetic targets" in text
     assert "| runs | sh_cl | single | mSRCC | 2 |" in text
-    assert "data sets without recorded deviations, where all pairs count: compression, blur, noise, tone" in text
+    assert (
+        "data sets without recorded deviations, where all pairs count: compression, blur, noise, "
+        "tone" in text
+    )
 
 
 def test_a_run_tells_whether_its_tasks_are_independent(tmp_path: Path) -> None:
@@ -424,9 +531,17 @@ def test_results_of_an_older_version_have_a_table_without_details(table: Path) -
 
 
 def test_help_answers_without_torch() -> None:
-    block = "import sys; sys.modules['torch'] = None; sys.modules['pandas'] = None; sys.argv[0] = 'x'; "
+    block = (
+        "import sys; sys.modules['torch'] = None; sys.modules['pandas'] = None; sys.argv[0] = 'x'; "
+    )
     code = f"{block}import runpy; runpy.run_module('iqa_lightning.reproduce', run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--help"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "table: demo" in done.stdout
 
@@ -436,7 +551,13 @@ def test_a_table_from_nothing_through_the_command_line(tmp_path: Path) -> None:
     """Two tiny runs, and one that cannot work: it ends in the report and does not stop the others."""
     folder = tmp_path / "experiments" / "tiny"
     folder.mkdir(parents=True)
-    words = [*TINY, "pairs.min_images=0", "schedule.warmup.epochs=0", "schedule.finetune.epochs=1", "view.crop=16"]
+    words = [
+        *TINY,
+        "pairs.min_images=0",
+        "schedule.warmup.epochs=0",
+        "schedule.finetune.epochs=1",
+        "view.crop=16",
+    ]
     words = [word for word in words if word != "view.crop=32"]
     lines = [
         "experiment: demo",
@@ -447,7 +568,12 @@ def test_a_table_from_nothing_through_the_command_line(tmp_path: Path) -> None:
     (folder / "runs.yaml").write_text("\n".join([*lines, *(f"- {word}" for word in words)]))
     (folder / "published.csv").write_text(f"{HEADER}\n")
     output = str(tmp_path / "out (it's new)").replace("'", r"\'")
-    command = [f"experiments={tmp_path / 'experiments'}", f"output='{output}'", "table=tiny", "resamples=50"]
+    command = [
+        f"experiments={tmp_path / 'experiments'}",
+        f"output='{output}'",
+        "table=tiny",
+        "resamples=50",
+    ]
     done = call(*command, "jobs=2", module="reproduce", check=False)
     assert done.returncode == 1
     assert "failed: sh_cl tone-zebra" in done.stdout

@@ -1,4 +1,6 @@
-"""What an installed package holds and finds: built as `pip wheel` builds it, unpacked, called from elsewhere."""
+"""What an installed package holds and finds: built as `pip wheel` builds it, unpacked, called from
+elsewhere.
+"""
 
 import os
 import subprocess
@@ -17,12 +19,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     builders = pytest.importorskip(
         "hatchling.builders.wheel", reason="hatchling is not installed: pip install hatchling"
     )
-    return Path(next(builders.WheelBuilder(str(ROOT)).build(directory=str(tmp_path_factory.mktemp("dist")))))
+    return Path(
+        next(builders.WheelBuilder(str(ROOT)).build(directory=str(tmp_path_factory.mktemp("dist"))))
+    )
 
 
 def files(folder: str, prefix: str) -> set[str]:
     """The files of a folder of the checkout, as a wheel names them."""
-    found = [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    found = [
+        path
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
     return {f"{prefix}{path.relative_to(ROOT / folder).as_posix()}" for path in found}
 
 
@@ -30,7 +38,10 @@ def files(folder: str, prefix: str) -> set[str]:
 def test_it_holds_the_package_its_page_and_its_configs(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert names == files("iqa_lightning", "iqa_lightning/") | files("conf", "iqa_lightning/conf/")
-    assert {f"iqa_lightning/report/page/{name}" for name in ("page.html", "page.js", "charts.js", "style.css")} <= names
+    assert {
+        f"iqa_lightning/report/page/{name}"
+        for name in ("page.html", "page.js", "charts.js", "style.css")
+    } <= names
     assert "iqa_lightning/conf/method/tsn_iqa.yaml" in names
 
 
@@ -42,7 +53,9 @@ def test_it_holds_the_package_its_page_and_its_configs(wheel: Path) -> None:
         ("train", ["experiment=demo", "hydra/launcher=slurm", "--cfg", "all"], "SlurmLauncher"),
     ],
 )
-def test_its_commands_work_from_anywhere(wheel: Path, tmp_path: Path, module: str, words: list[str], said: str) -> None:
+def test_its_commands_work_from_anywhere(
+    wheel: Path, tmp_path: Path, module: str, words: list[str], said: str
+) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     (tmp_path / "work").mkdir()
     done = subprocess.run(

@@ -1,4 +1,6 @@
-"""Small walks for tests: data sets of noise that a small network can rate, runs in this process and in their own."""
+"""Small walks for tests: data sets of noise that a small network can rate, runs in this process and
+in their own.
+"""
 
 import os
 import subprocess
@@ -18,21 +20,38 @@ from PIL import Image
 from iqa_lightning.train import run
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = ("backbone=tiny", "trainer=cpu", "view.crop=32", "view.resize=0", "schedule.warmup.batch_size=8", "logger=none")
-TINY = (*TINY, "schedule.finetune.batch_size=8", "schedule.finetune.epochs=2", "method.optimizer.lr=0.002")
+TINY = (
+    "backbone=tiny",
+    "trainer=cpu",
+    "view.crop=32",
+    "view.resize=0",
+    "schedule.warmup.batch_size=8",
+    "logger=none",
+)
+TINY = (
+    *TINY,
+    "schedule.finetune.batch_size=8",
+    "schedule.finetune.epochs=2",
+    "method.optimizer.lr=0.002",
+)
 IN_BATCH = "pairs.min_images=0"  # so that a pass over a small data set is an epoch
 SAMPLED = ("pairs=paper", "pairs.count=16")
 
 
 def suited(method: str) -> list[str]:
-    """What a method needs besides TINY: MetaIQA its rate, LIQE a network that reads, and windows of its size."""
+    """What a method needs besides TINY: MetaIQA its rate, LIQE a network that reads, and windows of
+    its size.
+    """
     if method == "metaiqa":  # its sigmoid is flat where large steps lead
         return ["method.optimizer.lr=0.0001"]
     if not method.startswith("liqe"):
         return []
     text = "{context_length: 24, vocab_size: 49408, width: 16, heads: 1, layers: 1}"  # 495 sentences in each step
     words = ["backbone=clip_tiny", f"backbone.options.text_cfg={text}", "view.evaluation=windows"]
-    return [*words, "method.optimizer.lr=0.0005"]  # scores are in [1, 5]: a step moves them further than others
+    return [
+        *words,
+        "method.optimizer.lr=0.0005",
+    ]  # scores are in [1, 5]: a step moves them further than others
 
 
 def write_folder(folder: Path, seed: int, images: int = 40, shuffled: bool = False) -> Path:
@@ -43,10 +62,14 @@ def write_folder(folder: Path, seed: int, images: int = 40, shuffled: bool = Fal
     for i in range(images):
         smooth = np.cumsum(rng.normal(0, 3, (36, 40 + 4 * (i % 2), 3)), axis=1) + 128
         pixels = smooth + rng.normal(0, 1 + 80 * level[i], smooth.shape)
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / "images" / f"{i:03d}.png")
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(
+            folder / "images" / f"{i:03d}.png"
+        )
     mos = 100 * (1 - (rng.permutation(level) if shuffled else level))
     names = [f"images/{i:03d}.png" for i in range(images)]
-    pd.DataFrame({"image": names, "mos": mos, "mos_std": 5.0}).to_csv(folder / "ratings.csv", index=False)
+    pd.DataFrame({"image": names, "mos": mos, "mos_std": 5.0}).to_csv(
+        folder / "ratings.csv", index=False
+    )
     return folder
 
 
@@ -66,11 +89,17 @@ def composed(*overrides: str, config: str = "train") -> DictConfig:
 
 
 def walk(output: Path, *overrides: str, draw: bool = False) -> Path:
-    """A run in this process, on one thread, mostly without figures, a third of so short a run; its folder."""
+    """A run in this process, on one thread, mostly without figures, a third of so short a run; its
+    folder.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with nullcontext() if draw else patch("iqa_lightning.report.figures.heat_maps", return_value=b"no picture"):
+        with (
+            nullcontext()
+            if draw
+            else patch("iqa_lightning.report.figures.heat_maps", return_value=b"no picture")
+        ):
             run(composed(*TINY, f"paths.output={output}", *overrides))
     finally:
         torch.set_num_threads(threads)
@@ -90,11 +119,15 @@ def command(*words: str, module: str = "train") -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """One thread a process: the tests run side by side, and the same number of threads gives the same bits."""
+    """One thread a process: the tests run side by side, and the same number of threads gives the
+    same bits.
+    """
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "WANDB_MODE": "offline"}
 
 
-def call(*words: str, module: str = "train", check: bool = True) -> subprocess.CompletedProcess[str]:
+def call(
+    *words: str, module: str = "train", check: bool = True
+) -> subprocess.CompletedProcess[str]:
     """Run a command of the package to its end."""
     done = subprocess.run(
         command(*words, module=module),

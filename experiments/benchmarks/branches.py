@@ -1,4 +1,5 @@
-"""Norm sets of TSN-IQA in one pass against a pass each: where it pays, and that the numbers are the same.
+"""Norm sets of TSN-IQA in one pass against a pass each: where it pays, and that the numbers are the
+same.
 
 One core, five sets, networks from a random start whose sets differ. The budget `PIXELS_AT_ONCE` of
 `models/normalization.py` was read off this table. `python experiments/benchmarks/branches.py`
@@ -56,7 +57,10 @@ def main() -> None:
             one, other = together(backbone, norms, image), apart(backbone, norms, image)
             difference = float((one - other).abs().max() / other.abs().max())
             assert difference < TOLERANCE, f"{name} {shape}: features differ by {difference}"
-            ways = {"one": partial(together, backbone, norms, image), "each": partial(apart, backbone, norms, image)}
+            ways = {
+                "one": partial(together, backbone, norms, image),
+                "each": partial(apart, backbone, norms, image),
+            }
             seconds = in_turns(ways, 5, 1)
             used = SETS * image[:, 0].numel() <= PIXELS_AT_ONCE["cpu"]
             what = f"{name} {shape[0]} x {shape[1]}x{shape[2]}{', at once' if used else ''}"

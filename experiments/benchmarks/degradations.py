@@ -1,10 +1,11 @@
-"""Degraded images a second on one core: the engine in batches, against Pillow and NumPy image by image.
+"""Degraded images a second on one core: the engine in batches, against Pillow and NumPy image by
+image.
 
-Both go through the same chains of the default space on the same photographs of 224x224 pixels. The other side is
-written as one does without a framework, and as the code of ImageNet-C does it: Pillow for what it has (Gaussian blur,
-scaling, affine maps, codecs), NumPy for the rest, in its default precision; a second column has it in float32. Passes
-of all alternate in one process, of which the seconds of processor time count.
-`python experiments/benchmarks/degradations.py`
+Both go through the same chains of the default space on the same photographs of 224x224 pixels. The
+other side is written as one does without a framework, and as the code of ImageNet-C does it: Pillow
+for what it has (Gaussian blur, scaling, affine maps, codecs), NumPy for the rest, in its default
+precision; a second column has it in float32. Passes of all alternate in one process, of which the
+seconds of processor time count. `python experiments/benchmarks/degradations.py`
 """
 
 import csv
@@ -29,7 +30,9 @@ SIDE, BATCH, BATCHES, REPEATS = 224, 64, 3, 5
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.floating]
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-TO_YCBCR = np.array([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], np.float32)
+TO_YCBCR = np.array(
+    [[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], np.float32
+)
 HERE = Path(__file__).resolve().parent
 
 
@@ -46,7 +49,10 @@ def to_floats(image: Image.Image) -> Floats:
 def convolve(x: Floats, kernel: Floats) -> Floats:
     """Sum of shifted images, one for each cell of the kernel that is not 0."""
     radius, (height, width) = len(kernel) // 2, x.shape[:2]
-    padded, out = np.pad(x, ((radius, radius), (radius, radius), (0, 0)), mode="edge"), np.zeros_like(x)
+    padded, out = (
+        np.pad(x, ((radius, radius), (radius, radius), (0, 0)), mode="edge"),
+        np.zeros_like(x),
+    )
     for i, j in zip(*np.nonzero(kernel), strict=True):
         out += kernel[i, j] * padded[i : i + height, j : j + width]
     return out
@@ -85,7 +91,9 @@ def affine(x: Floats, s: float, draw: np.random.Generator) -> Floats:
     cx, cy = width / 2, height / 2
     map_ = (a, b, cx - a * cx - b * cy + margin, c, d, cy - c * cx - d * cy + margin)
     return to_floats(
-        to_image(padded).transform((width, height), Image.Transform.AFFINE, map_, Image.Resampling.BILINEAR)
+        to_image(padded).transform(
+            (width, height), Image.Transform.AFFINE, map_, Image.Resampling.BILINEAR
+        )
     )
 
 
@@ -112,7 +120,9 @@ def rescale(x: Floats, s: float, draw: np.random.Generator) -> Floats:
 
 def colour_noise(x: Floats, s: float, draw: np.random.Generator) -> Floats:
     """White noise in YCbCr."""
-    ycbcr = x @ TO_YCBCR.T.astype(FLOAT) + np.sqrt(s, dtype=FLOAT) * draw.standard_normal(x.shape, FLOAT)
+    ycbcr = x @ TO_YCBCR.T.astype(FLOAT) + np.sqrt(s, dtype=FLOAT) * draw.standard_normal(
+        x.shape, FLOAT
+    )
     return ycbcr @ np.linalg.inv(TO_YCBCR).T.astype(FLOAT)
 
 
@@ -134,11 +144,15 @@ ONE_BY_ONE: dict[str, Callable[[Floats, float, np.random.Generator], Floats]] = 
     "brighten": lambda x, s, _: x * FLOAT(2 ** (s / 2.2)),
     "darken": lambda x, s, _: x * FLOAT(2 ** (-s / 2.2)),
     "contrast": lambda x, s, _: x.mean() + FLOAT(1 + s) * (x - x.mean()),
-    "saturation": lambda x, s, _: (grey := (x @ LUMA.astype(FLOAT))[..., None]) + FLOAT(s) * (x - grey),
+    "saturation": lambda x, s, _: (
+        (grey := (x @ LUMA.astype(FLOAT))[..., None]) + FLOAT(s) * (x - grey)
+    ),
     "gaussian_blur": lambda x, s, _: to_floats(to_image(x).filter(ImageFilter.GaussianBlur(s))),
     "motion_blur": lambda x, s, draw: convolve(x, motion_kernel(odd(s), draw.uniform(0, 180))),
     "lens_blur": lambda x, s, _: convolve(x, disc(s)),
-    "gaussian_noise": lambda x, s, draw: x + FLOAT(np.sqrt(s)) * draw.standard_normal(x.shape, FLOAT),
+    "gaussian_noise": lambda x, s, draw: (
+        x + FLOAT(np.sqrt(s)) * draw.standard_normal(x.shape, FLOAT)
+    ),
     "colour_noise": colour_noise,
     "impulse_noise": impulse_noise,
     "jpeg": lambda x, s, _: coded(x, "JPEG", quality=round(s)),
@@ -184,7 +198,9 @@ def in_precision(kind: type, images: list[Pixels], chains: list[Chain]) -> None:
 
 
 def measure(images: list[Pixels], chains: list[Chain]) -> list[float]:
-    """Images a second of engine, Pillow and NumPy, and those in float32; medians of alternating passes."""
+    """Images a second of engine, Pillow and NumPy, and those in float32; medians of alternating
+    passes.
+    """
     tensor = torch.stack([torch.from_numpy(image.copy()).permute(2, 0, 1) for image in images])
     parts = [slice(k, k + BATCH) for k in range(0, len(images), BATCH)]
 
@@ -192,19 +208,28 @@ def measure(images: list[Pixels], chains: list[Chain]) -> list[float]:
         for part in parts:
             degrade(tensor[part], chains[part], range(len(chains[part])))
 
-    others = [lambda kind=kind: in_precision(kind, images, chains) for kind in (np.float64, np.float32)]
-    passes = [[seconds(call) for call in (engine, *others)] for _ in range(REPEATS + 1)][1:]  # the first warms up
+    others = [
+        lambda kind=kind: in_precision(kind, images, chains) for kind in (np.float64, np.float32)
+    ]
+    passes = [[seconds(call) for call in (engine, *others)] for _ in range(REPEATS + 1)][
+        1:
+    ]  # the first warms up
     return [len(images) / median(times) for times in zip(*passes, strict=True)]
 
 
 def main() -> None:
     """Measure, print, write results/degradations.csv."""
     torch.set_num_threads(1)
-    space = instantiate(OmegaConf.load(HERE.parents[1] / "conf" / "degradations" / "qpt.yaml"), _convert_="all")
+    space = instantiate(
+        OmegaConf.load(HERE.parents[1] / "conf" / "degradations" / "qpt.yaml"), _convert_="all"
+    )
     images, draw = crops(), np.random.default_rng(1)
     rows = [["chain", "engine", "one by one", "ratio", "one by one, float32", "ratio"]]
     chosen = {"default": [space.draw(draw) for _ in images]}
-    chosen |= {kind: [(space.step(kind, (1, 3, 5)[i % 3]),) for i in range(len(images))] for kind in ONE_BY_ONE}
+    chosen |= {
+        kind: [(space.step(kind, (1, 3, 5)[i % 3]),) for i in range(len(images))]
+        for kind in ONE_BY_ONE
+    }
     for name, chains in chosen.items():
         ours, *theirs = measure(images, chains)
         cells = [cell for other in theirs for cell in (f"{other:.0f}", f"{ours / other:.1f}")]

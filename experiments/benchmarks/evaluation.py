@@ -1,13 +1,15 @@
-"""Evaluation of a whole stream by TSN-IQA, against the naive protocol of `measuring/naive.py`: passes, time, scores.
+"""Evaluation of a whole stream by TSN-IQA, against the naive protocol of `measuring/naive.py`:
+passes, time, scores.
 
-ResNet-18 from a random start, four tasks, JPEG images of 128x128 pixels, one core. Three comparisons. `The same
-records`: both make every readout of every image of all sets after each task (and before the first). `Seen sets only`:
-the naive side leaves out what the official code does not score, ours scores it all the same. `With every epoch`: to
-that comes the evaluation during training: the official code scores validation and test images of all sets seen so far
-after each of its 12 epochs a task, ours the validation images of the current task. One epoch of each task is measured
-and counted 12 times. Small images gain from going through the network together, which the naive protocol never does; a
-last row has images of 384x384, where only the number of passes counts. Our side includes decoding the images once.
-`python experiments/benchmarks/evaluation.py`
+ResNet-18 from a random start, four tasks, JPEG images of 128x128 pixels, one core. Three
+comparisons. `The same records`: both make every readout of every image of all sets after each task
+(and before the first). `Seen sets only`: the naive side leaves out what the official code does not
+score, ours scores it all the same. `With every epoch`: to that comes the evaluation during
+training: the official code scores validation and test images of all sets seen so far after each of
+its 12 epochs a task, ours the validation images of the current task. One epoch of each task is
+measured and counted 12 times. Small images gain from going through the network together, which the
+naive protocol never does; a last row has images of 384x384, where only the number of passes counts.
+Our side includes decoding the images once. `python experiments/benchmarks/evaluation.py`
 """
 
 from dataclasses import dataclass, field
@@ -27,7 +29,7 @@ from measuring.sides import HEADER, compared, show, slope
 
 from iqa_lightning.continual.callback import ContinualLearning
 from iqa_lightning.continual.evaluation import evaluation_mode
-from iqa_lightning.datasets.base import test_set_unlocked
+from iqa_lightning.datasets.base import unlocked_test_set
 from iqa_lightning.datasets.csv import CSVData
 from iqa_lightning.images.transforms import View
 from iqa_lightning.methods.tsn_iqa import TSNIQA
@@ -38,7 +40,10 @@ from iqa_lightning.stream.schedule import Phase
 from iqa_lightning.stream.stream import TaskStream
 
 REPEATS, TASKS, EPOCHS = 3, 4, 12
-SMALL, LARGE = (80, 128), (10, 384)  # images a set (three in ten are scored) and their sides in pixels
+SMALL, LARGE = (
+    (80, 128),
+    (10, 384),
+)  # images a set (three in ten are scored) and their sides in pixels
 
 
 @dataclass
@@ -52,18 +57,24 @@ class Cost:
 
 
 class Learnt:
-    """A stream, and a method that is set to be after task t: norms and heads of noise, gates fitted."""
+    """A stream, and a method that is set to be after task t: norms and heads of noise, gates
+    fitted.
+    """
 
     def __init__(self, folder: Path, backbone: str, tasks: int, images: int, side: int) -> None:
         torch.manual_seed(0)
-        folders = {f"t{t}": noise_files(folder / f"t{t}", images, side, t) for t in range(1, tasks + 1)}
+        folders = {
+            f"t{t}": noise_files(folder / f"t{t}", images, side, t) for t in range(1, tasks + 1)
+        }
         sets = {name: partial(CSVData, path) for name, path in folders.items()}
-        self.stream = TaskStream(sets, [Phase("finetune", 1, 8)], view=View(0, side), cache="memory")
+        self.stream = TaskStream(sets, [Phase("finetune", 1, 8)], view=View(0, side), cache="ram")
         start = process_time()
         self.stream.setup()
         self.decoding = process_time() - start
         gate = partial(KMeansGate, clusters=4, restarts=1)
-        self.method = TSNIQA(backbone=Backbone(backbone), tasks=list(sets), optimizer=torch.optim.Adam, gate=gate)
+        self.method = TSNIQA(
+            backbone=Backbone(backbone), tasks=list(sets), optimizer=torch.optim.Adam, gate=gate
+        )
         self.method.log_dict = lambda *_, **__: None  # type: ignore[method-assign]  # no loop runs that could log
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         self.trainer = pl.Trainer(accelerator="cpu", devices=1, enable_checkpointing=False, **quiet)  # type: ignore[arg-type]
@@ -88,9 +99,14 @@ class Learnt:
 
     def files(self) -> list[tuple[str, str, int, list[Path]]]:
         """All evaluation images, by data set and part."""
-        with test_set_unlocked():
+        with unlocked_test_set():
             return [
-                (name, part, owner, [self.stream.data[name].root / image for image in data.part(part).images])
+                (
+                    name,
+                    part,
+                    owner,
+                    [self.stream.data[name].root / image for image in data.part(part).images],
+                )
                 for name, owner in self.stream.task_of_dataset.items()
                 for data in [self.stream.data[name]]
                 for part in ("val", "test")
@@ -110,7 +126,9 @@ def ours(case: Learnt) -> tuple[Cost, dict[str, pd.DataFrame]]:
                 walk.validate(case.trainer, case.method, case.stream.at(t - 1))
                 cost.epochs += EPOCHS * (process_time() - start)
             before, start = case.method.images_forwarded, process_time()
-            walk.evaluate(case.trainer, case.method, t, case.stream.tasks[t - 1].name if t else "start")
+            walk.evaluate(
+                case.trainer, case.method, t, case.stream.tasks[t - 1].name if t else "start"
+            )
             cost.seconds += process_time() - start
             cost.passes.append(case.method.images_forwarded - before)
         return cost, walk.records.predictions()
@@ -129,7 +147,9 @@ def naive(case: Learnt) -> tuple[Cost, dict[Any, list[float]]]:
                 for name, part, owner, files in case.files():
                     for readout in READOUTS:
                         start = process_time()
-                        found[t, readout, name, part] = [protocol.score(file, readout, t, owner) for file in files]
+                        found[t, readout, name, part] = [
+                            protocol.score(file, readout, t, owner) for file in files
+                        ]
                         cost.seconds += (spent := process_time() - start)
                         cost.seen += spent if owner <= t else 0.0
                 cost.passes.append(protocol.passes)
@@ -161,11 +181,19 @@ def growth() -> list[list[str]]:
         last.append(passes[-1] / 6)
         whole.append(sum(passes) / 6)
         assert sum(passes) == 6 * tasks * (tasks + 1), "T + 1 passes over each evaluation image"
-        naive_last.append(tasks * (3 + tasks))  # latest, oracle, a head each and the gate, over T sets
-    for what, values in (("after the last task", last), ("whole stream", whole), ("naive, after the last", naive_last)):
+        naive_last.append(
+            tasks * (3 + tasks)
+        )  # latest, oracle, a head each and the gate, over T sets
+    for what, values in (
+        ("after the last task", last),
+        ("whole stream", whole),
+        ("naive, after the last", naive_last),
+    ):
         cells = [f"{slope(counts, values):.2f}", " ".join(f"{value:g}" for value in values)]
         limit = (
-            ["<= 1.05", "yes" if slope(counts, values) <= 1.05 else "no"] if what == "after the last task" else ["", ""]
+            ["<= 1.05", "yes" if slope(counts, values) <= 1.05 else "no"]
+            if what == "after the last task"
+            else ["", ""]
         )
         rows.append([f"passes of a set by tasks (2, 4, 8): slope; {what}", "", "", *cells, *limit])
     return rows
@@ -189,15 +217,32 @@ def main() -> None:
     torch.set_num_threads(1)
     sides, largest = compare(*SMALL, REPEATS)
     one = [mine.seconds for mine, _ in sides]
-    rows = [HEADER, compared("the same records: ours / naive", one, [other.seconds for _, other in sides], 0.2)]
+    rows = [
+        HEADER,
+        compared("the same records: ours / naive", one, [other.seconds for _, other in sides], 0.2),
+    ]
     rows.append(compared("seen sets only: ours / naive", one, [other.seen for _, other in sides]))
-    both = [mine.seconds + mine.epochs for mine, _ in sides], [other.seen + other.epochs for _, other in sides]
+    both = (
+        [mine.seconds + mine.epochs for mine, _ in sides],
+        [other.seen + other.epochs for _, other in sides],
+    )
     rows.append(compared("with every epoch: ours / naive", *both, 0.2))
     passes = [sum(side.passes) for side in sides[-1]]
-    rows.append(["image passes, the same records", *map(str, passes), f"{passes[0] / passes[1]:.3f}", "", "", ""])
+    rows.append(
+        [
+            "image passes, the same records",
+            *map(str, passes),
+            f"{passes[0] / passes[1]:.3f}",
+            "",
+            "",
+            "",
+        ]
+    )
     rows.append(["largest difference of a score", "", "", f"{largest:.1e}", "", "<= 1e-05", "yes"])
     ((mine, other),), _ = compare(*LARGE, 1)
-    rows.append(compared("384x384, the same records: ours / naive", [mine.seconds], [other.seconds]))
+    rows.append(
+        compared("384x384, the same records: ours / naive", [mine.seconds], [other.seconds])
+    )
     show("evaluation", [*rows, *growth()])
 
 

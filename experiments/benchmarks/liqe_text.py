@@ -1,10 +1,12 @@
-"""Cost of a training step of LIQE when all sentences are read in each step, and when a frozen encoder reads them once.
+"""Cost of a training step of LIQE when all sentences are read in each step, and when a frozen
+encoder reads them once.
 
-Both are steps of the same model on the same images (forward, backward, AdamW), taken in turn in one process, so that
-other work on the machine slows both alike. Beside the seconds stand the megabytes that a step keeps for its backward
-pass. Fails where the frozen encoder is less than three times as fast for the small CLIP and its 495 sentences. Those
-take ViT-B/32, here at random, three minutes a step on a CPU: it is shown with the 45 sentences without distortions.
-`python experiments/benchmarks/liqe_text.py`
+Both are steps of the same model on the same images (forward, backward, AdamW), taken in turn in one
+process, so that other work on the machine slows both alike. Beside the seconds stand the megabytes
+that a step keeps for its backward pass. Fails where the frozen encoder is less than three times as
+fast for the small CLIP and its 495 sentences. Those take ViT-B/32, here at random, three minutes a
+step on a CPU: it is shown with the 45 sentences without distortions. `python
+experiments/benchmarks/liqe_text.py`
 """
 
 import csv
@@ -84,17 +86,37 @@ def megabytes(method: LIQE, batch: dict[str, Any]) -> float:
 def main() -> None:
     """Measure, print, write results/liqe_text.csv, fail where the promise is not kept."""
     torch.set_num_threads(1)
-    rows = [["model", "sentences", "windows", "each step (s)", "once (s)", "ratio", "each step (MB)", "once (MB)"]]
+    rows = [
+        [
+            "model",
+            "sentences",
+            "windows",
+            "each step (s)",
+            "once (s)",
+            "ratio",
+            "each step (MB)",
+            "once (MB)",
+        ]
+    ]
     ratios = {}
     for name, (options, labels, side, images, repeats) in MODELS.items():
         methods = [build(options, labels, freeze) for freeze in ("none", "text")]
         batch = batch_of(images, side)
-        memory = [megabytes(method, batch) for method in methods]  # and the frozen one has read its sentences
+        memory = [
+            megabytes(method, batch) for method in methods
+        ]  # and the frozen one has read its sentences
         times = [[seconds(method, batch) for method in methods] for _ in range(repeats)]
         every, once = (median(column) for column in zip(*times, strict=True))
         ratios[name] = every / once
         sentences = len(next(iter(methods[0].clip.tokens)))
-        row = [name, str(sentences), str(3 * images), f"{every:.3f}", f"{once:.3f}", f"{every / once:.1f}"]
+        row = [
+            name,
+            str(sentences),
+            str(3 * images),
+            f"{every:.3f}",
+            f"{once:.3f}",
+            f"{every / once:.1f}",
+        ]
         rows.append([*row, *(f"{value:.0f}" for value in memory)])
     for row in rows:
         print("  ".join(cell.rjust(14) for cell in row))
@@ -103,7 +125,9 @@ def main() -> None:
     with file.open("w", newline="") as text:
         csv.writer(text, lineterminator="\n").writerows(rows)
     if ratios["tiny"] < WANTED:
-        raise SystemExit(f"the frozen text encoder is {ratios['tiny']:.1f} times as fast, {WANTED} was promised")
+        raise SystemExit(
+            f"the frozen text encoder is {ratios['tiny']:.1f} times as fast, {WANTED} was promised"
+        )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""The presets of conf/trainer on a processor: a training step of each against the plain one (float32, channels last).
+"""The presets of conf/trainer on a processor: a training step of each against the plain one
+(float32, channels last).
 
-ResNet-18 from a random start, 16 images of 128x128 pixels, one core. A GPU preset is not measured here. `torch.compile`
-needs a C++ compiler; where there is none the table says so. Its first step, which compiles, is given in seconds of the
-clock. That freed memory stays with the process cannot be taken back, so those steps come last, without turns.
-`python experiments/benchmarks/presets.py`
+ResNet-18 from a random start, 16 images of 128x128 pixels, one core. A GPU preset is not measured
+here. `torch.compile` needs a C++ compiler; where there is none the table says so. Its first step,
+which compiles, is given in seconds of the clock. That freed memory stays with the process cannot be
+taken back, so those steps come last, without turns. `python experiments/benchmarks/presets.py`
 """
 
 import shutil
@@ -22,7 +23,10 @@ from iqa_lightning.methods.finetune import SingleHead
 from iqa_lightning.methods.tsn_iqa import TSNIQA
 from iqa_lightning.models.gating import UniformGate
 
-METHODS: dict[str, tuple[Any, dict[str, Any]]] = {"full": (SingleHead, {}), "TSN-IQA": (TSNIQA, {"gate": UniformGate})}
+METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "full": (SingleHead, {}),
+    "TSN-IQA": (TSNIQA, {"gate": UniformGate}),
+}
 PRESETS = {
     "channels_first": Network(channels_last=False),
     "bf16": Network(),
@@ -51,7 +55,10 @@ def measure(name: str) -> list[list[str]]:
     """Rows of one network."""
     rows = []
     for label, (kind, options) in METHODS.items():
-        ways = {preset: way(kind, options, name, preset) for preset in ("plain", "channels_first", "bf16")}
+        ways = {
+            preset: way(kind, options, name, preset)
+            for preset in ("plain", "channels_first", "bf16")
+        }
         first = 0.0
         if shutil.which("g++") or shutil.which("clang++"):
             ways["compile"] = way(kind, options, name, "compile")
@@ -76,7 +83,10 @@ def memory(*names: str) -> list[list[str]]:
     before = in_turns(ways, 2 * REPEATS, 1)
     assert keep_freed_memory(), "this C library cannot be told to keep memory"
     after = in_turns(ways, 2 * REPEATS, 1)
-    return [compared(f"{name}, full: freed memory kept / given back", after[name], before[name]) for name in names]
+    return [
+        compared(f"{name}, full: freed memory kept / given back", after[name], before[name])
+        for name in names
+    ]
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
-"""Time of all metrics and 1,000 bootstraps by content of a 6x6 matrix with the test sets of the six-set protocol.
+"""Time of all metrics and 1,000 bootstraps by content of a 6x6 matrix with the test sets of the
+six-set protocol.
 
-The promise is under 30 seconds on two cores; it uses one. `python experiments/benchmarks/report_statistics.py`
+The promise is under 30 seconds on two cores; it uses one. `python
+experiments/benchmarks/report_statistics.py`
 """
 
 import csv
@@ -14,7 +16,8 @@ import pandas as pd
 from iqa_lightning.metrics.matrices import derive
 from iqa_lightning.report.numbers.results import run_tables
 
-# test images and contents of session 1 of the six-set protocol; in-the-wild images are contents of their own
+# test images and contents of session 1 of the six-set protocol; in-the-wild images are contents of
+# their own
 SETS = {
     "live": (160, 6),
     "csiq": (172, 6),
@@ -31,8 +34,13 @@ def predictions() -> dict[str, pd.DataFrame]:
     """Made-up predictions of one readout after each of six tasks."""
     rng, parts = np.random.default_rng(0), []
     for name, (images, contents) in SETS.items():
-        part = pd.DataFrame({"dataset": name, "split": "test", "image": [f"{i:04d}" for i in range(images)]})
-        part["mos"], part["image/reference"] = rng.uniform(0, 100, images), [f"{i % contents}" for i in range(images)]
+        part = pd.DataFrame(
+            {"dataset": name, "split": "test", "image": [f"{i:04d}" for i in range(images)]}
+        )
+        part["mos"], part["image/reference"] = (
+            rng.uniform(0, 100, images),
+            [f"{i % contents}" for i in range(images)],
+        )
         parts.append(part)
     table = pd.concat(parts, ignore_index=True)
     noise = (rng.normal(0, 20, len(table)) for _ in range(7))
@@ -47,7 +55,9 @@ def main() -> None:
     middle = perf_counter()
     cells, measures = run_tables(frames, RESAMPLES)
     seconds = perf_counter() - start
-    assert {(cell["dataset"], cell["contents"]) for cell in cells} == {(name, SETS[name][1]) for name in SETS}
+    assert {(cell["dataset"], cell["contents"]) for cell in cells} == {
+        (name, SETS[name][1]) for name in SETS
+    }
     assert all(math.isfinite(cell["srcc_low"]) for cell in cells), "an interval is missing"
     rows = [["cells", "measures", "resamples", "metrics_seconds", "seconds", "limit"]]
     counts = [str(len(cells)), str(len(measures)), str(RESAMPLES)]

@@ -1,13 +1,15 @@
 """What a user waits for: the help, the imports, and a run that goes on after it was broken off.
 
-Each number is of processes of their own, started five times; the resumed run holds ResNet-18 with four norm sets. From
-the start of the fit to the first batch, less the reading of the data. `python experiments/benchmarks/startup.py`
+Each number is of processes of their own, started five times; the resumed run holds ResNet-18 with
+four norm sets. From the start of the fit to the first batch, less the reading of the data. `python
+experiments/benchmarks/startup.py`
 """
 
 import os
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -28,7 +30,9 @@ def command(*words: str) -> float:
 
 
 def child(folder: str) -> None:
-    """Start, or go on with, a walk that breaks off in the third epoch; prints seconds from fit to batch, less data."""
+    """Start, or go on with, a walk that breaks off in the third epoch; prints seconds from fit to
+    batch, less data.
+    """
     import pytorch_lightning as pl  # noqa: PLC0415
     import torch  # noqa: PLC0415
     from measuring.noise import noise_stream  # noqa: PLC0415
@@ -63,8 +67,15 @@ def child(folder: str) -> None:
         reading[0] += perf_counter() - start
 
     stream.setup = read  # type: ignore[method-assign]
-    saves = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    saves = ModelCheckpoint(
+        folder, "last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
     trainer = pl.Trainer(
         accelerator="cpu", devices=1, callbacks=[ContinualLearning(RunFolder(folder), {}), clock, saves],
         plugins=[AtomicCheckpointIO()], limit_val_batches=0, use_distributed_sampler=False, max_epochs=-1,
@@ -72,7 +83,12 @@ def child(folder: str) -> None:
     )  # fmt: skip
     start = perf_counter()
     try:
-        trainer.fit(method, datamodule=stream, ckpt_path=last if os.path.isfile(last) else None, weights_only=True)  # noqa: PTH113
+        trainer.fit(
+            method,
+            datamodule=stream,
+            ckpt_path=last if Path(last).is_file() else None,
+            weights_only=True,
+        )
     finally:
         if clock.first:
             print(f"seconds {clock.first - start - reading[0]:.3f}", flush=True)
@@ -82,7 +98,9 @@ def resume() -> float:
     """Seconds from fit to batch of a run that goes on, less the reading of the data."""
     with TemporaryDirectory() as folder:
         for _ in range(2):  # broken off, and gone on with
-            done = subprocess.run([sys.executable, __file__, folder], capture_output=True, text=True, check=False)  # noqa: S603
+            done = subprocess.run(  # noqa: S603  # ours
+                [sys.executable, __file__, folder], capture_output=True, text=True, check=False
+            )
             lines = [line for line in done.stdout.splitlines() if line.startswith("seconds")]
             assert lines, done.stderr[-2000:]
         return float(lines[-1].split()[1])
@@ -104,8 +122,14 @@ def main() -> None:
     rows = [["measure", "median s", "least s", "most s", "promised", "kept"]]
     for name, found in seconds.items():
         limit = LIMITS.get(name)
-        cells = ["", ""] if limit is None else [f"<= {limit:g}", "yes" if median(found) <= limit else "no"]
-        rows.append([name, f"{median(found):.2f}", f"{min(found):.2f}", f"{max(found):.2f}", *cells])
+        cells = (
+            ["", ""]
+            if limit is None
+            else [f"<= {limit:g}", "yes" if median(found) <= limit else "no"]
+        )
+        rows.append(
+            [name, f"{median(found):.2f}", f"{min(found):.2f}", f"{max(found):.2f}", *cells]
+        )
     show("startup", rows)
 
 

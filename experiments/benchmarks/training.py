@@ -1,6 +1,8 @@
-"""A training step: the walk against a bare PyTorch loop, TSN-IQA against full fine-tuning, and what they keep.
+"""A training step: the walk against a bare PyTorch loop, TSN-IQA against full fine-tuning, and what
+they keep.
 
-ResNet-18 from a random start, 16 images of 128x128 pixels, all pairs of the batch. `python .../training.py`
+ResNet-18 from a random start, 16 images of 128x128 pixels, all pairs of the batch. `python
+.../training.py`
 """
 
 import copy
@@ -32,7 +34,9 @@ ADAM = partial(torch.optim.Adam, lr=2e-4, weight_decay=5e-4)
 
 
 class Bare(pl.Callback):
-    """After each step of the walk, one of a bare loop over the same batch, with a model and an optimiser of its own."""
+    """After each step of the walk, one of a bare loop over the same batch, with a model and an
+    optimiser of its own.
+    """
 
     def __init__(self, method: SingleHead) -> None:
         self.backbone, self.heads = copy.deepcopy(method.backbone), copy.deepcopy(method.heads)
@@ -72,10 +76,14 @@ def train(method: ContinualMethod, stream: TaskStream, *callbacks: pl.Callback) 
 
 
 def overhead() -> list[list[str]]:
-    """A walk over random images, step by step beside a bare loop; loading is inside the walk's steps only."""
+    """A walk over random images, step by step beside a bare loop; loading is inside the walk's
+    steps only.
+    """
     torch.manual_seed(0)
     stream = noise_stream([BATCH * STEPS * 10 // 7 + 16], SIDE, [Phase("finetune", 1, BATCH)])
-    method = SingleHead(backbone=Backbone("resnet18"), tasks=["t1"], optimizer=ADAM, bn_stats="always")
+    method = SingleHead(
+        backbone=Backbone("resnet18"), tasks=["t1"], optimizer=ADAM, bn_stats="always"
+    )
     bare = Bare(method)
     train(method, stream, bare)
     pairs = list(zip(bare.walk[2:], bare.bare[3:], strict=False))
@@ -85,10 +93,19 @@ def overhead() -> list[list[str]]:
 
 def at(trains: str) -> Position:
     """The second epoch of a phase."""
-    return Position(Task(1, "t1", ("t1",)), Phase("x", 2, BATCH, trains), 1, 1 if trains == "all" else -1, False, False)
+    return Position(
+        Task(1, "t1", ("t1",)),
+        Phase("x", 2, BATCH, trains),
+        1,
+        1 if trains == "all" else -1,
+        False,
+        False,
+    )
 
 
-def ready(kind: type[ContinualMethod], name: str, trains: str, **options: Any) -> tuple[ContinualMethod, Any]:
+def ready(
+    kind: type[ContinualMethod], name: str, trains: str, **options: Any
+) -> tuple[ContinualMethod, Any]:
     """A method in a phase of its first task, and its optimiser."""
     torch.manual_seed(0)
     method = kind(backbone=Backbone(name), tasks=["t1"], optimizer=ADAM, **options)
@@ -137,7 +154,9 @@ def norms_alone() -> list[list[str]]:
         ways = {"tsn": tsn, "full": full, "warm-up": warm}
         seconds = in_turns({key: partial(step, *way, data) for key, way in ways.items()}, REPEATS)
         limit = 0.7 if name == "resnet18" else None
-        rows.append(compared(f"{name}: TSN-IQA / full step", seconds["tsn"], seconds["full"], limit))
+        rows.append(
+            compared(f"{name}: TSN-IQA / full step", seconds["tsn"], seconds["full"], limit)
+        )
         rows.append(compared(f"{name}: warm-up / full step", seconds["warm-up"], seconds["full"]))
         bytes_kept = [kept(way[0], data) / 1e6 for way in (tsn, full)]
         share = bytes_kept[0] / bytes_kept[1]
@@ -153,7 +172,17 @@ def growth() -> list[list[str]]:
     seconds = [sorted(times)[1] for times in in_turns(ways, 3, 1).values()]
     cells = " ".join(f"{1000 * value:.0f}" for value in seconds)
     found = slope([side**2 for side in sides], seconds)
-    return [["TSN-IQA step: slope over pixels (64, 128, 256 a side)", "", "", f"{found:.2f}", cells, "", ""]]
+    return [
+        [
+            "TSN-IQA step: slope over pixels (64, 128, 256 a side)",
+            "",
+            "",
+            f"{found:.2f}",
+            cells,
+            "",
+            "",
+        ]
+    ]
 
 
 def main() -> None:

@@ -1,4 +1,6 @@
-"""What is on disk of a data set, compared with what its table says: nothing is changed and nothing is fetched."""
+"""What is on disk of a data set, compared with what its table says: nothing is changed and nothing
+is fetched.
+"""
 
 import hashlib
 import warnings
@@ -25,7 +27,9 @@ SHOWN = 20  # files named in one finding
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong (`error`) or that a person should look at (`warning`), and what to do."""
+    """Something that is wrong (`error`) or that a person should look at (`warning`), and what to
+    do.
+    """
 
     severity: str
     dataset: str
@@ -34,7 +38,9 @@ class Finding:
 
 @dataclass
 class Audit:
-    """What was found of one data set. `hashes` (n, 2) are perceptual, of the images `rows` of its table."""
+    """What was found of one data set. `hashes` (n, 2) are perceptual, of the images `rows` of its
+    table.
+    """
 
     name: str
     data: IQADataModule
@@ -101,10 +107,21 @@ def _check_scores(audit: Audit) -> None:
     table = audit.data.samples.table
     mos = table["mos"].to_numpy(dtype=np.float64)
     native = tuple(float(end) for end in audit.data.native_range)
-    audit.facts |= {"images": len(mos), "mos": [float(mos.min()), float(mos.max())], "native_range": list(native)}
+    audit.facts |= {
+        "images": len(mos),
+        "mos": [float(mos.min()), float(mos.max())],
+        "native_range": list(native),
+    }
     if np.ptp(mos) < 0.1 * (native[1] - native[0]):
-        audit.note("warning", f"the scores {mos.min():g} to {mos.max():g} fill less than a tenth of the range {native}")
-    known = table["level"].notna().to_numpy() if "level" in table else np.zeros(len(mos), dtype=np.bool_)
+        audit.note(
+            "warning",
+            f"the scores {mos.min():g} to {mos.max():g} fill less than a tenth of the range {native}",
+        )
+    known = (
+        table["level"].notna().to_numpy()
+        if "level" in table
+        else np.zeros(len(mos), dtype=np.bool_)
+    )
     trends = []
     for _, group in table[known].groupby(["reference", "distortion"]):
         if group["level"].nunique() > 2 and group["mos"].nunique() > 1:
@@ -115,7 +132,10 @@ def _check_scores(audit: Audit) -> None:
         direction = f"scores fall with the level of distortion (mean SRCC {mean:.2f} of {len(trends)} series)"
         if mean > 0:
             direction = direction.replace("fall", "rise")
-            audit.note("error", f"{direction}: they are lower is better; turn them round in the table or its parser")
+            audit.note(
+                "error",
+                f"{direction}: they are lower is better; turn them round in the table or its parser",
+            )
     audit.facts["direction"] = direction
 
 
@@ -133,7 +153,10 @@ def _check_references(audit: Audit) -> None:
         "parts": {label: len(rows) for label, rows in zip(Split._fields, data.parts, strict=True)},
     }
     if leaking:
-        audit.note("error", f"{len(leaking)} references are in two parts: {_listed(leaking)}; use splits=generated")
+        audit.note(
+            "error",
+            f"{len(leaking)} references are in two parts: {_listed(leaking)}; use splits=generated",
+        )
 
 
 def _check_images(audit: Audit, progress: Progress) -> None:
@@ -141,11 +164,15 @@ def _check_images(audit: Audit, progress: Progress) -> None:
     data, rows = audit.data, range(len(audit.data.samples))
     names = data.samples.table["image"].tolist()
     with ThreadPoolExecutor(2) as pool:
-        images = list(progress(pool.map(lambda row: _examine(data, row), rows), len(rows), audit.name))
+        images = list(
+            progress(pool.map(lambda row: _examine(data, row), rows), len(rows), audit.name)
+        )
     missing = [names[row] for row in rows if images[row].error == "missing"]
     unreadable = [image.error for image in images if image.error not in ("", "missing")]
     audit.rows = np.array([row for row in rows if not images[row].error], dtype=np.int64)
-    audit.hashes = np.array([images[row].hashes for row in audit.rows], dtype=np.uint64).reshape(-1, 2)
+    audit.hashes = np.array([images[row].hashes for row in audit.rows], dtype=np.uint64).reshape(
+        -1, 2
+    )
     audit.sha256 = {names[row]: images[row].sha256 for row in audit.rows if images[row].sha256}
     audit.facts |= {"found": len(rows) - len(missing), "missing": missing, "unreadable": unreadable}
     if missing:
@@ -159,7 +186,9 @@ def _check_images(audit: Audit, progress: Progress) -> None:
         audit.note("error", f"{len(unreadable)} images are unreadable: {_listed(unreadable)}")
     if len(audit.rows):
         sizes = np.array([images[row].size for row in audit.rows])
-        ends = [sizes[k].tolist() for k in (sizes.prod(axis=1).argmin(), sizes.prod(axis=1).argmax())]
+        ends = [
+            sizes[k].tolist() for k in (sizes.prod(axis=1).argmin(), sizes.prod(axis=1).argmax())
+        ]
         audit.facts |= {"smallest": ends[0], "largest": ends[1]}  # height, width
 
 
@@ -176,8 +205,8 @@ def _examine(data: IQADataModule, row: int) -> _Image:
 def perceptual_hashes(image: Image.Image) -> tuple[int, int]:
     """Two times 64 bits that hardly change with size, compression or tone.
 
-    Signs of the low frequencies (pHash) and of the differences of neighbours (dHash): pictures that are alike in one
-    by chance, such as textures, differ in the other.
+    Signs of the low frequencies (pHash) and of the differences of neighbours (dHash): pictures that
+    are alike in one by chance, such as textures, differ in the other.
     """
     small = image.convert("L")
     bits = (imagehash.phash(small).hash, imagehash.dhash(small).hash)

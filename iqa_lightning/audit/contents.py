@@ -1,4 +1,6 @@
-"""What an image shows, as a short text that is the same wherever it turns up: how leaks between data are found."""
+"""What an image shows, as a short text that is the same wherever it turns up: how leaks between
+data are found.
+"""
 
 import hashlib
 import json
@@ -35,14 +37,18 @@ def card_of(weights: str | None) -> dict[str, Any]:
     try:
         return dict(json.loads(card.read_bytes()))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{card} cannot be read ({error}): pre-train again, or get weights and card again") from error
+        raise ValueError(
+            f"{card} cannot be read ({error}): pre-train again, or get weights and card again"
+        ) from error
 
 
 def refuse_leaks(weights: str | None, data: Iterable[IQADataModule], allowed: bool) -> list[str]:
-    """Images of test parts that the pre-training of `weights` has seen, which is an error unless `allowed`.
+    """Images of test parts that the pre-training of `weights` has seen, which is an error unless
+    `allowed`.
 
-    By content: a file, byte for byte, or the reference of a generated image. Pre-training from other weights counts
-    what those have seen too, since cards hand it on. What a network without a card has seen is not known.
+    By content: a file, byte for byte, or the reference of a generated image. Pre-training from
+    other weights counts what those have seen too, since cards hand it on. What a network without a
+    card has seen is not known.
 
     Raises:
         ValueError: naming the data set, some of the images and the override.
@@ -54,10 +60,16 @@ def refuse_leaks(weights: str | None, data: Iterable[IQADataModule], allowed: bo
     for module in data:
         module.prepare_data()
         table = module.samples.table["image"]
-        found += [f"{module.name}/{table.iloc[i]}" for i in module.parts.test if content_of(module, int(i)) in seen]
+        found += [
+            f"{module.name}/{table.iloc[i]}"
+            for i in module.parts.test
+            if content_of(module, int(i)) in seen
+        ]
     if found and not allowed:
         raise ValueError(
-            f"backbone.weights={weights} was pre-trained on {len(found)} images (or references) of test parts, as "
-            f"{', '.join(found[:SHOWN])}: choose other weights or another split, or say allow_leakage=true"
+            f"backbone.weights={weights} was pre-trained on {len(found)} images (or references) "
+            "of test parts, as "
+            f"{', '.join(found[:SHOWN])}: choose other weights or another split, or say "
+            "allow_leakage=true"
         )
     return found

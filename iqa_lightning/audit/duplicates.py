@@ -1,4 +1,6 @@
-"""Images that show the same picture, inside a data set and across those of a stream, and which of them are known."""
+"""Images that show the same picture, inside a data set and across those of a stream, and which of
+them are known.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +12,11 @@ from numpy.typing import NDArray
 from iqa_lightning.audit.check import Audit, Finding
 
 DISTANCES = (6, 10)
-"""Largest numbers of bits, of 64 each, in which pHash and dHash of two versions of a picture differ.
+"""Largest numbers of bits, of 64 each, in which pHash and dHash of two versions of a picture
+differ.
 
-Of four million pairs of CLIVE, MMP-2K, TTL and AVT-AI five are as near as this, and all five are one scene each."""
+Of four million pairs of CLIVE, MMP-2K, TTL and AVT-AI five are as near as this, and all five are
+one scene each."""
 
 
 BLOCK = 256
@@ -20,7 +24,9 @@ BLOCK = 256
 
 @dataclass(frozen=True)
 class Duplicate:
-    """The nearest two images of two contents; `count` pairs of images of these contents are as near as that counts."""
+    """The nearest two images of two contents; `count` pairs of images of these contents are as near
+    as that counts.
+    """
 
     datasets: tuple[str, str]
     images: tuple[str, str]
@@ -32,24 +38,31 @@ class Duplicate:
 
     @property
     def severity(self) -> str:
-        """How bad it is: what is tested must not have been learnt from, elsewhere or under another name."""
+        """How bad it is: what is tested must not have been learnt from, elsewhere or under another
+        name.
+        """
         across, leaks = self.datasets[0] != self.datasets[1], self.parts[0] != self.parts[1]
         if self.waived or not (across or leaks):
             return "note"
         return "error" if leaks and (across or self.identical) else "warning"
 
     def __str__(self) -> str:
-        shown = " = ".join(f"{d}/{i} ({p or 'unused'})" for d, i, p in zip(*self._sides(), strict=True))
+        shown = " = ".join(
+            f"{d}/{i} ({p or 'unused'})" for d, i, p in zip(*self._sides(), strict=True)
+        )
         return f"{shown}, {'the same file' if self.identical else f'{self.distance} of 64 bits differ'}"
 
     def _sides(self) -> tuple[tuple[str, str], tuple[str, str], tuple[str, str]]:
         return self.datasets, self.images, self.parts
 
 
-def find_duplicates(audits: Sequence[Audit], waivers: Sequence[Mapping[str, Any]] = ()) -> list[Duplicate]:
+def find_duplicates(
+    audits: Sequence[Audit], waivers: Sequence[Mapping[str, Any]] = ()
+) -> list[Duplicate]:
     """Pairs of images of different contents that look the same, nearest first.
 
-    Images of one reference in one data set are versions of one picture by design and are not compared.
+    Images of one reference in one data set are versions of one picture by design and are not
+    compared.
     """
     found: list[Duplicate] = []
     usable = [audit for audit in audits if len(audit.rows)]
@@ -62,7 +75,9 @@ def find_duplicates(audits: Sequence[Audit], waivers: Sequence[Mapping[str, Any]
 def _between(first: Audit, second: Audit, waivers: Sequence[Mapping[str, Any]]) -> list[Duplicate]:
     references = first.column("reference"), second.column("reference")
     pairs = near_pairs(first.hashes, second.hashes, same=first is second)
-    if first is second or first.data.root.resolve() == second.data.root.resolve():  # distortions of one data set
+    if (
+        first is second or first.data.root.resolve() == second.data.root.resolve()
+    ):  # distortions of one data set
         pairs = pairs[references[0][pairs[:, 0]] != references[1][pairs[:, 1]]]
     nearest: dict[tuple[str, str], tuple[int, int, int]] = {}
     counts: dict[tuple[str, str], int] = {}
@@ -83,8 +98,12 @@ def _between(first: Audit, second: Audit, waivers: Sequence[Mapping[str, Any]]) 
     return duplicates
 
 
-def near_pairs(first: NDArray[np.uint64], second: NDArray[np.uint64], *, same: bool) -> NDArray[np.int64]:
-    """Positions i, j and distance by pHash of all pairs of hashes (n, 2) that are near, (pairs, 3); i < j if `same`."""
+def near_pairs(
+    first: NDArray[np.uint64], second: NDArray[np.uint64], *, same: bool
+) -> NDArray[np.int64]:
+    """Positions i, j and distance by pHash of all pairs of hashes (n, 2) that are near, (pairs, 3);
+    i < j if `same`.
+    """
     found = [np.empty((0, 3), dtype=np.int64)]
     for start in range(0, len(first), BLOCK):
         bits = np.bitwise_count(first[start : start + BLOCK, None, 0] ^ second[None, :, 0])
@@ -97,34 +116,47 @@ def near_pairs(first: NDArray[np.uint64], second: NDArray[np.uint64], *, same: b
     return np.concatenate(found)
 
 
-def waived(datasets: tuple[str, str], images: tuple[str, str], waivers: Sequence[Mapping[str, Any]]) -> str:
+def waived(
+    datasets: tuple[str, str], images: tuple[str, str], waivers: Sequence[Mapping[str, Any]]
+) -> str:
     """The reason why an overlap is accepted, empty where it is not."""
     full = {f"{dataset}/{image}" for dataset, image in zip(datasets, images, strict=True)}
     for waiver in waivers:
-        if set(waiver.get("datasets", ())) == set(datasets) or set(waiver.get("images", ())) == full:
+        if (
+            set(waiver.get("datasets", ())) == set(datasets)
+            or set(waiver.get("images", ())) == full
+        ):
             return str(waiver["reason"])
     return ""
 
 
 def check_waivers(source: str, waivers: object) -> list[Mapping[str, Any]]:
-    """The entries of a waiver file, each `datasets: [a, b]` or `images: [a/1.png, b/2.png]` with a `reason`.
+    """The entries of a waiver file, each `datasets: [a, b]` or `images: [a/1.png, b/2.png]` with a
+    `reason`.
 
     Raises:
         ValueError: naming the file and the entry that is none.
     """
     entries = [] if waivers is None else waivers
     if not isinstance(entries, list):
-        raise ValueError(f"{source}: not a list of waivers, each with datasets or images and a reason")
+        raise ValueError(
+            f"{source}: not a list of waivers, each with datasets or images and a reason"
+        )
     for i, entry in enumerate(entries, start=1):
         keys = set(entry) if isinstance(entry, dict) else set()
         pair = entry.get("datasets", entry.get("images")) if keys else None
         if (
             keys not in ({"datasets", "reason"}, {"images", "reason"})
-            or not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(side, str) for side in pair))
+            or not (
+                isinstance(pair, list)
+                and len(pair) == 2
+                and all(isinstance(side, str) for side in pair)
+            )
             or not entry["reason"]
         ):
             raise ValueError(
-                f"{source}, waiver {i}: {entry!r} is not 'datasets: [a, b]' or 'images: [a/1.png, b/2.png]' "
+                f"{source}, waiver {i}: {entry!r} is not 'datasets: [a, b]' or 'images: [a/1.png, "
+                "b/2.png]' "
                 f"with a 'reason'"
             )
     return entries
@@ -138,7 +170,9 @@ def findings(duplicates: Sequence[Duplicate]) -> list[Finding]:
     }
     return [
         Finding(
-            pair.severity, "+".join(dict.fromkeys(pair.datasets)), f"one picture twice: {pair}; {remedy[pair.severity]}"
+            pair.severity,
+            "+".join(dict.fromkeys(pair.datasets)),
+            f"one picture twice: {pair}; {remedy[pair.severity]}",
         )
         for pair in duplicates
         if pair.severity != "note"

@@ -1,4 +1,6 @@
-"""The checksums of a data set, written once and compared ever after; `sha256sum -c` reads the file too."""
+"""The checksums of a data set, written once and compared ever after; `sha256sum -c` reads the file
+too.
+"""
 
 import hashlib
 from pathlib import Path
@@ -13,15 +15,18 @@ TABLE = "# table "
 def verify_manifest(audit: Audit, file: Path) -> None:
     """Write the manifest of a data set that has none, else note every difference as an error.
 
-    The first line holds the checksum of the parsed table (images, scores, references); the others one image each,
-    relative to the root of the data set. A data set that is not whole gets no manifest. Images without files (the
-    embedded ones) have none.
+    The first line holds the checksum of the parsed table (images, scores, references); the others
+    one image each, relative to the root of the data set. A data set that is not whole gets no
+    manifest. Images without files (the embedded ones) have none.
     """
     now = {TABLE: table_checksum(audit.data.samples)} | audit.sha256
     if not file.is_file():
         complete = not any(finding.severity == "error" for finding in audit.findings)
         if complete and audit.sha256:
-            lines = [f"{TABLE}{now[TABLE]}", *(f"{digest}  {image}" for image, digest in sorted(audit.sha256.items()))]
+            lines = [
+                f"{TABLE}{now[TABLE]}",
+                *(f"{digest}  {image}" for image, digest in sorted(audit.sha256.items())),
+            ]
             write_bytes(file, ("\n".join(lines) + "\n").encode())
         audit.facts["manifest"] = "written" if complete and audit.sha256 else "none"
         return
@@ -41,8 +46,13 @@ def verify_manifest(audit: Audit, file: Path) -> None:
 
 def table_checksum(samples: Samples) -> str:
     """SHA-256 of names, scores and references, in the order of the names."""
-    columns = (samples.table[name] for name in ("image", "mos", "mos_std", "reference", "distortion"))
-    lines = sorted("\t".join(map(repr, row)) for row in zip(*(column.tolist() for column in columns), strict=True))
+    columns = (
+        samples.table[name] for name in ("image", "mos", "mos_std", "reference", "distortion")
+    )
+    lines = sorted(
+        "\t".join(map(repr, row))
+        for row in zip(*(column.tolist() for column in columns), strict=True)
+    )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -54,8 +64,12 @@ def read_manifest(file: Path) -> dict[str, str]:
     """
     known: dict[str, str] = {}
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        digest, image = (line.removeprefix(TABLE), TABLE) if line.startswith(TABLE) else (line[:64], line[66:])
+        digest, image = (
+            (line.removeprefix(TABLE), TABLE) if line.startswith(TABLE) else (line[:64], line[66:])
+        )
         if len(digest) != 64 or not image or (image != TABLE and line[64:66] != "  "):
-            raise ValueError(f"{file}, line {number}: {line!r} is not a checksum and a file; delete the manifest")
+            raise ValueError(
+                f"{file}, line {number}: {line!r} is not a checksum and a file; delete the manifest"
+            )
         known[image] = digest
     return known

@@ -1,4 +1,6 @@
-"""Starting again: the best weights of a task, the next one's optimiser, checkpoints that are never half-written."""
+"""Starting again: the best weights of a task, the next one's optimiser, checkpoints that are never
+half-written.
+"""
 
 import math
 import os
@@ -16,7 +18,8 @@ from torch import Tensor
 class BestWeights:
     """The weights of the current task's epoch with the best validation SRCC; the first of equals.
 
-    Kept whole, in memory and in the checkpoint: a run that is resumed in the middle of a task must be able to go back.
+    Kept whole, in memory and in the checkpoint: a run that is resumed in the middle of a task must
+    be able to go back.
     """
 
     def __init__(self) -> None:
@@ -24,7 +27,9 @@ class BestWeights:
         self.weights: dict[str, Tensor] | None = None
 
     def offer(self, srcc: float, method: pl.LightningModule) -> None:
-        """Keep the weights if they are better. An SRCC that does not exist (constant scores) is worse than any."""
+        """Keep the weights if they are better. An SRCC that does not exist (constant scores) is
+        worse than any.
+        """
         value = -math.inf if math.isnan(srcc) else srcc
         if self.weights is None or value > self.srcc:
             self.srcc = value
@@ -32,7 +37,9 @@ class BestWeights:
 
     def keep(self, method: pl.LightningModule) -> None:
         """Keep the weights as they are."""
-        self.weights = {key: tensor.detach().cpu().clone() for key, tensor in method.state_dict().items()}
+        self.weights = {
+            key: tensor.detach().cpu().clone() for key, tensor in method.state_dict().items()
+        }
 
     def restore(self, method: pl.LightningModule) -> None:
         """Put the best weights back."""
@@ -54,12 +61,16 @@ def restart_optimizers(trainer: pl.Trainer) -> None:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints written beside their place and renamed into it, so that a kill leaves the last good one.
+    """Checkpoints written beside their place and renamed into it, so that a kill leaves the last
+    good one.
 
-    Lightning's own writer moves a file from the system's temporary folder, which is a copy when that is another disk.
+    Lightning's own writer moves a file from the system's temporary folder, which is a copy when
+    that is another disk.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ARG002  # Lightning's signature
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:  # Lightning's signature
         """Write, flush to disk, rename."""
         save_atomic(checkpoint, Path(path))
 
@@ -79,7 +90,9 @@ def save_atomic(content: dict[str, Any], path: Path) -> None:
 
 
 def seed_epoch(seed: int, epoch: int, rank: int = 0) -> None:
-    """Reseed Python, NumPy and PyTorch, so that a resumed epoch draws what the interrupted one drew."""
+    """Reseed Python, NumPy and PyTorch, so that a resumed epoch draws what the interrupted one
+    drew.
+    """
     state = np.random.SeedSequence((seed, epoch, rank)).generate_state(3)
     random.seed(int(state[0]))
     np.random.seed(int(state[1]))  # noqa: NPY002  # third-party code draws from the global state

@@ -1,4 +1,6 @@
-"""What a person sees of the walk: where it is, how long it will take, and the matrix after each task."""
+"""What a person sees of the walk: where it is, how long it will take, and the matrix after each
+task.
+"""
 
 from collections.abc import Callable
 from time import monotonic
@@ -7,7 +9,14 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from typing_extensions import override
 
 from iqa_lightning.continual.callback import stream_of
@@ -17,13 +26,16 @@ from iqa_lightning.stream.stream import TaskStream
 
 
 class Display(Callback):
-    """A progress bar over the whole walk on a terminal, a line an epoch elsewhere; matrices after each task.
+    """A progress bar over the whole walk on a terminal, a line an epoch elsewhere; matrices after
+    each task.
 
-    Stands after `ContinualLearning` in the list of callbacks: it shows what that one has written. `show(matrix, title,
-    console, synthetic)` prints a matrix, as `report.tables.print_matrix`.
+    Stands after `ContinualLearning` in the list of callbacks: it shows what that one has written.
+    `show(matrix, title, console, synthetic)` prints a matrix, as `report.tables.print_matrix`.
     """
 
-    def __init__(self, records: RunFolder, show: Callable[..., None], console: Console | None = None) -> None:
+    def __init__(
+        self, records: RunFolder, show: Callable[..., None], console: Console | None = None
+    ) -> None:
         self.records, self.show = records, show
         self.console = console or Console()
         self.progress: Progress | None = None
@@ -36,7 +48,9 @@ class Display(Callback):
         stream = stream_of(trainer)
         self.started, self.first_epoch = monotonic(), trainer.current_epoch
         if trainer.current_epoch > 0:
-            self.console.print(f"resuming at epoch {trainer.current_epoch + 1} of {stream.num_epochs}")
+            self.console.print(
+                f"resuming at epoch {trainer.current_epoch + 1} of {stream.num_epochs}"
+            )
         if self.console.is_terminal:
             columns = (
                 SpinnerColumn(),
@@ -56,7 +70,12 @@ class Display(Callback):
 
     @override
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         if self.progress is not None:
             self.update(trainer, (batch_idx + 1) / max(trainer.num_training_batches, 1))
@@ -68,9 +87,13 @@ class Display(Callback):
         stream = stream_of(trainer)
         if self.progress is None:
             self.console.print(self.line(trainer), highlight=False, soft_wrap=True)
-        if stream.position.ends_task and stream.position.task.t < len(stream.tasks):  # the command prints the last
+        if stream.position.ends_task and stream.position.task.t < len(
+            stream.tasks
+        ):  # the command prints the last
             name = stream.position.task.name
-            self.console.print(f"\nafter task {stream.position.task.t}/{len(stream.tasks)}, {name}:")
+            self.console.print(
+                f"\nafter task {stream.position.task.t}/{len(stream.tasks)}, {name}:"
+            )
             for readout in self.records.read_summary()["readouts"]:
                 matrix = self.records.read_matrix(f"srcc_{readout}")
                 self.show(matrix, f"SRCC, {readout}", self.console, stream.synthetic)
@@ -81,15 +104,21 @@ class Display(Callback):
             self.progress.stop()
 
     @override
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self.teardown(trainer, pl_module, "fit")  # which Lightning leaves out then; the cursor would stay hidden
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self.teardown(
+            trainer, pl_module, "fit"
+        )  # which Lightning leaves out then; the cursor would stay hidden
 
     def update(self, trainer: pl.Trainer, fraction: float) -> None:
         """Move the bar to a fraction of the current epoch."""
         assert self.progress is not None
         stream = stream_of(trainer)
         text = where(stream, stream.position) + measures(trainer)
-        self.progress.update(self.progress.task_ids[0], completed=trainer.current_epoch + fraction, description=text)
+        self.progress.update(
+            self.progress.task_ids[0], completed=trainer.current_epoch + fraction, description=text
+        )
 
     def line(self, trainer: pl.Trainer) -> str:
         """One epoch in words."""
@@ -97,9 +126,7 @@ class Display(Callback):
         done = trainer.current_epoch + 1 - self.first_epoch
         elapsed = monotonic() - self.started
         left = elapsed / done * (stream.num_epochs - trainer.current_epoch - 1)
-        return (
-            f"{where(stream, stream.position)}{measures(trainer)}  {clock(elapsed)} elapsed, about {clock(left)} left"
-        )
+        return f"{where(stream, stream.position)}{measures(trainer)}  {clock(elapsed)} elapsed, about {clock(left)} left"
 
 
 def where(stream: TaskStream, position: Position) -> str:

@@ -21,10 +21,12 @@ FixedPart = Callable[[Batch], Tensor | None]
 
 
 class FixedParts:
-    """What no training changes of the passes over evaluation images, such as the S-CNN's maps: computed once a batch.
+    """What no training changes of the passes over evaluation images, such as the S-CNN's maps:
+    computed once a batch.
 
-    Kept in memory, as long as all of it is below `budget` bytes (a quarter of what is free); what comes later is
-    computed again each time. The batches of an evaluation are always the same, so their first image tells them apart.
+    Kept in memory, as long as all of it is below `budget` bytes (a quarter of what is free); what
+    comes later is computed again each time. The batches of an evaluation are always the same, so
+    their first image tells them apart.
     """
 
     def __init__(self, budget: int | None = None) -> None:
@@ -33,7 +35,9 @@ class FixedParts:
         self.nbytes = 0
 
     def of(self, backbone: Backbone, name: str, part: str) -> FixedPart:
-        """What looks up, or computes, that part of the pass for the batches of a part of data set `name`."""
+        """What looks up, or computes, that part of the pass for the batches of a part of data set
+        `name`.
+        """
 
         def find(batch: Batch) -> Tensor | None:
             key, image = (name, part, int(batch["index"][0])), batch["image"]
@@ -70,7 +74,9 @@ def on_device(method: ContinualMethod, loader: Iterable[Batch]) -> Iterator[Batc
 
 
 def share_buffers(method: ContinualMethod) -> None:
-    """Give every rank the buffers of the first, such as running statistics; DDP does so at the next training step."""
+    """Give every rank the buffers of the first, such as running statistics; DDP does so at the next
+    training step.
+    """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         for buffer in method.buffers():
             torch.distributed.broadcast(buffer, 0)
@@ -84,11 +90,13 @@ def predict(
     known: Mapping[str, NDArray[np.float32]] | None = None,
     fixed: FixedPart | None = None,
 ) -> Columns:
-    """What `step` says of every image of `loader`, rows in the order of the data set, the same on each rank.
+    """What `step` says of every image of `loader`, rows in the order of the data set, the same on
+    each rank.
 
-    `owner_task` is the task that learns the data set: each batch carries it. Runs outside the training's mixed precision:
-    8 or 11 bits of mantissa make ties that blur a rank correlation. `known` are columns in the order of the data
-    set that the step need not compute again; each batch carries its rows of them, and what `fixed` says of it.
+    `owner_task` is the task that learns the data set: each batch carries it. Runs outside the
+    training's mixed precision: 8 or 11 bits of mantissa make ties that blur a rank correlation.
+    `known` are columns in the order of the data set that the step need not compute again; each
+    batch carries its rows of them, and what `fixed` says of it.
     """
     rows: list[dict[str, Any]] = []
     with evaluation_mode(method), torch.no_grad():

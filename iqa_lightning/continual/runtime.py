@@ -1,4 +1,6 @@
-"""How training runs on a machine: the layout of maps, whether it is compiled, and what becomes of freed memory."""
+"""How training runs on a machine: the layout of maps, whether it is compiled, and what becomes of
+freed memory.
+"""
 
 import ctypes
 import sys
@@ -11,7 +13,10 @@ from typing_extensions import override
 from iqa_lightning.models.backbones import Backbone
 from iqa_lightning.stream.stream import TaskStream
 
-TRIM, MMAP = -1, -3  # options of glibc's mallopt: free memory at the top, and blocks of a mapping of their own
+TRIM, MMAP = (
+    -1,
+    -3,
+)  # options of glibc's mallopt: free memory at the top, and blocks of a mapping of their own
 
 
 LARGEST = 2**31 - 1
@@ -20,9 +25,9 @@ LARGEST = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Let the process keep what it frees; whether that could be set, which takes Linux with glibc.
 
-    By default glibc gives large blocks back to the system at once. A training step on a processor frees its maps and
-    asks for as many again, and the system hands out pages anew and zeroed. What that takes depends on the sizes:
-    nothing in `experiments/benchmarks/presets.py`.
+    By default glibc gives large blocks back to the system at once. A training step on a processor
+    frees its maps and asks for as many again, and the system hands out pages anew and zeroed. What
+    that takes depends on the sizes: nothing in `experiments/benchmarks/presets.py`.
     https://man7.org/linux/man-pages/man3/mallopt.3.html
     """
     if sys.platform != "linux":
@@ -35,12 +40,14 @@ def keep_freed_memory() -> bool:
 
 
 class Network(Callback):
-    """Sets the layout of every backbone, and the back end of `torch.compile` for its passes in training.
+    """Sets the layout of every backbone, and the back end of `torch.compile` for its passes in
+    training.
 
-    `compiler`: a back end such as `inductor`, which needs a C++ compiler on a processor; null for none. Each task is
-    compiled anew, since other norms or another mode of batch normalisation are another graph. Scores of an evaluation
-    never go through it. `channels_last: false` keeps maps as PyTorch does by itself, (batch, channel, row, column);
-    what is fastest is measured in `experiments/benchmarks/presets.py`. Names in checkpoints stay the same.
+    `compiler`: a back end such as `inductor`, which needs a C++ compiler on a processor; null for
+    none. Each task is compiled anew, since other norms or another mode of batch normalisation are
+    another graph. Scores of an evaluation never go through it. `channels_last: false` keeps maps as
+    PyTorch does by itself, (batch, channel, row, column); what is fastest is measured in
+    `experiments/benchmarks/presets.py`. Names in checkpoints stay the same.
     """
 
     def __init__(self, compiler: str | None = None, channels_last: bool = True) -> None:
@@ -56,7 +63,8 @@ class Network(Callback):
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # past a number of graphs PyTorch compiles no more: those of earlier tasks are of no use any longer
+        # past a number of graphs PyTorch compiles no more: those of earlier tasks are of no use any
+        # longer
         stream = trainer.datamodule  # type: ignore[attr-defined]  # set by `fit`, not declared
         if self.compiler and isinstance(stream, TaskStream) and stream.position.starts_task:
             torch.compiler.reset()

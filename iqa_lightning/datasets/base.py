@@ -20,7 +20,14 @@ from iqa_lightning.datasets.labels import LabelLists, as_lists
 from iqa_lightning.datasets.samplers import MAX_PIXELS
 from iqa_lightning.datasets.samples import Samples, check_range, check_table
 from iqa_lightning.datasets.split_files import split_from_files
-from iqa_lightning.datasets.splits import SOURCES, Split, generate_split, official_split, select_distortions, split_hash
+from iqa_lightning.datasets.splits import (
+    SOURCES,
+    Split,
+    generate_split,
+    official_split,
+    select_distortions,
+    split_hash,
+)
 from iqa_lightning.images.cache import ImageCache, build_cache
 from iqa_lightning.images.opening import ImageReader, open_image, other_case
 from iqa_lightning.images.transforms import View, evaluation_size, evaluation_view, random_view
@@ -34,21 +41,27 @@ Key = int | tuple[int, float, float, float]
 class SplitDataset(Dataset[dict[str, Any]]):
     """The images of one part of a split.
 
-    An item is `{"image": uint8 (3, height, width), "mos": float32, "mos_std": float32, "index": int}` and, as text, its
-    `distortion` and `scene`: with the key i the evaluation view of image i, with the key (i, top, left, flip) the
-    training crop these numbers in [0, 1) choose. An image shown in windows is (windows, 3, height, width). `index` is
-    the position in the part, `rows[index]` the row in the table of the data set, `images[index]` its name. `mos` is in
-    native units, higher is better; `mos_std` is NaN where unknown. `sizes` (n, 2) are height and width of the views.
+    An item is `{"image": uint8 (3, height, width), "mos": float32, "mos_std": float32, "index":
+    int}` and, as text, its `distortion` and `scene`: with the key i the evaluation view of image i,
+    with the key (i, top, left, flip) the training crop these numbers in [0, 1) choose. An image
+    shown in windows is (windows, 3, height, width). `index` is the position in the part,
+    `rows[index]` the row in the table of the data set, `images[index]` its name. `mos` is in native
+    units, higher is better; `mos_std` is NaN where unknown. `sizes` (n, 2) are height and width of
+    the views.
     """
 
-    def __init__(self, samples: Samples, rows: NDArray[np.int64], cache: ImageCache, view: View) -> None:
+    def __init__(
+        self, samples: Samples, rows: NDArray[np.int64], cache: ImageCache, view: View
+    ) -> None:
         self.rows = rows
         self.images = [str(image) for image in samples.table["image"].iloc[rows]]
         self.view = view
         self.mos = torch.from_numpy(samples.table["mos"].to_numpy(np.float32)[rows])
         self.mos_std = torch.from_numpy(samples.table["mos_std"].to_numpy(np.float32)[rows])
         self.labels: Any = samples.table[["distortion", "scene"]].iloc[rows].to_dict("records")
-        sizes = [evaluation_size(int(height), int(width), view) for height, width in cache.sizes[rows]]
+        sizes = [
+            evaluation_size(int(height), int(width), view) for height, width in cache.sizes[rows]
+        ]
         self.sizes = np.array(sizes, dtype=np.int64).reshape(-1, 2)
         self._cache = cache
 
@@ -63,12 +76,24 @@ class SplitDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, key: Key) -> dict[str, Any]:
         i = key if isinstance(key, int) else key[0]
         image = self._cache[int(self.rows[i])]
-        shown = evaluation_view(image, self.view) if isinstance(key, int) else random_view(image, self.view, *key[1:])
-        return {"image": shown, "mos": self.mos[i], "mos_std": self.mos_std[i], "index": i, **self.labels[i]}
+        shown = (
+            evaluation_view(image, self.view)
+            if isinstance(key, int)
+            else random_view(image, self.view, *key[1:])
+        )
+        return {
+            "image": shown,
+            "mos": self.mos[i],
+            "mos_std": self.mos_std[i],
+            "index": i,
+            **self.labels[i],
+        }
 
 
 class RandomViews(Sampler[tuple[int, float, float, float]]):
-    """Every image once in a new order, each with random numbers for its view, from PyTorch's global generator."""
+    """Every image once in a new order, each with random numbers for its view, from PyTorch's global
+    generator.
+    """
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -83,7 +108,7 @@ class RandomViews(Sampler[tuple[int, float, float, float]]):
 
 
 @contextmanager
-def test_set_unlocked() -> Iterator[None]:
+def unlocked_test_set() -> Iterator[None]:
     """Open the test part for the duration of a `with` block; nothing else does."""
     token = _test_is_open.set(True)
     try:
@@ -95,17 +120,21 @@ def test_set_unlocked() -> Iterator[None]:
 class IQADataModule(pl.LightningDataModule):
     """A data set of rated images; works in a stream and, alone, with a plain `Trainer`.
 
-    Subclasses parse (`read_table`) and declare what a study published: `native_range` and `native_higher_is_better`.
-    Scores stay in the native unit, turned so that higher is better; scores of different data sets are never pooled.
+    Subclasses parse (`read_table`) and declare what a study published: `native_range` and
+    `native_higher_is_better`. Scores stay in the native unit, turned so that higher is better;
+    scores of different data sets are never pooled.
 
     Args:
         root: folder of the data set.
         name: name in a stream and in records (letters, digits, `_`, `-`); default: the class's own.
         split: which of the ten random 70/10/20 partitions, 1 to 10.
-        splits: `generated`: drawn here; `files`: published lists; `official`: the one split of the owners.
+        splits: `generated`: drawn here; `files`: published lists; `official`: the one split of the
+            owners.
         split_files: the folder that holds the lists of `files` (see `data/split_files.py`).
-        distortions: only images with one of these distortions, in the parts that the split of the whole set gives them.
-        labels: the folder of LIQE's lists, or `LabelLists`: replace the columns `distortion` and `scene` of the table.
+        distortions: only images with one of these distortions, in the parts that the split of the
+            whole set gives them.
+        labels: the folder of LIQE's lists, or `LabelLists`: replace the columns `distortion` and
+            `scene` of the table.
         view: how images are shown; default no resize, crop 224, whole images in evaluation.
         cache: `ram`, `disk` (decoded once for all runs) or `auto` (see `build_cache`).
         cache_dir: where caches on disk live; default the user's cache folder.
@@ -117,7 +146,9 @@ class IQADataModule(pl.LightningDataModule):
     native_higher_is_better: bool
     home: ClassVar[str] = "the place it was published"
     synthetic: ClassVar[bool] = False
-    """Whether the targets are computed rather than given by people; wherever a number is shown, it says so."""
+    """Whether the targets are computed rather than given by people; wherever a number is shown, it
+    says so.
+    """
 
     name: str
     samples: Samples
@@ -146,9 +177,13 @@ class IQADataModule(pl.LightningDataModule):
         if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
             raise ValueError(f"data set name {self.name!r}: use letters, digits, '_' and '-' only")
         if splits not in SOURCES:
-            raise ValueError(f"data set {self.name!r}: splits is {splits!r}; it is one of {', '.join(SOURCES)}")
+            raise ValueError(
+                f"data set {self.name!r}: splits is {splits!r}; it is one of {', '.join(SOURCES)}"
+            )
         if splits == "files" and split_files is None:
-            raise ValueError(f"data set {self.name!r}: splits=files needs split_files=<the folder of the lists>")
+            raise ValueError(
+                f"data set {self.name!r}: splits=files needs split_files=<the folder of the lists>"
+            )
         self.split, self.splits, self.labels = split, splits, as_lists(labels)
         self.distortions = None if distortions is None else list(distortions)
         self.split_files = None if split_files is None else Path(split_files).expanduser()
@@ -171,14 +206,18 @@ class IQADataModule(pl.LightningDataModule):
         return str(self.root)
 
     def read_table(self) -> pd.DataFrame:
-        """The parsed table (columns of `Samples`, optional ones may be absent), scores turned to higher is better."""
+        """The parsed table (columns of `Samples`, optional ones may be absent), scores turned to
+        higher is better.
+        """
         raise NotImplementedError
 
     def load_image(self, row: int) -> Image.Image:
-        """Image `row` of the table, decoded, 8-bit RGB, pixels in stored order (an EXIF rotation is not applied).
+        """Image `row` of the table, decoded, 8-bit RGB, pixels in stored order (an EXIF rotation is
+        not applied).
 
         Raises:
-            ValueError: the file is missing, unreadable, truncated, suspiciously large or not 8 bits per channel.
+            ValueError: the file is missing, unreadable, truncated, suspiciously large or not 8 bits
+                per channel.
         """
         return open_image(self.name, self.image_path(row), decode=True)
 
@@ -192,12 +231,17 @@ class IQADataModule(pl.LightningDataModule):
         return self.root / str(self.samples.table["image"].iloc[row])
 
     def fingerprint(self) -> str:
-        """Text that differs whenever a decoded pixel could: every file with its size and time of change."""
+        """Text that differs whenever a decoded pixel could: every file with its size and time of
+        change.
+        """
         paths = [self.image_path(row).resolve() for row in range(len(self.samples))]
-        return "\n".join(f"{path}\t{(stat := path.stat()).st_size}\t{stat.st_mtime_ns}" for path in paths)
+        return "\n".join(
+            f"{path}\t{(stat := path.stat()).st_size}\t{stat.st_mtime_ns}" for path in paths
+        )
 
     def prepare_data(self) -> None:
-        """Check, without decoding, that the table is sound, can be split, and that every image exists.
+        """Check, without decoding, that the table is sound, can be split, and that every image
+        exists.
 
         Raises:
             ValueError: naming the data set, the file or row, and what to do.
@@ -209,8 +253,10 @@ class IQADataModule(pl.LightningDataModule):
         """Refuse a root that is not a folder, and say where the data set comes from."""
         if not self.root.is_dir():
             raise ValueError(
-                f"data set {self.name!r}: the folder {self.root} does not exist; get the data set from {self.home}, "
-                f"then set stream.tasks.{self.name}.root=<its folder> or paths.data=<the folder that holds every set>"
+                f"data set {self.name!r}: the folder {self.root} does not exist; get the data set "
+                f"from {self.home}, "
+                f"then set stream.tasks.{self.name}.root=<its folder> or paths.data=<the folder "
+                "that holds every set>"
             )
 
     def check_files(self) -> None:
@@ -219,27 +265,33 @@ class IQADataModule(pl.LightningDataModule):
         if missing:
             first = self.image_path(missing[0])
             raise ValueError(
-                f"data set {self.name!r}: {len(missing)} of {len(self.samples)} images are missing, the first is "
+                f"data set {self.name!r}: {len(missing)} of {len(self.samples)} images are "
+                "missing, the first is "
                 f"{first} (row {missing[0] + 1} of {self.table_path}){other_case(first)}; "
                 f"complete the folder or remove the rows"
             )
 
-    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 -- all parts share one table and one cache
+    def setup(self, stage: str | None = None) -> None:
         """Read the table, split it and decode every image into the cache; later calls do nothing.
 
         Raises:
-            ValueError: whatever is wrong with the data is found here and not in the middle of an epoch.
+            ValueError: whatever is wrong with the data is found here and not in the middle of an
+                epoch.
         """
         if self._images is not None:
             return
         self.prepare_data()
         alone = copy(self)
         alone.trainer = None  # does not travel to the processes that decode
-        reader = ImageReader(self.name, self.fingerprint(), len(self.samples), alone.image_size, alone.load_image)
+        reader = ImageReader(
+            self.name, self.fingerprint(), len(self.samples), alone.image_size, alone.load_image
+        )
         self._images = build_cache(reader, self.view.resize, self.cache, self.cache_dir)
         other = self.view.evaluation_resize
         apart = other is not None and other != self.view.resize
-        self._shown = build_cache(reader, other or 0, self.cache, self.cache_dir) if apart else self._images
+        self._shown = (
+            build_cache(reader, other or 0, self.cache, self.cache_dir) if apart else self._images
+        )
 
     def tabulate(self) -> None:
         """Read, check and split the table; no image is touched.
@@ -258,8 +310,10 @@ class IQADataModule(pl.LightningDataModule):
         for label, rows in zip(Split._fields, parts, strict=True):
             if (mos[rows] == mos[rows[0]]).all():
                 raise ValueError(
-                    f"data set {self.name!r}, {self.table_path}: all {len(rows)} images in the {label} part of split "
-                    f"{self.split} have the mos {mos[rows[0]]:g}, so no rank correlation exists; choose another split"
+                    f"data set {self.name!r}, {self.table_path}: all {len(rows)} images in the "
+                    f"{label} part of split "
+                    f"{self.split} have the mos {mos[rows[0]]:g}, so no rank correlation exists; "
+                    "choose another split"
                 )
         self.samples, self.parts, self.split_hash = samples, parts, split_hash(samples, parts)
 
@@ -268,26 +322,33 @@ class IQADataModule(pl.LightningDataModule):
         if self.splits == "official":
             return official_split(samples, self.split)
         if self.split_files is not None and self.splits == "files":
-            return split_from_files(samples, self.split_files, (self.name, self.default_name()), self.split)
+            return split_from_files(
+                samples, self.split_files, (self.name, self.default_name()), self.split
+            )
         return generate_split(self.name, list(samples.table["reference"]), self.split)
 
     def part(self, name: str) -> SplitDataset:
-        """The part `train`, `val` or `test`; `test` only inside `with test_set_unlocked():`.
+        """The part `train`, `val` or `test`; `test` only inside `with unlocked_test_set():`.
 
         Raises:
             PermissionError: the test part is asked for by anything but an evaluation.
             ValueError: there is no such part.
         """
         if name not in Split._fields:
-            raise ValueError(f"data set {self.name!r}: no part {name!r}; there are train, val and test")
+            raise ValueError(
+                f"data set {self.name!r}: no part {name!r}; there are train, val and test"
+            )
         if name == "test" and not _test_is_open.get():
             raise PermissionError(
-                f"data set {self.name!r}: the test part is read inside `with test_set_unlocked():` only"
+                f"data set {self.name!r}: the test part is read inside `with "
+                "unlocked_test_set():` only"
             )
         cache = self._images if name == "train" else self._shown
         assert cache is not None, "setup() comes first"
         if name not in self._made:
-            self._made[name] = SplitDataset(self.samples, getattr(self.parts, name), cache, self.view)
+            self._made[name] = SplitDataset(
+                self.samples, getattr(self.parts, name), cache, self.view
+            )
         return self._made[name]
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
@@ -301,7 +362,7 @@ class IQADataModule(pl.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The test part in order, whole images one by one where their sizes differ."""
-        with test_set_unlocked():
+        with unlocked_test_set():
             return self._evaluation_loader(self.part("test"))
 
     def _evaluation_loader(self, part: SplitDataset) -> DataLoader[dict[str, Any]]:
@@ -309,8 +370,14 @@ class IQADataModule(pl.LightningDataModule):
         fit = MAX_PIXELS // int(part.sizes[0].prod()) if alike else 1
         return self._loader(part, None, max(1, min(self.batch_size, fit)))
 
-    def _loader(self, part: SplitDataset, sampler: RandomViews | None, batch_size: int) -> DataLoader[dict[str, Any]]:
+    def _loader(
+        self, part: SplitDataset, sampler: RandomViews | None, batch_size: int
+    ) -> DataLoader[dict[str, Any]]:
         workers = self.num_workers
         return DataLoader(
-            part, batch_size=batch_size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0
+            part,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=workers,
+            persistent_workers=workers > 0,
         )

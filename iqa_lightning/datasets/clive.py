@@ -1,4 +1,6 @@
-"""LIVE In the Wild Image Quality Challenge Database (CLIVE): authentic distortions, photographs from many cameras."""
+"""LIVE In the Wild Image Quality Challenge Database (CLIVE): authentic distortions, photographs
+from many cameras.
+"""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,24 +12,27 @@ from scipy.io import loadmat
 
 from iqa_lightning.datasets.release import Release
 
-# "the first seven images are training images": the phase that teaches the raters, README of the release.
+# "the first seven images are training images": the phase that teaches the raters, README of the
+# release.
 TRAINING_IMAGES = 7
 
 
 class CLIVE(Release):
     """LIVE in the Wild: 1,162 photographs with authentic distortions, rated by the crowd.
 
-    Official layout: `Images/*.{bmp,JPG}` (some `.bmp` files may have a palette), `Images/trainingImages/` (seven
-    images that teach the raters; they are not used), and three MATLAB files in `Data/` of 1,169 entries in one order,
-    the first seven of which belong to the training images: `AllImages_release.mat` (names),
-    `AllMOS_release.mat` and `AllStdDev_release.mat` (standard deviation of the raw ratings).
+    Official layout: `Images/*.{bmp,JPG}` (some `.bmp` files may have a palette),
+    `Images/trainingImages/` (seven images that teach the raters; they are not used), and three
+    MATLAB files in `Data/` of 1,169 entries in one order, the first seven of which belong to the
+    training images: `AllImages_release.mat` (names), `AllMOS_release.mat` and
+    `AllStdDev_release.mat` (standard deviation of the raw ratings).
 
-    MOS: 0 to 100, higher is better (3.42 to 92.43 occur). No references: every image is a content of its own.
-    Licence: notice of the University of Texas at Austin; any purpose, the notice stays, the source is acknowledged.
-    Home: http://live.ece.utexas.edu/research/ChallengeDB/index.html
-    Citation: D. Ghadiyaram and A. C. Bovik, "Massive Online Crowdsourced Study of Subjective and Objective Picture
-    Quality", IEEE Transactions on Image Processing 25(1), 2016, https://doi.org/10.1109/TIP.2015.2500021
-    Format: checked against the official tables, the three MATLAB files, and the images.
+    MOS: 0 to 100, higher is better (3.42 to 92.43 occur). No references: every image is a content
+    of its own. Licence: notice of the University of Texas at Austin; any purpose, the notice stays,
+    the source is acknowledged. Home: http://live.ece.utexas.edu/research/ChallengeDB/index.html
+    Citation: D. Ghadiyaram and A. C. Bovik, "Massive Online Crowdsourced Study of Subjective and
+    Objective Picture Quality", IEEE Transactions on Image Processing 25(1), 2016,
+    https://doi.org/10.1109/TIP.2015.2500021 Format: checked against the official tables, the three
+    MATLAB files, and the images.
 
     Args:
         root: the folder `ChallengeDB_release`.
@@ -45,13 +50,15 @@ class CLIVE(Release):
         """The 1,162 rated images, in the order of the release.
 
         Raises:
-            ValueError: a file of the release is missing, damaged, or of another length than the others.
+            ValueError: a file of the release is missing, damaged, or of another length than the
+                others.
         """
         names = [str(np.squeeze(cell)) for cell in self._values("AllImages")]
         mos, deviation = (self._values(key).astype(np.float64) for key in ("AllMOS", "AllStdDev"))
         if not len(names) == len(mos) == len(deviation):
             raise ValueError(
-                f"data set {self.name!r}: the files in {self.root / 'Data'} have {len(names)} names, {len(mos)} mos "
+                f"data set {self.name!r}: the files in {self.root / 'Data'} have {len(names)} "
+                f"names, {len(mos)} mos "
                 f"and {len(deviation)} standard deviations; get the release again from {self.home}"
             )
         images = [f"Images/{name}" for name in names]
@@ -60,5 +67,7 @@ class CLIVE(Release):
 
     def _values(self, key: str) -> NDArray[Any]:
         key = f"{key}_release"
-        content: NDArray[Any] = self.read_file(f"Data/{key}.mat", lambda path: loadmat(str(path))[key])
+        content: NDArray[Any] = self.read_file(
+            f"Data/{key}.mat", lambda path: loadmat(str(path))[key]
+        )
         return content.ravel()

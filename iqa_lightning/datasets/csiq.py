@@ -27,20 +27,20 @@ DISTORTIONS = {
 class CSIQ(Release):
     """CSIQ: 866 distorted images of 30 references, six kinds of distortion at four or five levels.
 
-    Official layout: `dst_imgs/<distortion>/<reference>.<DISTORTION>.<level>.png` and the workbook `csiq.DMOS.xlsx`
-    (sheet `all_by_image`; header in row 4 from column D: image, dst_idx, dst_type, dst_lev, dmos_std, dmos). Its text
-    form `csiq.beta.txt` (tab separated, no header, the same columns, three decimals) is taken where it is there, since
-    the lists of UNIQUE, BIQA_CL and LIQE were made from it.
+    Official layout: `dst_imgs/<distortion>/<reference>.<DISTORTION>.<level>.png` and the workbook
+    `csiq.DMOS.xlsx` (sheet `all_by_image`; header in row 4 from column D: image, dst_idx, dst_type,
+    dst_lev, dmos_std, dmos). Its text form `csiq.beta.txt` (tab separated, no header, the same
+    columns, three decimals) is taken where it is there, since the lists of UNIQUE, BIQA_CL and LIQE
+    were made from it.
 
-    MOS: 1 - DMOS, so 0 to 1, higher is better. Standard deviation: of DMOS; 0 for 25 images of the text form. In those
-    lists six references carry deviations of others (geckos those of bridge); here they are those of the table.
-    Reference: name of the picture. Level: 1 (weakest) to 5. No official split.
-    Licence: none found.
-    Home: https://s2.smu.edu/~eclarson/csiq.html
-    Citation: E. C. Larson and D. M. Chandler, "Most apparent distortion: full-reference image quality assessment and
-    the role of strategy", Journal of Electronic Imaging 19(1), 2010, https://doi.org/10.1117/1.3267105
-    Format: checked against the official tables `csiq.beta.txt` and `csiq.beta.xlsx`; `csiq.DMOS.xlsx`,
-    taken to have the same sheet, was not at hand.
+    MOS: 1 - DMOS, so 0 to 1, higher is better. Standard deviation: of DMOS; 0 for 25 images of the
+    text form. In those lists six references carry deviations of others (geckos those of bridge);
+    here they are those of the table. Reference: name of the picture. Level: 1 (weakest) to 5. No
+    official split. Licence: none found. Home: https://s2.smu.edu/~eclarson/csiq.html Citation: E.
+    C. Larson and D. M. Chandler, "Most apparent distortion: full-reference image quality assessment
+    and the role of strategy", Journal of Electronic Imaging 19(1), 2010,
+    https://doi.org/10.1117/1.3267105 Format: checked against the official tables `csiq.beta.txt`
+    and `csiq.beta.xlsx`; `csiq.DMOS.xlsx`, taken to have the same sheet, was not at hand.
 
     Args:
         root: the folder with `dst_imgs`.
@@ -70,14 +70,19 @@ class CSIQ(Release):
         unknown = kinds[~kinds.isin(DISTORTIONS.keys())]
         if len(unknown):
             raise ValueError(
-                f"data set {self.name!r}: row {unknown.index[0] + 1} of {self.root / source} names the distortion "
-                f"{unknown.iloc[0]!r}, not one of {', '.join(DISTORTIONS)}; get it again from {self.home}"
+                f"data set {self.name!r}: row {unknown.index[0] + 1} of {self.root / source} "
+                "names the distortion "
+                f"{unknown.iloc[0]!r}, not one of {', '.join(DISTORTIONS)}; get it again from "
+                f"{self.home}"
             )
         folder, word, name = zip(*(DISTORTIONS[kind] for kind in kinds), strict=True)
         files = zip(folder, rows["image"], word, rows["dst_lev"], strict=True)
         return pd.DataFrame(
             {
-                "image": [f"dst_imgs/{where}/{image}.{what}.{level:.0f}.png" for where, image, what, level in files],
+                "image": [
+                    f"dst_imgs/{where}/{image}.{what}.{level:.0f}.png"
+                    for where, image, what, level in files
+                ],
                 "mos": 1 - rows["dmos"],
                 "mos_std": rows["dmos_std"],
                 "reference": rows["image"],
@@ -88,5 +93,7 @@ class CSIQ(Release):
 
 
 def _workbook(path: Path) -> pd.DataFrame:
-    table = pd.read_excel(path, sheet_name="all_by_image", header=3, dtype={"image": str}, engine="openpyxl")
+    table = pd.read_excel(
+        path, sheet_name="all_by_image", header=3, dtype={"image": str}, engine="openpyxl"
+    )
     return select(table.dropna(how="all"), COLUMNS, NUMBERS)

@@ -1,4 +1,6 @@
-"""The embedded streams: tasks made from photographs that scikit-image and scikit-learn ship. Synthetic targets."""
+"""The embedded streams: tasks made from photographs that scikit-image and scikit-learn ship.
+Synthetic targets.
+"""
 
 import hashlib
 from collections.abc import Callable
@@ -56,32 +58,39 @@ GMSD_WORST = 1 / 3
 
 
 class DemoData(IQADataModule):
-    """Crops of twelve photographs, degraded in one way at many strengths, with a **synthetic target**.
+    """Crops of twelve photographs, degraded in one way at many strengths, with a **synthetic
+    target**.
 
-    Nobody rated these images: `mos` is a full-reference score between the degraded and the pristine crop,
-    100 (1 - 3 GMSD) cut off at 0, with the gradient magnitude similarity deviation of W. Xue, L. Zhang, X. Mou and
-    A. C. Bovik, "Gradient Magnitude Similarity Deviation", IEEE Transactions on Image Processing 23(2), 2014,
-    https://doi.org/10.1109/TIP.2013.2293423. Range 0 to 100, higher is better. `mos_std` is unknown (NaN). Use it to
-    see the software work, never to compare methods.
+    Nobody rated these images: `mos` is a full-reference score between the degraded and the pristine
+    crop, 100 (1 - 3 GMSD) cut off at 0, with the gradient magnitude similarity deviation of W. Xue,
+    L. Zhang, X. Mou and A. C. Bovik, "Gradient Magnitude Similarity Deviation", IEEE Transactions
+    on Image Processing 23(2), 2014, https://doi.org/10.1109/TIP.2013.2293423. Range 0 to 100,
+    higher is better. `mos_std` is unknown (NaN). Use it to see the software work, never to compare
+    methods.
 
-    Each task has 20 crops of 160x160 pixels of every photograph, each at a strength of its own; the photograph is the
-    reference, so contents are disjoint between the parts, and since all tasks have the same photographs they are split
-    alike: a photograph is in the same part of each. Everything is drawn from fixed seeds, and made in memory.
+    Each task has 20 crops of 160x160 pixels of every photograph, each at a strength of its own; the
+    photograph is the reference, so contents are disjoint between the parts, and since all tasks
+    have the same photographs they are split alike: a photograph is in the same part of each.
+    Everything is drawn from fixed seeds, and made in memory.
 
     The photographs, and who gave them (no download: the files lie in the installed packages):
 
-    - scikit-image: `astronaut` (Eileen Collins, NASA, public domain), `camera` (Lav Varshney, CC0), `chelsea` (Stefan
-      van der Walt, CC0), `coffee` (Rachel Michetti, CC0), `hubble` (extreme deep field, NASA, public domain), `retina`
-      (Mikael Haggstrom, CC0), `rocket` (SpaceX, public domain), `brick` and `gravel` (CC0Textures, CC0), `grass`
-      (linolafett, CC0); https://scikit-image.org/docs/stable/api/skimage.data.html
-    - scikit-learn: `china` (danielbuechele, https://www.flickr.com/photos/danielbuechele/6061409035/) and `flower`
-      (vultilion, https://www.flickr.com/photos/vultilion/6056698931/), both CC BY 2.0
-      (https://creativecommons.org/licenses/by/2.0/); changed here by scaling, cropping and degradation.
+    - scikit-image: `astronaut` (Eileen Collins, NASA, public domain), `camera` (Lav Varshney, CC0),
+      `chelsea` (Stefan van der Walt, CC0), `coffee` (Rachel Michetti, CC0), `hubble` (extreme deep
+      field, NASA, public domain), `retina` (Mikael Haggstrom, CC0), `rocket` (SpaceX, public
+      domain), `brick` and `gravel` (CC0Textures, CC0), `grass` (linolafett, CC0);
+      https://scikit-image.org/docs/stable/api/skimage.data.html
+    - scikit-learn: `china` (danielbuechele,
+      https://www.flickr.com/photos/danielbuechele/6061409035/) and `flower` (vultilion,
+      https://www.flickr.com/photos/vultilion/6056698931/), both CC BY 2.0
+      (https://creativecommons.org/licenses/by/2.0/); changed here by scaling, cropping and
+      degradation.
 
     Args:
-        distortion: `compression` (JPEG), `blur` (Gaussian), `noise` (Gaussian) or `tone` (exposure, contrast,
-            saturation, quantisation), or `motion` (motion blur), `impulse` (salt and pepper), `jitter` or
-            `jpeg2000` of `data/degradations`. The JPEG is that engine's too; blur, noise and tone are older.
+        distortion: `compression` (JPEG), `blur` (Gaussian), `noise` (Gaussian) or `tone` (exposure,
+            contrast, saturation, quantisation), or `motion` (motion blur), `impulse` (salt and
+            pepper), `jitter` or `jpeg2000` of `data/degradations`. The JPEG is that engine's too;
+            blur, noise and tone are older.
         root: not used.
         options: see `IQADataModule`; `name` defaults to `demo_<distortion>`.
     """
@@ -93,7 +102,9 @@ class DemoData(IQADataModule):
 
     def __init__(self, distortion: str, *, root: str | Path | None = None, **options: Any) -> None:
         if distortion not in DEGRADATIONS:
-            raise ValueError(f"distortion {distortion!r} is unknown; choose from {', '.join(DEGRADATIONS)}")
+            raise ValueError(
+                f"distortion {distortion!r} is unknown; choose from {', '.join(DEGRADATIONS)}"
+            )
         self.distortion = distortion
         super().__init__(root or ".", **options)
 
@@ -121,7 +132,7 @@ class DemoData(IQADataModule):
         """Generated image `row`."""
         return Image.fromarray(generate(self.distortion).images[row])
 
-    def image_size(self, row: int) -> tuple[int, int]:  # noqa: ARG002 -- all have the same size
+    def image_size(self, row: int) -> tuple[int, int]:
         """Height and width in pixels."""
         return CROP, CROP
 
@@ -139,7 +150,8 @@ class Generated(NamedTuple):
 
 @lru_cache(maxsize=8)
 def generate(distortion: str, count: int = 20) -> Generated:
-    """Task `distortion` with `count` crops of each photograph; kept, as table and pixels are asked for apart.
+    """Task `distortion` with `count` crops of each photograph; kept, as table and pixels are asked
+    for apart.
 
     Raises:
         ValueError: a photograph is missing from its package.
@@ -153,12 +165,15 @@ def generate(distortion: str, count: int = 20) -> Generated:
             degraded = DEGRADATIONS[distortion](crop, strength, generator)
             images.append(degraded)
             rows.append((f"{name}_{i:02d}", similarity(crop, degraded), name, distortion))
-    return Generated(np.stack(images), pd.DataFrame(rows, columns=["image", "mos", "reference", "distortion"]))
+    return Generated(
+        np.stack(images), pd.DataFrame(rows, columns=["image", "mos", "reference", "distortion"])
+    )
 
 
 @lru_cache(maxsize=len(PHOTOGRAPHS))
 def photograph(name: str) -> Image.Image:
-    """A pristine photograph, RGB, its shorter side at most 480 pixels (large ones are shrunk, which hides their JPEG).
+    """A pristine photograph, RGB, its shorter side at most 480 pixels (large ones are shrunk, which
+    hides their JPEG).
 
     Raises:
         ValueError: it is missing from its package.
@@ -167,7 +182,10 @@ def photograph(name: str) -> Image.Image:
     spec = find_spec(package)
     path = Path((spec.submodule_search_locations or [""])[0] if spec else "") / file
     if not path.is_file():
-        raise ValueError(f"demo photograph {name!r}: {package} has no {file}; reinstall scikit-image and scikit-learn")
+        raise ValueError(
+            f"demo photograph {name!r}: {package} has no {file}; reinstall scikit-image and "
+            "scikit-learn"
+        )
     with Image.open(path) as image:
         rgb = image.convert("RGB")
     scale = SHORTER_SIDE / min(rgb.size)
@@ -178,7 +196,8 @@ def photograph(name: str) -> Image.Image:
 def similarity(pristine: Pixels, degraded: Pixels) -> float:
     """Synthetic target: 100 (1 - 3 GMSD), in [0, 100], 100 for equal images; three decimals.
 
-    GMSD is taken on the luma, averaged over 2x2 pixels, with Prewitt gradients (Xue et al. 2014, see `DemoData`).
+    GMSD is taken on the luma, averaged over 2x2 pixels, with Prewitt gradients (Xue et al. 2014,
+    see `DemoData`).
     """
     first, second = (_gradient(image) for image in (pristine, degraded))
     agreement = (2 * first * second + GMSD_CONSTANT) / (first**2 + second**2 + GMSD_CONSTANT)
@@ -190,14 +209,20 @@ def _gradient(image: Pixels) -> Float[np.ndarray, "rows columns"]:
     half = luma.reshape(luma.shape[0] // 2, 2, luma.shape[1] // 2, 2).mean(axis=(1, 3))
     columns = half[:-2] + half[1:-1] + half[2:]
     rows = half[:, :-2] + half[:, 1:-1] + half[:, 2:]
-    magnitude: NDArray[np.float64] = np.hypot(columns[:, 2:] - columns[:, :-2], rows[2:] - rows[:-2]) / 3
+    magnitude: NDArray[np.float64] = (
+        np.hypot(columns[:, 2:] - columns[:, :-2], rows[2:] - rows[:-2]) / 3
+    )
     return magnitude
 
 
 def _crops(image: Image.Image, count: int, generator: np.random.Generator) -> list[Pixels]:
-    """The `count` busiest of three times as many random crops, in random order: flat ones show no degradation."""
+    """The `count` busiest of three times as many random crops, in random order: flat ones show no
+    degradation.
+    """
     pixels = np.asarray(image)
-    corners = generator.integers(0, (pixels.shape[0] - CROP + 1, pixels.shape[1] - CROP + 1), (3 * count, 2))
+    corners = generator.integers(
+        0, (pixels.shape[0] - CROP + 1, pixels.shape[1] - CROP + 1), (3 * count, 2)
+    )
     crops = [pixels[y : y + CROP, x : x + CROP] for y, x in corners]
     busiest = np.argsort([-_gradient(crop).mean() for crop in crops], kind="stable")[:count]
     return [crops[i] for i in sorted(busiest)]
@@ -214,16 +239,22 @@ def compress(crop: Pixels, strength: float, generator: np.random.Generator) -> P
 
 def blur(crop: Pixels, strength: float, generator: np.random.Generator) -> Pixels:  # noqa: ARG001  # as of the others
     """Gaussian blur of standard deviation 0.2 to 4.2 pixels."""
-    return np.asarray(Image.fromarray(crop).filter(ImageFilter.GaussianBlur(0.2 + 4 * strength**1.3)))
+    return np.asarray(
+        Image.fromarray(crop).filter(ImageFilter.GaussianBlur(0.2 + 4 * strength**1.3))
+    )
 
 
 def add_noise(crop: Pixels, strength: float, generator: np.random.Generator) -> Pixels:
-    """White Gaussian noise of standard deviation 1 to 51 grey levels, independent in the three channels."""
+    """White Gaussian noise of standard deviation 1 to 51 grey levels, independent in the three
+    channels.
+    """
     return _rounded(crop + generator.normal(0, 1 + 50 * strength, crop.shape))
 
 
 def change_tone(crop: Pixels, strength: float, generator: np.random.Generator) -> Pixels:
-    """Paler colours, less contrast about a brighter or darker grey, and fewer grey levels, all by the same strength."""
+    """Paler colours, less contrast about a brighter or darker grey, and fewer grey levels, all by
+    the same strength.
+    """
     grey = (crop @ LUMA)[..., None]
     image = grey + (crop - grey) * (1 - 0.8 * strength)
     level = 235 if generator.random() < 0.5 else 20
@@ -234,7 +265,9 @@ def change_tone(crop: Pixels, strength: float, generator: np.random.Generator) -
 
 def engine(kind: str) -> Callable[[Pixels, float, np.random.Generator], Pixels]:
     """A kind of `data/degradations` at five times the strength as its level."""
-    return lambda crop, strength, generator: _by_engine(crop, step(kind, 5 * strength), int(generator.integers(2**63)))
+    return lambda crop, strength, generator: _by_engine(
+        crop, step(kind, 5 * strength), int(generator.integers(2**63))
+    )
 
 
 def _by_engine(crop: Pixels, step: Step, seed: int) -> Pixels:

@@ -1,4 +1,6 @@
-"""Scene and distortion labels of images, read from the lists of LIQE (https://github.com/zwx8981/LIQE)."""
+"""Scene and distortion labels of images, read from the lists of LIQE
+(https://github.com/zwx8981/LIQE).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,19 +27,23 @@ class LabelLists:
     """Labels for the images of a data set, which take the place of those of its own table.
 
     Args:
-        folder: the folder that holds the lists (`IQA_Database/<set>/splits2/<split>/<name>_train_clip.txt` ...).
-        correct_fast_fading: the lists call the 145 fast-fading images of LIVE `white noise`; true reads `fastfading`,
-            which is of the class of JPEG 2000, false keeps what the authors trained and tested with.
+        folder: the folder that holds the lists
+            (`IQA_Database/<set>/splits2/<split>/<name>_train_clip.txt` ...).
+        correct_fast_fading: the lists call the 145 fast-fading images of LIVE `white noise`; true
+            reads `fastfading`, which is of the class of JPEG 2000, false keeps what the authors
+            trained and tested with.
     """
 
     folder: str | Path
     correct_fast_fading: bool = False
 
     def label(self, samples: Samples, tags: Sequence[str], split: int) -> Samples:
-        """The data set with the columns `distortion` and `scene` of its lists; empty for an image in none of them.
+        """The data set with the columns `distortion` and `scene` of its lists; empty for an image
+        in none of them.
 
         Raises:
-            ValueError: there are no lists, they name an image that the table does not hold, or hold an unknown label.
+            ValueError: there are no lists, they name an image that the table does not hold, or hold
+                an unknown label.
         """
         files = self.files(samples.name, tags, split)
         index = ImageIndex(samples.name, list(samples.table["image"]))
@@ -51,11 +57,16 @@ class LabelLists:
         """The three lists of a split, which together name every image."""
         folder = Path(self.folder).expanduser()
         for tag in dict.fromkeys(tags):
-            files = [path for part in FORMATS[0] for path in find_list(folder, part.format(tag=tag), split)]
+            files = [
+                path
+                for part in FORMATS[0]
+                for path in find_list(folder, part.format(tag=tag), split)
+            ]
             if files:
                 return files
         raise ValueError(
-            f"data set {name!r}: no lists {tags[-1]}_train_clip.txt of split {split} with labels under {folder}; get "
+            f"data set {name!r}: no lists {tags[-1]}_train_clip.txt of split {split} with labels "
+            f"under {folder}; get "
             f"them from https://github.com/zwx8981/LIQE (IQA_Database), or set labels=null to go without"
         )
 
@@ -81,7 +92,13 @@ def labels_of(row: Row, correct_fast_fading: bool) -> Labels:
         distortion = "fastfading"
     scenes = tuple(cell for cell in cells if cell != ABSENT)
     if distortion not in CLASS_OF:
-        raise ValueError(f"{row}: the distortion {distortion!r} is not one of LIQE's 33; get the list again")
-    if unknown := [scene for scene in scenes if scene not in SCENES] or ([] if scenes else ["none"]):
-        raise ValueError(f"{row}: the scene {unknown[0]!r} is not one of {', '.join(SCENES)}; get the list again")
+        raise ValueError(
+            f"{row}: the distortion {distortion!r} is not one of LIQE's 33; get the list again"
+        )
+    if unknown := [scene for scene in scenes if scene not in SCENES] or (
+        [] if scenes else ["none"]
+    ):
+        raise ValueError(
+            f"{row}: the scene {unknown[0]!r} is not one of {', '.join(SCENES)}; get the list again"
+        )
     return Labels(row, distortion, scenes)

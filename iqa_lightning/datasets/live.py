@@ -10,7 +10,8 @@ from scipy.io import loadmat
 
 from iqa_lightning.datasets.release import Release
 
-# Folders in the order of the tables, with their number of images (references included); readme of the release.
+# Folders in the order of the tables, with their number of images (references included); readme of
+# the release.
 FOLDERS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
 
 
@@ -26,20 +27,21 @@ DISTORTIONS = {
 class LIVE(Release):
     """LIVE, release 2: 779 distorted images of 29 references, five kinds of distortion.
 
-    Official layout (`databaserelease2`): `{jp2k,jpeg,wn,gblur,fastfading}/imgN.bmp`, N from 1, and two MATLAB files of
-    982 entries, folder after folder: `dmos_realigned.mat` (`dmos_new`, `dmos_std`, `orgs`, which is 1 for a copy of a
-    reference) and `refnames_all.mat` (file name of the reference). The 203 copies of references are left out.
+    Official layout (`databaserelease2`): `{jp2k,jpeg,wn,gblur,fastfading}/imgN.bmp`, N from 1, and
+    two MATLAB files of 982 entries, folder after folder: `dmos_realigned.mat` (`dmos_new`,
+    `dmos_std`, `orgs`, which is 1 for a copy of a reference) and `refnames_all.mat` (file name of
+    the reference). The 203 copies of references are left out.
 
-    MOS: max(DMOS) - DMOS over the distorted images, so that higher is better (0 to 114.41 occur). Standard deviation:
-    of the realigned DMOS. Level: not known (the release gives bit rates and filter widths). Reference: name of the
-    picture. No official split.
-    Licence: notice of the University of Texas at Austin; any purpose, the notice stays, the source is acknowledged.
-    Home: https://live.ece.utexas.edu/research/quality/subjective.htm
-    Citation: H. R. Sheikh, M. F. Sabir and A. C. Bovik, "A Statistical Evaluation of Recent Full Reference Image
-    Quality Assessment Algorithms", IEEE Transactions on Image Processing 15(11), 2006,
-    https://doi.org/10.1109/TIP.2006.881959
-    Format: as documented. The MATLAB files were not at hand; the tests write them from a published text copy of the
-    scores, and the converted scores are those of LIQE's lists.
+    MOS: max(DMOS) - DMOS over the distorted images, so that higher is better (0 to 114.41 occur).
+    Standard deviation: of the realigned DMOS. Level: not known (the release gives bit rates and
+    filter widths). Reference: name of the picture. No official split. Licence: notice of the
+    University of Texas at Austin; any purpose, the notice stays, the source is acknowledged. Home:
+    https://live.ece.utexas.edu/research/quality/subjective.htm Citation: H. R. Sheikh, M. F. Sabir
+    and A. C. Bovik, "A Statistical Evaluation of Recent Full Reference Image Quality Assessment
+    Algorithms", IEEE Transactions on Image Processing 15(11), 2006,
+    https://doi.org/10.1109/TIP.2006.881959 Format: as documented. The MATLAB files were not at
+    hand; the tests write them from a published text copy of the scores, and the converted scores
+    are those of LIQE's lists.
 
     Args:
         root: the folder `databaserelease2`.
@@ -68,7 +70,9 @@ class LIVE(Release):
             columns=["image", "distortion"],
         )
         scores, names = "dmos_realigned.mat", "refnames_all.mat"
-        table["reference"] = [str(np.squeeze(cell)).rsplit(".", 1)[0] for cell in self._values(names, "refnames_all")]
+        table["reference"] = [
+            str(np.squeeze(cell)).rsplit(".", 1)[0] for cell in self._values(names, "refnames_all")
+        ]
         table["mos_std"] = self._values(scores, "dmos_std").astype(np.float64)
         dmos = pd.Series(self._values(scores, "dmos_new").astype(np.float64))
         distorted = self._values(scores, "orgs") == 0
@@ -80,7 +84,8 @@ class LIVE(Release):
         values: NDArray[Any] = self.read_file(name, lambda path: loadmat(str(path))[key]).ravel()
         if len(values) != sum(FOLDERS.values()):
             raise ValueError(
-                f"data set {self.name!r}: {key} in {self.root / name} has {len(values)} entries instead of "
+                f"data set {self.name!r}: {key} in {self.root / name} has {len(values)} entries "
+                "instead of "
                 f"{sum(FOLDERS.values())}; get release 2 from {self.home}"
             )
         return values

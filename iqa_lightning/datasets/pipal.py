@@ -18,18 +18,18 @@ FOLDERS = ("Train_Dist", *(f"Distortion{mark}{n}" for mark in ("_", "") for n in
 class PIPAL(Release):
     """PIPAL, training part: 23,200 images of 200 references, 116 each, rated by the crowd in pairs.
 
-    Official layout: `Train_Label/ARRRR.txt` (a file per reference; a line is `ARRRR_KK_VV.bmp,score`: kind and
-    variant), the images in `Train_Dist/` or in the folders `Distortion_1` to `Distortion_4` of the four archives, and
-    `Train_Ref/` (not used). The validation and test parts are not read.
+    Official layout: `Train_Label/ARRRR.txt` (a file per reference; a line is
+    `ARRRR_KK_VV.bmp,score`: kind and variant), the images in `Train_Dist/` or in the folders
+    `Distortion_1` to `Distortion_4` of the four archives, and `Train_Ref/` (not used). The
+    validation and test parts are not read.
 
     MOS: an Elo rating, higher is better; it has no fixed ends, so the declared range only catches
-    errors. Standard deviation: not published. Reference: number in the name. Distortion: `kind_KK`, 00 to 06, which the
-    release does not name. Level: not known. No official split.
-    Licence: none found.
-    Home: https://github.com/HaomingCai/PIPAL-dataset
-    Citation: J. Gu et al., "PIPAL: a Large-Scale Image Quality Assessment Dataset for Perceptual Image Restoration",
-    ECCV 2020, https://doi.org/10.1007/978-3-030-58621-8_37
-    Format: as documented by public code that reads the release; no official table was at hand.
+    errors. Standard deviation: not published. Reference: number in the name. Distortion: `kind_KK`,
+    00 to 06, which the release does not name. Level: not known. No official split. Licence: none
+    found. Home: https://github.com/HaomingCai/PIPAL-dataset Citation: J. Gu et al., "PIPAL: a
+    Large-Scale Image Quality Assessment Dataset for Perceptual Image Restoration", ECCV 2020,
+    https://doi.org/10.1007/978-3-030-58621-8_37 Format: as documented by public code that reads the
+    release; no official table was at hand.
 
     Args:
         root: the folder with `Train_Label`.
@@ -58,7 +58,10 @@ class PIPAL(Release):
         self.check_root()
         labels = sorted(path.name for path in find_file(self.root, LABELS).glob("*.txt"))
         if not labels:
-            raise ValueError(f"data set {self.name!r}: no *.txt in {self.root / LABELS}; get them from {self.home}")
+            raise ValueError(
+                f"data set {self.name!r}: no *.txt in {self.root / LABELS}; get them from "
+                f"{self.home}"
+            )
         rows = pd.concat([self._labels(f"{LABELS}/{name}") for name in labels], ignore_index=True)
         parts = rows["name"].str.rsplit(".", n=1).str[0].str.split("_")
         return pd.DataFrame(

@@ -1,4 +1,6 @@
-"""A data set as its owners distribute it: tables read with one kind of error, files found in any letter case."""
+"""A data set as its owners distribute it: tables read with one kind of error, files found in any
+letter case.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -16,8 +18,8 @@ Parsed = TypeVar("Parsed")
 class Release(IQADataModule):
     """An `IQADataModule` whose table is parsed from the files of an official release.
 
-    Upper and lower case of files and folders may differ from the table, as they do where a release was unpacked on
-    another system; the names in the records stay those of the table.
+    Upper and lower case of files and folders may differ from the table, as they do where a release
+    was unpacked on another system; the names in the records stay those of the table.
     """
 
     def image_path(self, row: int) -> Path:
@@ -25,7 +27,9 @@ class Release(IQADataModule):
         return find_file(self.root, str(self.samples.table["image"].iloc[row]))
 
     def first(self, *names: str) -> str:
-        """The first of these files that exists, else the first name: releases that differ over the years."""
+        """The first of these files that exists, else the first name: releases that differ over the
+        years.
+        """
         return next((name for name in names if find_file(self.root, name).is_file()), names[0])
 
     def read_file(self, name: str, parse: Callable[[Path], Parsed]) -> Parsed:
@@ -37,16 +41,25 @@ class Release(IQADataModule):
         self.check_root()
         path = find_file(self.root, name)
         if not path.is_file():
-            raise ValueError(f"data set {self.name!r}: {path} does not exist; get it from {self.home}")
+            raise ValueError(
+                f"data set {self.name!r}: {path} does not exist; get it from {self.home}"
+            )
         try:
             return parse(path)
         except Exception as error:
             raise ValueError(
-                f"data set {self.name!r}: {path} cannot be read ({error}); get it again from {self.home}"
+                f"data set {self.name!r}: {path} cannot be read ({error}); get it again from "
+                f"{self.home}"
             ) from error
 
     def read_text(
-        self, name: str, columns: Sequence[str], numbers: Sequence[str] = (), *, header: bool = True, sep: str = ","
+        self,
+        name: str,
+        columns: Sequence[str],
+        numbers: Sequence[str] = (),
+        *,
+        header: bool = True,
+        sep: str = ",",
     ) -> pd.DataFrame:
         """The named columns of a text table; any line ends, a byte order mark is dropped.
 
@@ -64,12 +77,18 @@ class Release(IQADataModule):
         def parse(path: Path) -> pd.DataFrame:
             with path.open(encoding="utf-8-sig") as file:
                 names = None if header else list(columns)
-                return select(pd.read_csv(file, sep=sep, names=names, index_col=False, dtype=str), columns, numbers)
+                return select(
+                    pd.read_csv(file, sep=sep, names=names, index_col=False, dtype=str),
+                    columns,
+                    numbers,
+                )
 
         return self.read_file(name, parse)
 
 
-def select(table: pd.DataFrame, columns: Sequence[str], numbers: Sequence[str] = ()) -> pd.DataFrame:
+def select(
+    table: pd.DataFrame, columns: Sequence[str], numbers: Sequence[str] = ()
+) -> pd.DataFrame:
     """The named columns of a table, `numbers` among them converted.
 
     Raises:
@@ -80,11 +99,14 @@ def select(table: pd.DataFrame, columns: Sequence[str], numbers: Sequence[str] =
         raise ValueError(f"no column {missing[0]!r}; the columns are {', '.join(map(str, table))}")
     if table.empty:
         raise ValueError("no rows")
-    return table[list(columns)].assign(**{column: pd.to_numeric(table[column]) for column in numbers})
+    return table[list(columns)].assign(
+        **{column: pd.to_numeric(table[column]) for column in numbers}
+    )
 
 
 def parse_names(names: Sequence[str], kinds: Sequence[str]) -> pd.DataFrame:
-    """Columns `reference`, `distortion` and `level` of names `<reference>_<kind from 1>_<level>.<ending>`.
+    """Columns `reference`, `distortion` and `level` of names `<reference>_<kind from
+    1>_<level>.<ending>`.
 
     Raises:
         ValueError: a name is not of this form, or has no kind among `kinds`.
@@ -93,7 +115,9 @@ def parse_names(names: Sequence[str], kinds: Sequence[str]) -> pd.DataFrame:
     for name in names:
         match = re.fullmatch(r"([A-Za-z]\d+)_(\d+)_(\d+)\.\w+", name)
         if match is None or not 1 <= int(match[2]) <= len(kinds):
-            raise ValueError(f"the image {name!r} is not called <reference>_<1 to {len(kinds)}>_<level>")
+            raise ValueError(
+                f"the image {name!r} is not called <reference>_<1 to {len(kinds)}>_<level>"
+            )
         rows.append((match[1], kinds[int(match[2]) - 1], int(match[3])))
     return pd.DataFrame(rows, columns=["reference", "distortion", "level"])
 

@@ -10,17 +10,19 @@ Key = tuple[int, float, float, float]
 """An image of a task and how it is seen: position, top, left and flip, the last three in [0, 1)."""
 
 
-# Eight photographs of 1024x768. Measured in float32: 160 (ResNet-18) to 370 bytes a pixel (ResNet-50), so 2.3 GB of 8.
+# Eight photographs of 1024x768. Measured in float32: 160 (ResNet-18) to 370 bytes a pixel
+# (ResNet-50), so 2.3 GB of 8.
 MAX_PIXELS = 8 * 1024 * 768
 
 
 class EpochSampler(Sampler[list[Key]]):
-    """The batches of one epoch and rank, drawn anew by each `iter`, so that a second `iter` gives the same batches.
+    """The batches of one epoch and rank, drawn anew by each `iter`, so that a second `iter` gives
+    the same batches.
 
-    `draw(generator)` returns image positions, one array (units, images of a unit) a batch: a unit is a pair or a single
-    image. Every rank draws all of them and takes an equal share of each batch, so that the order of the data depends
-    neither on the number of ranks nor on that of loader workers. What cannot be shared out, or leaves a rank without a
-    pair, is left out.
+    `draw(generator)` returns image positions, one array (units, images of a unit) a batch: a unit
+    is a pair or a single image. Every rank draws all of them and takes an equal share of each
+    batch, so that the order of the data depends neither on the number of ranks nor on that of
+    loader workers. What cannot be shared out, or leaves a rank without a pair, is left out.
     """
 
     def __init__(
@@ -39,7 +41,9 @@ class EpochSampler(Sampler[list[Key]]):
         return [batch for batch in whole if batch.size // self.world_size >= 2]
 
     def __iter__(self) -> Iterator[list[Key]]:
-        """Lists of keys, one list a batch: the first image of every unit, then the second of every unit."""
+        """Lists of keys, one list a batch: the first image of every unit, then the second of every
+        unit.
+        """
         generator = np.random.default_rng(self.seed)
         for batch in self.batches(generator):
             views = generator.random((*batch.shape, 3))
@@ -53,7 +57,9 @@ class EpochSampler(Sampler[list[Key]]):
 
 
 class JoinedSampler(Sampler[list[Key]]):
-    """The batches of several samplers of one length, joined: to each of the first what the others give along."""
+    """The batches of several samplers of one length, joined: to each of the first what the others
+    give along.
+    """
 
     def __init__(self, samplers: Sequence[EpochSampler]) -> None:
         self.samplers = samplers
@@ -69,10 +75,12 @@ class JoinedSampler(Sampler[list[Key]]):
 
 
 class SizeSampler(Sampler[list[int]]):
-    """Every image once, in batches of equal-sized images of at most `max_pixels` together, dealt out over the ranks.
+    """Every image once, in batches of equal-sized images of at most `max_pixels` together, dealt
+    out over the ranks.
 
-    An image of more pixels runs alone: 40 megapixels take 5.5 GB in a ResNet-18, and 2 % of that after the adaptive
-    resize of the continual papers. In evaluation mode and float32 the scores do not depend on the batches (to 1e-5).
+    An image of more pixels runs alone: 40 megapixels take 5.5 GB in a ResNet-18, and 2 % of that
+    after the adaptive resize of the continual papers. In evaluation mode and float32 the scores do
+    not depend on the batches (to 1e-5).
     """
 
     def __init__(
@@ -87,7 +95,9 @@ class SizeSampler(Sampler[list[int]]):
         for height, width in np.unique(sizes, axis=0):
             same = np.flatnonzero((sizes == (height, width)).all(axis=1))
             step = int(np.clip(max_pixels // (height * width), 1, max_images))
-            self.batches += [same[start : start + step].tolist() for start in range(0, len(same), step)]
+            self.batches += [
+                same[start : start + step].tolist() for start in range(0, len(same), step)
+            ]
         self.batches = self.batches[rank::world_size]
 
     def __iter__(self) -> Iterator[list[int]]:

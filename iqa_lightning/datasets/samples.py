@@ -20,11 +20,13 @@ class Samples:
 
     - `image` (str): unique name, relative to the root of the data set;
     - `mos` (float64): mean opinion score, native range, **higher is better** always;
-    - `mos_std` (float64): standard deviation of the raw ratings, same unit, NaN where it is not known;
+    - `mos_std` (float64): standard deviation of the raw ratings, same unit, NaN where it is not
+      known;
     - `reference` (str): images that share it show the same content and stay in one part of a split;
     - `distortion` (str): kind of distortion, empty where it is not known;
     - `level` (float64): strength of the distortion, higher is stronger, NaN where it is not known;
-    - `official` (str): part of the split that the owners published (`train`, `val`, `test`), empty where there is none;
+    - `official` (str): part of the split that the owners published (`train`, `val`, `test`), empty
+      where there is none;
     - `scene` (str): what it shows, several labels joined with `+`, empty where it is not known.
     """
 
@@ -46,14 +48,17 @@ def check_table(name: str, table_path: str, table: pd.DataFrame) -> pd.DataFrame
         table: at least the columns `image` and `mos`; the others of `Samples` are optional.
 
     Raises:
-        ValueError: a column is missing, there are no rows, an image has no name, lies outside of the root or occurs
-            twice, a score is not a finite number, a standard deviation is negative, a part of the official split has
-            another name than train, val and test, or all scores are equal.
+        ValueError: a column is missing, there are no rows, an image has no name, lies outside of
+            the root or occurs twice, a score is not a finite number, a standard deviation is
+            negative, a part of the official split has another name than train, val and test, or all
+            scores are equal.
     """
     where = f"data set {name!r}, {table_path}"
     missing = [column for column in ("image", "mos") if column not in table]
     if missing:
-        raise ValueError(f"{where}: no column {missing[0]!r}; the columns are {', '.join(map(str, table))}")
+        raise ValueError(
+            f"{where}: no column {missing[0]!r}; the columns are {', '.join(map(str, table))}"
+        )
     if table.empty:
         raise ValueError(f"{where}: no rows; at least six rated images are needed")
     image = _text(table["image"])
@@ -74,7 +79,9 @@ def check_table(name: str, table_path: str, table: pd.DataFrame) -> pd.DataFrame
     )
 
 
-def check_range(name: str, table_path: str, table: pd.DataFrame, limits: tuple[float, float]) -> None:
+def check_range(
+    name: str, table_path: str, table: pd.DataFrame, limits: tuple[float, float]
+) -> None:
     """Refuse a score outside of the range that the data set declares.
 
     Raises:
@@ -85,8 +92,10 @@ def check_range(name: str, table_path: str, table: pd.DataFrame, limits: tuple[f
     if outside.size:
         row = int(outside[0])
         raise ValueError(
-            f"{_row(f'data set {name!r}, {table_path}', table['image'], row)}: mos {table['mos'].iloc[row]:g} is outside "
-            f"the range {low:g} to {high:g} of this data set; correct the score or the declared range"
+            f"{_row(f'data set {name!r}, {table_path}', table['image'], row)}: mos "
+            f"{table['mos'].iloc[row]:g} is outside "
+            f"the range {low:g} to {high:g} of this data set; correct the score or the declared "
+            "range"
         )
 
 
@@ -106,8 +115,14 @@ def _row(where: str, image: pd.Series, row: int) -> str:
 def _check_images(where: str, image: pd.Series) -> None:
     empty = np.flatnonzero((image == "").to_numpy())
     if empty.size:
-        raise ValueError(f"{where}, row {empty[0] + 1}: the image has no name; name it or remove the row")
-    outside = [row for row, name in enumerate(image) if name.startswith("/") or ".." in PurePosixPath(name).parts]
+        raise ValueError(
+            f"{where}, row {empty[0] + 1}: the image has no name; name it or remove the row"
+        )
+    outside = [
+        row
+        for row, name in enumerate(image)
+        if name.startswith("/") or ".." in PurePosixPath(name).parts
+    ]
     if outside:
         raise ValueError(
             f"{_row(where, image, outside[0])}: the image lies outside of the folder; "
@@ -117,18 +132,28 @@ def _check_images(where: str, image: pd.Series) -> None:
     if repeated.size:
         row = int(repeated[0])
         first = int(np.flatnonzero((image == image.iloc[row]).to_numpy())[0])
-        raise ValueError(f"{_row(where, image, row)}: the image is already in row {first + 1}; keep one of the rows")
+        raise ValueError(
+            f"{_row(where, image, row)}: the image is already in row {first + 1}; keep one of the "
+            "rows"
+        )
 
 
 def _numbers(where: str, image: pd.Series, column: pd.Series, label: str) -> np.ndarray:
-    """The column as float64; an empty cell is NaN, anything else that is not a finite number is refused."""
+    """The column as float64; an empty cell is NaN, anything else that is not a finite number is
+    refused.
+    """
     blank = (_text(column) == "").to_numpy()
-    values = pd.to_numeric(column.reset_index(drop=True), errors="coerce").to_numpy(dtype=np.float64)
+    values = pd.to_numeric(column.reset_index(drop=True), errors="coerce").to_numpy(
+        dtype=np.float64
+    )
     wrong = np.flatnonzero(~blank & ~np.isfinite(values))
     if wrong.size:
         row = int(wrong[0])
         given = column.iloc[row]
-        raise ValueError(f"{_row(where, image, row)}: {label} is {given!r}, not a finite number; correct or remove it")
+        raise ValueError(
+            f"{_row(where, image, row)}: {label} is {given!r}, not a finite number; correct or "
+            "remove it"
+        )
     return values
 
 
@@ -136,13 +161,20 @@ def _scores(where: str, image: pd.Series, column: pd.Series) -> np.ndarray:
     mos = _numbers(where, image, column, "mos")
     if np.isnan(mos).any():
         row = int(np.flatnonzero(np.isnan(mos))[0])
-        raise ValueError(f"{_row(where, image, row)}: mos is missing; give the row a score or remove it")
+        raise ValueError(
+            f"{_row(where, image, row)}: mos is missing; give the row a score or remove it"
+        )
     if (mos == mos[0]).all():
-        raise ValueError(f"{where}: all {len(mos)} mos are {mos[0]:g}; a rank correlation needs scores that differ")
+        raise ValueError(
+            f"{where}: all {len(mos)} mos are {mos[0]:g}; a rank correlation needs scores that "
+            "differ"
+        )
     return mos
 
 
-def _not_negative(where: str, image: pd.Series, table: pd.DataFrame, label: str, kind: str) -> np.ndarray:
+def _not_negative(
+    where: str, image: pd.Series, table: pd.DataFrame, label: str, kind: str
+) -> np.ndarray:
     """An optional column of numbers from 0, NaN where unknown."""
     if label not in table:
         return np.full(len(table), np.nan)
@@ -150,7 +182,9 @@ def _not_negative(where: str, image: pd.Series, table: pd.DataFrame, label: str,
     negative = np.flatnonzero(values < 0)
     if negative.size:
         row = int(negative[0])
-        raise ValueError(f"{_row(where, image, row)}: {label} is {values[row]:g}; {kind} is 0 or more")
+        raise ValueError(
+            f"{_row(where, image, row)}: {label} is {values[row]:g}; {kind} is 0 or more"
+        )
     return values
 
 
@@ -159,5 +193,6 @@ def _check_official(where: str, image: pd.Series, official: pd.Series) -> None:
     if unknown.size:
         row = int(unknown[0])
         raise ValueError(
-            f"{_row(where, image, row)}: official is {official.iloc[row]!r}; it is one of {', '.join(PARTS)} or empty"
+            f"{_row(where, image, row)}: official is {official.iloc[row]!r}; it is one of "
+            f"{', '.join(PARTS)} or empty"
         )

@@ -13,16 +13,17 @@ TABLE = "Annotations/MOS and Image attribute scores.xlsx"
 class SPAQ(Release):
     """SPAQ: 11,125 smartphone photographs with authentic distortions, rated in the laboratory.
 
-    Official layout: `TestImage/NNNNN.jpg` and the workbook `Annotations/MOS and Image attribute scores.xlsx` (first
-    sheet: Image name, MOS, Brightness, Colorfulness, Contrast, Noisiness, Sharpness).
+    Official layout: `TestImage/NNNNN.jpg` and the workbook `Annotations/MOS and Image attribute
+    scores.xlsx` (first sheet: Image name, MOS, Brightness, Colorfulness, Contrast, Noisiness,
+    Sharpness).
 
-    MOS: 0 to 100, higher is better (2 to 96 occur). Standard deviation: not published. No references: every image is a
-    content of its own. No official split.
-    Licence: education and research only, without fee, the notice stays (`Readme.txt` of the release).
-    Home: https://github.com/h4nwei/SPAQ
-    Citation: Y. Fang, H. Zhu, Y. Zeng, K. Ma and Z. Wang, "Perceptual Quality Assessment of Smartphone Photography",
-    CVPR 2020, https://doi.org/10.1109/CVPR42600.2020.00373
-    Format: checked against the official table, `MOS and Image attribute scores.xlsx`.
+    MOS: 0 to 100, higher is better (2 to 96 occur). Standard deviation: not published. No
+    references: every image is a content of its own. No official split. Licence: education and
+    research only, without fee, the notice stays (`Readme.txt` of the release). Home:
+    https://github.com/h4nwei/SPAQ Citation: Y. Fang, H. Zhu, Y. Zeng, K. Ma and Z. Wang,
+    "Perceptual Quality Assessment of Smartphone Photography", CVPR 2020,
+    https://doi.org/10.1109/CVPR42600.2020.00373 Format: checked against the official table, `MOS
+    and Image attribute scores.xlsx`.
 
     Args:
         root: the folder with `Annotations` and `TestImage`.
@@ -43,6 +44,11 @@ class SPAQ(Release):
             ValueError: the table is missing or damaged.
         """
         rows = self.read_file(
-            TABLE, lambda path: select(pd.read_excel(path, engine="openpyxl"), ("Image name", "MOS")).dropna(how="all")
+            TABLE,
+            lambda path: select(
+                pd.read_excel(path, engine="openpyxl"), ("Image name", "MOS")
+            ).dropna(how="all"),
         )
-        return pd.DataFrame({"image": "TestImage/" + rows["Image name"].astype(str), "mos": rows["MOS"]})
+        return pd.DataFrame(
+            {"image": "TestImage/" + rows["Image name"].astype(str), "mos": rows["MOS"]}
+        )

@@ -1,4 +1,6 @@
-"""Partitions of a data set into train, val and test, disjoint by reference: the ten random ones, the official one."""
+"""Partitions of a data set into train, val and test, disjoint by reference: the ten random ones,
+the official one.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -41,21 +43,26 @@ def generate_split(
 ) -> Split:
     """Split number `split` (1 to 10) of a table whose row i shows the content `reference[i]`.
 
-    The references are put into a random order and cut where the number of images comes nearest to the ratios, every
-    part having two images or more. An order whose parts all come within 2 % of the images to the ratios is taken, else
-    the best of a hundred orders. Where every image is its own reference this gives round(0.7 n), round(0.1 n) and the
-    rest. The ten splits differ from one another where the table has that many.
+    The references are put into a random order and cut where the number of images comes nearest to
+    the ratios, every part having two images or more. An order whose parts all come within 2 % of
+    the images to the ratios is taken, else the best of a hundred orders. Where every image is its
+    own reference this gives round(0.7 n), round(0.1 n) and the rest. The ten splits differ from one
+    another where the table has that many.
 
-    The random numbers depend on `split` and on the set of references with their sizes alone: not on the machine, the
-    order of the rows or the name, so data sets made from the same contents are split alike.
+    The random numbers depend on `split` and on the set of references with their sizes alone: not on
+    the machine, the order of the rows or the name, so data sets made from the same contents are
+    split alike.
 
     Raises:
         ValueError: `split` is not in 1..10, or there is no way to give every part two images.
     """
     if not 1 <= split <= SPLITS:
         raise ValueError(f"data set {name!r}: split is {split}; there are the splits 1 to {SPLITS}")
-    groups, member, sizes = np.unique(np.asarray(reference, dtype=np.str_), return_inverse=True, return_counts=True)
-    # Raw bits: NumPy keeps them the same for ever, which it does not promise for its distributions (NEP 19).
+    groups, member, sizes = np.unique(
+        np.asarray(reference, dtype=np.str_), return_inverse=True, return_counts=True
+    )
+    # Raw bits: NumPy keeps them the same for ever, which it does not promise for its distributions
+    # (NEP 19).
     bits = np.random.PCG64(_seed(groups, sizes))
     taken: set[bytes] = set()
     for _ in range(split):
@@ -68,26 +75,37 @@ def generate_split(
 def official_split(samples: Samples, split: int) -> Split:
     """The split that the owners of a data set published, from the column `official` of its table.
 
-    Its cells are `train`, `val`, `test`, or empty for an image that is in no part. Where it has no val part, an eighth
-    of the train images (10 % to 70 %) become one, by reference, another one for each `split`; else `split` changes
-    nothing.
+    Its cells are `train`, `val`, `test`, or empty for an image that is in no part. Where it has no
+    val part, an eighth of the train images (10 % to 70 %) become one, by reference, another one for
+    each `split`; else `split` changes nothing.
 
     Raises:
-        ValueError: there is no official split, an unknown part, a part of fewer than two images, or a reference in two.
+        ValueError: there is no official split, an unknown part, a part of fewer than two images, or
+            a reference in two.
     """
     name = samples.name
-    column = samples.table["official"].to_numpy(dtype=np.str_) if "official" in samples.table else np.array([""])
+    column = (
+        samples.table["official"].to_numpy(dtype=np.str_)
+        if "official" in samples.table
+        else np.array([""])
+    )
     unknown = np.flatnonzero(~np.isin(column, ("", *Split._fields)))
     if unknown.size:
         raise ValueError(
-            f"data set {name!r}, row {unknown[0] + 1}: the official part is {str(column[unknown[0]])!r}; "
+            f"data set {name!r}, row {unknown[0] + 1}: the official part is "
+            f"{str(column[unknown[0]])!r}; "
             f"it is train, val, test or empty"
         )
     if not (column == "test").any():
-        raise ValueError(f"data set {name!r} has no official split; use splits=generated, or splits=files with lists")
+        raise ValueError(
+            f"data set {name!r} has no official split; use splits=generated, or splits=files with "
+            "lists"
+        )
     parts = [np.flatnonzero(column == label).astype(np.int64) for label in Split._fields]
     if not len(parts[1]):
-        parts[:2] = _carve(name, samples.table["reference"].to_numpy(dtype=np.str_), parts[0], split)
+        parts[:2] = _carve(
+            name, samples.table["reference"].to_numpy(dtype=np.str_), parts[0], split
+        )
     result = Split(*parts)
     check_parts(samples, result, "official split")
     return result
@@ -111,17 +129,22 @@ def check_parts(samples: Samples, parts: Split, source: str) -> None:
             part, first = owner.setdefault(reference[row], (label, image[row]))
             if part != label:
                 raise ValueError(
-                    f"data set {samples.name!r}, {source}: the reference {reference[row]!r} is in two parts "
+                    f"data set {samples.name!r}, {source}: the reference {reference[row]!r} is in "
+                    "two parts "
                     f"({first!r} in {part}, {image[row]!r} in {label}), so the test would leak; "
                     f"use splits=generated"
                 )
 
 
-def select_distortions(samples: Samples, parts: Split, distortions: Sequence[str]) -> tuple[Samples, Split]:
-    """The images with one of these distortions, each in the part that it had; so no reference changes its part.
+def select_distortions(
+    samples: Samples, parts: Split, distortions: Sequence[str]
+) -> tuple[Samples, Split]:
+    """The images with one of these distortions, each in the part that it had; so no reference
+    changes its part.
 
     Raises:
-        ValueError: a distortion that the table does not have, or a part with fewer than two of the images.
+        ValueError: a distortion that the table does not have, or a part with fewer than two of the
+            images.
     """
     column = samples.table["distortion"]
     unknown = [name for name in distortions if not (column == name).any()]
@@ -161,7 +184,8 @@ def _carve(
     end = _nearest(np.cumsum(sizes[order]), wanted, SMALLEST_PART, len(train) - SMALLEST_PART)
     if end is None:
         raise ValueError(
-            f"data set {name!r}: the {len(train)} official train images in {len(sizes)} groups of one content cannot "
+            f"data set {name!r}: the {len(train)} official train images in {len(sizes)} groups of "
+            "one content cannot "
             f"give a val part; use splits=generated"
         )
     chosen = np.isin(member, order[: end + 1])
@@ -189,15 +213,20 @@ def _draw(
             continue
         shares = np.bincount(part, weights=sizes, minlength=3) / sizes.sum()
         # A repeated partition is worse than any new one, however well balanced.
-        badness = (int(part.tobytes() in taken), max(float(np.abs(shares - ratios).max()) - TOLERANCE, 0.0))
+        badness = (
+            int(part.tobytes() in taken),
+            max(float(np.abs(shares - ratios).max()) - TOLERANCE, 0.0),
+        )
         if badness < smallest:
             best, smallest = part, badness
         if smallest == (0, 0.0):
             break
     if best is None:
         raise ValueError(
-            f"data set {name!r}: {sizes.sum()} images in {len(sizes)} groups of one content cannot be split into "
-            f"train, val and test with {SMALLEST_PART} images or more each and no group in two parts; "
+            f"data set {name!r}: {sizes.sum()} images in {len(sizes)} groups of one content "
+            "cannot be split into "
+            f"train, val and test with {SMALLEST_PART} images or more each and no group in two "
+            "parts; "
             f"add images of other contents, or correct the groups"
         )
     return best
@@ -206,13 +235,17 @@ def _draw(
 def _cut(
     order: NDArray[np.int64], sizes: NDArray[np.intp], ratios: tuple[float, float, float]
 ) -> NDArray[np.int8] | None:
-    """The parts of the groups in this order: val first, then test, the rest train; None where a part is too small."""
+    """The parts of the groups in this order: val first, then test, the rest train; None where a
+    part is too small.
+    """
     total = int(sizes.sum())
     ends = np.cumsum(sizes[order])
     val = _nearest(ends, ratios[1] * total, SMALLEST_PART, total)
     if val is None:
         return None
-    test = _nearest(ends, (ratios[1] + ratios[2]) * total, int(ends[val]) + SMALLEST_PART, total - SMALLEST_PART)
+    test = _nearest(
+        ends, (ratios[1] + ratios[2]) * total, int(ends[val]) + SMALLEST_PART, total - SMALLEST_PART
+    )
     if test is None:
         return None
     part = np.zeros(len(sizes), dtype=np.int8)

@@ -39,19 +39,19 @@ DISTORTIONS = (
 class TID2013(Release):
     """TID2013: 3,000 distorted images of 25 references, 24 kinds of distortion at five levels.
 
-    Official layout: `distorted_images/iRR_TT_L.bmp` (reference, kind, level), `mos_with_names.txt` (a line is a score
-    and a name) and `mos_std.txt` (a standard deviation per line, the same order). Names mix `i` and `I`, `.bmp` and
-    `.BMP`, in the table and on disk; they are lower case here, and files are found in any case.
+    Official layout: `distorted_images/iRR_TT_L.bmp` (reference, kind, level), `mos_with_names.txt`
+    (a line is a score and a name) and `mos_std.txt` (a standard deviation per line, the same
+    order). Names mix `i` and `I`, `.bmp` and `.BMP`, in the table and on disk; they are lower case
+    here, and files are found in any case.
 
-    MOS: 0 to 9, higher is better (0.24 to 7.21 occur). Standard deviation: `mos_std.txt`. Reference: number in the
-    name. Level: 1 to 5, the number in the name; for local blocks and contrast change a higher one does not look worse.
-    No official split.
-    Licence: education and research only, without fee, the notice stays.
-    Home: https://www.ponomarenko.info/tid2013.htm
-    Citation: N. Ponomarenko et al., "Image database TID2013: Peculiarities, results and perspectives", Signal
-    Processing: Image Communication 30, 2015, https://doi.org/10.1016/j.image.2014.10.009
-    Format: as documented. The two text files were not at hand; the tests write `mos_with_names.txt` from two published
-    copies of its contents.
+    MOS: 0 to 9, higher is better (0.24 to 7.21 occur). Standard deviation: `mos_std.txt`.
+    Reference: number in the name. Level: 1 to 5, the number in the name; for local blocks and
+    contrast change a higher one does not look worse. No official split. Licence: education and
+    research only, without fee, the notice stays. Home: https://www.ponomarenko.info/tid2013.htm
+    Citation: N. Ponomarenko et al., "Image database TID2013: Peculiarities, results and
+    perspectives", Signal Processing: Image Communication 30, 2015,
+    https://doi.org/10.1016/j.image.2014.10.009 Format: as documented. The two text files were not
+    at hand; the tests write `mos_with_names.txt` from two published copies of its contents.
 
     Args:
         root: the folder with the text files and `distorted_images`.
@@ -69,16 +69,23 @@ class TID2013(Release):
         """The 3,000 distorted images, in the order of the table.
 
         Raises:
-            ValueError: a table is missing, damaged or of another length than the other, or an image is not named as
-                documented.
+            ValueError: a table is missing, damaged or of another length than the other, or an image
+                is not named as documented.
         """
-        rows = self.read_text("mos_with_names.txt", ("mos", "name"), ("mos",), header=False, sep=r"\s+")
+        rows = self.read_text(
+            "mos_with_names.txt", ("mos", "name"), ("mos",), header=False, sep=r"\s+"
+        )
         deviations = self.read_text("mos_std.txt", ("mos_std",), ("mos_std",), header=False)
         if len(rows) != len(deviations):
             raise ValueError(
-                f"data set {self.name!r}: {self.root} has {len(rows)} scores in mos_with_names.txt and "
+                f"data set {self.name!r}: {self.root} has {len(rows)} scores in "
+                "mos_with_names.txt and "
                 f"{len(deviations)} in mos_std.txt; get both again from {self.home}"
             )
         names = rows["name"].str.lower()
-        table = self.read_file("mos_with_names.txt", lambda _: parse_names(list(names), DISTORTIONS))
-        return table.assign(image="distorted_images/" + names, mos=rows["mos"], mos_std=deviations["mos_std"])
+        table = self.read_file(
+            "mos_with_names.txt", lambda _: parse_names(list(names), DISTORTIONS)
+        )
+        return table.assign(
+            image="distorted_images/" + names, mos=rows["mos"], mos_std=deviations["mos_std"]
+        )

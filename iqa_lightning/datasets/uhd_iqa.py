@@ -13,16 +13,16 @@ PARTS = {"training": "train", "validation": "val", "test": "test"}
 class UHDIQA(Release):
     """UHD-IQA: 6,073 photographs with authentic distortions, rated twice by ten experts.
 
-    Official layout (`UHD-IQA-database`): `{training,validation,test}/*.jpg` and `uhd-iqa-metadata.csv` (image_name,
-    quality_mos and set among others).
+    Official layout (`UHD-IQA-database`): `{training,validation,test}/*.jpg` and
+    `uhd-iqa-metadata.csv` (image_name, quality_mos and set among others).
 
-    MOS: 0 to 1, higher is better. Standard deviation: not published. No references: every image is a content of its
-    own. Official split: column `set`, 4,269 / 904 / 900.
-    Licence: photographs of Pixabay, CC0.
-    Home: https://database.mmsp-kn.de/uhd-iqa-benchmark-database.html
-    Citation: V. Hosu, L. Agnolucci, O. Wiedemann, D. Iso and D. Saupe, "UHD-IQA Benchmark Database: Pushing the
-    Boundaries of Blind Photo Quality Assessment", ECCV Workshops 2024, https://arxiv.org/abs/2406.17472
-    Format: as documented by the readme of the release; the official table was not at hand.
+    MOS: 0 to 1, higher is better. Standard deviation: not published. No references: every image is
+    a content of its own. Official split: column `set`, 4,269 / 904 / 900. Licence: photographs of
+    Pixabay, CC0. Home: https://database.mmsp-kn.de/uhd-iqa-benchmark-database.html Citation: V.
+    Hosu, L. Agnolucci, O. Wiedemann, D. Iso and D. Saupe, "UHD-IQA Benchmark Database: Pushing the
+    Boundaries of Blind Photo Quality Assessment", ECCV Workshops 2024,
+    https://arxiv.org/abs/2406.17472 Format: as documented by the readme of the release; the
+    official table was not at hand.
 
     Args:
         root: the folder `UHD-IQA-database`.
@@ -46,7 +46,9 @@ class UHDIQA(Release):
         Raises:
             ValueError: the table is missing or damaged.
         """
-        rows = self.read_text("uhd-iqa-metadata.csv", ("image_name", "quality_mos", "set"), ("quality_mos",))
+        rows = self.read_text(
+            "uhd-iqa-metadata.csv", ("image_name", "quality_mos", "set"), ("quality_mos",)
+        )
         return pd.DataFrame(
             {
                 "image": rows["set"] + "/" + rows["image_name"],

@@ -21,7 +21,14 @@ from PIL import __version__ as pillow_version
 from rich.console import Console
 from torch import Tensor
 
-from iqa_lightning.images.opening import Decoder, ImageReader, Pixels, decode_all, resized_sizes, sensible_processes
+from iqa_lightning.images.opening import (
+    Decoder,
+    ImageReader,
+    Pixels,
+    decode_all,
+    resized_sizes,
+    sensible_processes,
+)
 
 KINDS = ("auto", "ram", "disk")
 
@@ -29,8 +36,9 @@ KINDS = ("auto", "ram", "disk")
 class ImageCache:
     """Decoded RGB images after the adaptive resize, uint8 in [0, 255].
 
-    `sizes` (n, 2) holds height and width in pixels. The tensors handed out are views of the cache: copy before writing.
-    A cache in memory is shared with loader workers, one on disk is mapped again by each of them.
+    `sizes` (n, 2) holds height and width in pixels. The tensors handed out are views of the cache:
+    copy before writing. A cache in memory is shared with loader workers, one on disk is mapped
+    again by each of them.
     """
 
     def __init__(self, sizes: NDArray[np.int64], pixels: Tensor | Path) -> None:
@@ -78,25 +86,36 @@ def build_cache(
     Args:
         reader: the images.
         resize: shorter side in pixels of the adaptive resize, 0 for none.
-        kind: `ram`, `disk`, or `auto`: the disk where they are there already, else memory where the decoded images
-            fit the budget, else the disk.
+        kind: `ram`, `disk`, or `auto`: the disk where they are there already, else memory where the
+            decoded images fit the budget, else the disk.
         folder: where caches on disk live; default `iqa_lightning` in the user's cache folder.
         budget: bytes `auto` may take from memory; default a quarter of what is free now.
-        processes: how many decode for the disk; default one for some hundred images, at most one a CPU.
+        processes: how many decode for the disk; default one for some hundred images, at most one a
+            CPU.
 
     Raises:
-        ValueError: an unknown kind, an image that is not readable (see `ImageReader.load`), no room on the disk, or a
-            cache on disk that is damaged.
+        ValueError: an unknown kind, an image that is not readable (see `ImageReader.load`), no room
+            on the disk, or a cache on disk that is damaged.
     """
     if kind not in KINDS:
-        raise ValueError(f"data set {reader.name!r}: cache is {kind!r}; it is one of {', '.join(KINDS)}")
+        raise ValueError(
+            f"data set {reader.name!r}: cache is {kind!r}; it is one of {', '.join(KINDS)}"
+        )
     path = cache_path(folder or default_folder(), reader, resize)
     if kind == "ram" or not path.is_dir():
         sizes = resized_sizes(reader, resize)
         total = int(3 * sizes.prod(axis=1).sum())
-        if kind == "ram" or (kind == "auto" and total <= (ram_budget() if budget is None else budget)):
+        if kind == "ram" or (
+            kind == "auto" and total <= (ram_budget() if budget is None else budget)
+        ):
             return _in_memory(reader, resize, sizes)
-        write_cache(reader, resize, sizes, path, sensible_processes(reader.count) if processes is None else processes)
+        write_cache(
+            reader,
+            resize,
+            sizes,
+            path,
+            sensible_processes(reader.count) if processes is None else processes,
+        )
     return ImageCache(read_index(path).sizes, path / "pixels.bin")
 
 
@@ -115,7 +134,10 @@ def _in_memory(reader: ImageReader, resize: int, sizes: NDArray[np.int64]) -> Im
 
 def ram_budget() -> int:
     """A quarter of the memory in bytes that programs can still take."""
-    limits = [_first_number("/sys/fs/cgroup/memory.max", 1), _first_number("/proc/meminfo", 1024, "MemAvailable:")]
+    limits = [
+        _first_number("/sys/fs/cgroup/memory.max", 1),
+        _first_number("/proc/meminfo", 1024, "MemAvailable:"),
+    ]
     known = [limit for limit in limits if limit is not None]
     if not known and hasattr(os, "sysconf"):
         known = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2]
@@ -153,7 +175,9 @@ CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 @dataclass(frozen=True)
 class Index:
-    """What a cache holds: `sizes` (images, 2) are height and width in pixels, `sha256` one checksum an image."""
+    """What a cache holds: `sizes` (images, 2) are height and width in pixels, `sha256` one checksum
+    an image.
+    """
 
     resize: int
     sizes: NDArray[np.int64]
@@ -167,14 +191,18 @@ def default_folder() -> Path:
 
 def cache_path(folder: Path, reader: ImageReader, resize: int) -> Path:
     """Where the cache of these files under this resize rule lies, or would lie."""
-    key = hashlib.sha256("\n".join((LAYOUT, pillow_version, str(resize), reader.fingerprint)).encode()).hexdigest()
+    key = hashlib.sha256(
+        "\n".join((LAYOUT, pillow_version, str(resize), reader.fingerprint)).encode()
+    ).hexdigest()
     return folder / f"{reader.name}-{key[:16]}"
 
 
 def find_caches(folder: Path, name: str | None = None) -> list[Path]:
     """All caches in a folder, or those of one data set, of whatever state and resize rule."""
     pattern = re.compile(rf"{'.+' if name is None else re.escape(name)}-[0-9a-f]{{16}}")
-    return sorted(path for path in folder.glob("*") if pattern.fullmatch(path.name) and path.is_dir())
+    return sorted(
+        path for path in folder.glob("*") if pattern.fullmatch(path.name) and path.is_dir()
+    )
 
 
 def read_index(cache: Path) -> Index:
@@ -192,7 +220,9 @@ def read_index(cache: Path) -> Index:
         raise ValueError(f"the cache {cache} is damaged ({error}); {REMEDY}") from error
     expected = int(3 * sizes.prod(axis=1).sum())
     if found != expected or len(index.sha256) != len(sizes) or (sizes < 1).any():
-        raise ValueError(f"the cache {cache} is damaged: {found} bytes of pixels instead of {expected}; {REMEDY}")
+        raise ValueError(
+            f"the cache {cache} is damaged: {found} bytes of pixels instead of {expected}; {REMEDY}"
+        )
     return index
 
 
@@ -205,9 +235,13 @@ def verify_cache(cache: Path) -> None:
     index = read_index(cache)
     with (cache / "pixels.bin").open("rb") as file:
         for i, (height, width) in enumerate(index.sizes.tolist()):
-            pixels = np.frombuffer(file.read(3 * height * width), dtype=np.uint8).reshape(3, height, width)
+            pixels = np.frombuffer(file.read(3 * height * width), dtype=np.uint8).reshape(
+                3, height, width
+            )
             if checksum(pixels) != index.sha256[i]:
-                raise ValueError(f"the cache {cache} is damaged: image {i + 1} is not the one decoded; {REMEDY}")
+                raise ValueError(
+                    f"the cache {cache} is damaged: image {i + 1} is not the one decoded; {REMEDY}"
+                )
 
 
 def remove_caches(folder: Path, name: str | None = None) -> list[Path]:
@@ -217,37 +251,53 @@ def remove_caches(folder: Path, name: str | None = None) -> list[Path]:
         with _sole_builder(folder):
             for path in find_caches(folder, name):
                 removed.append(path)
-                shutil.rmtree(path.rename(folder / f"{BUILDING}{path.name}"))  # never half a cache under its name
+                shutil.rmtree(
+                    path.rename(folder / f"{BUILDING}{path.name}")
+                )  # never half a cache under its name
     return removed
 
 
-def write_cache(reader: ImageReader, resize: int, sizes: NDArray[np.int64], final: Path, processes: int) -> None:
+def write_cache(
+    reader: ImageReader, resize: int, sizes: NDArray[np.int64], final: Path, processes: int
+) -> None:
     """Build a cache, unless another process has done so while this one waited for it.
 
     Raises:
-        ValueError: an image that is not readable, no room on the disk, a folder that cannot be written into, or a
-            decoding process that was killed.
+        ValueError: an image that is not readable, no room on the disk, a folder that cannot be
+            written into, or a decoding process that was killed.
     """
     folder, total = final.parent, int(3 * sizes.prod(axis=1).sum())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _sole_builder(folder):
             if not final.is_dir():
-                _say(f"{reader.name}: {len(sizes)} images are decoded once, into {final} ({total / 1e6:.1f} MB)")
+                _say(
+                    f"{reader.name}: {len(sizes)} images are decoded once, into {final} "
+                    f"({total / 1e6:.1f} MB)"
+                )
                 _build(reader, resize, sizes, final, processes)
     except OSError as error:
         if error.errno not in FULL | CLOSED:
             raise
         full = error.errno in FULL
-        what = f"no room for a cache of {total / 1e6:.1f} MB in" if full else "a cache cannot be written into"
+        what = (
+            f"no room for a cache of {total / 1e6:.1f} MB in"
+            if full
+            else "a cache cannot be written into"
+        )
         raise ValueError(
-            f"data set {reader.name!r}: {what} {folder} ({error.strerror}); {'make room, ' if full else ''}"
+            f"data set {reader.name!r}: {what} {folder} ({error.strerror}); "
+            f"{'make room, ' if full else ''}"
             f"set cache_dir to another folder, or use cache=ram"
         ) from error
 
 
-def _build(reader: ImageReader, resize: int, sizes: NDArray[np.int64], final: Path, processes: int) -> None:
-    """Fill a folder of another name, bring it to the disk, rename it; whatever happens, no half cache stays."""
+def _build(
+    reader: ImageReader, resize: int, sizes: NDArray[np.int64], final: Path, processes: int
+) -> None:
+    """Fill a folder of another name, bring it to the disk, rename it; whatever happens, no half
+    cache stays.
+    """
     building = final.parent / f"{BUILDING}{uuid4().hex}"
     ends = np.cumsum(3 * sizes.prod(axis=1))
     try:
@@ -270,9 +320,11 @@ def _build(reader: ImageReader, resize: int, sizes: NDArray[np.int64], final: Pa
 
 @dataclass(frozen=True)
 class FileStore:
-    """Writes image i to the file where its bytes end at `ends[i]`; its checksum. Several processes may write at once.
+    """Writes image i to the file where its bytes end at `ends[i]`; its checksum. Several processes
+    may write at once.
 
-    Through the system and not through a map: where a disk is full, a write says so, a map kills the process.
+    Through the system and not through a map: where a disk is full, a write says so, a map kills the
+    process.
     """
 
     file: Path
@@ -292,7 +344,9 @@ def checksum(pixels: Pixels) -> str:
 
 
 def _reserve(file: Path, size: int) -> None:
-    """Make a file of this size whose blocks are there, so that a full disk is found before anything is decoded."""
+    """Make a file of this size whose blocks are there, so that a full disk is found before anything
+    is decoded.
+    """
     with file.open("wb") as empty:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(empty.fileno(), 0, size)
@@ -302,7 +356,9 @@ def _reserve(file: Path, size: int) -> None:
 
 @contextmanager
 def _sole_builder(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder and remove what dead builders left; a system without such locks goes without both."""
+    """Hold the lock of a folder and remove what dead builders left; a system without such locks
+    goes without both.
+    """
     try:
         import fcntl  # noqa: PLC0415  # not on every system
     except ImportError:

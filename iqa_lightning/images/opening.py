@@ -25,30 +25,44 @@ REMEDY = "replace the file, or remove its row from the table"
 def open_image(name: str, path: Path, *, decode: bool) -> Image.Image:
     """An image file of data set `name` as 8-bit RGB, or only its header.
 
-    What the file holds counts, not its suffix. Greyscale, palette and CMYK become RGB as Pillow converts them, an alpha
-    channel is dropped, of 16-bit colours Pillow keeps the upper 8 bits; other pixels of more than 8 bits are refused,
-    and so is more than `Image.MAX_IMAGE_PIXELS`, from which Pillow suspects a decompression bomb.
+    What the file holds counts, not its suffix. Greyscale, palette and CMYK become RGB as Pillow
+    converts them, an alpha channel is dropped, of 16-bit colours Pillow keeps the upper 8 bits;
+    other pixels of more than 8 bits are refused, and so is more than `Image.MAX_IMAGE_PIXELS`, from
+    which Pillow suspects a decompression bomb.
 
     Raises:
-        ValueError: the file is missing, unreadable, truncated, suspiciously large or not 8 bits per channel.
+        ValueError: the file is missing, unreadable, truncated, suspiciously large or not 8 bits per
+            channel.
     """
     if not path.is_file():
         raise ValueError(f"data set {name!r}: {path} does not exist; {REMEDY}")
     try:
         with Image.open(path) as image:
-            if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+            if (
+                Image.MAX_IMAGE_PIXELS is not None
+                and image.width * image.height > Image.MAX_IMAGE_PIXELS
+            ):
                 # Pillow only warns of twice as many
                 raise Image.DecompressionBombError(f"{image.width * image.height} pixels")
             wide = image.mode.startswith(("I", "F"))
-            # Pillow warns where the transparency of a palette would be lost; by way of RGBA it is dropped quietly.
+            # Pillow warns where the transparency of a palette would be lost; by way of RGBA it is
+            # dropped quietly.
             palette = image.mode == "P" and "transparency" in image.info
-            found = (image.convert("RGBA") if palette else image).convert("RGB") if decode and not wide else image
+            found = (
+                (image.convert("RGBA") if palette else image).convert("RGB")
+                if decode and not wide
+                else image
+            )
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"data set {name!r}: {path} is too large ({error}); {REMEDY}") from error
     except Exception as error:
-        raise ValueError(f"data set {name!r}: {path} is not a readable image ({error}); {REMEDY}") from error
+        raise ValueError(
+            f"data set {name!r}: {path} is not a readable image ({error}); {REMEDY}"
+        ) from error
     if wide:
-        raise ValueError(f"data set {name!r}: {path} has more than 8 bits per channel; convert it to 8 bits")
+        raise ValueError(
+            f"data set {name!r}: {path} has more than 8 bits per channel; convert it to 8 bits"
+        )
     return found
 
 
@@ -75,7 +89,8 @@ class ImageReader:
 
     Args:
         name: the data set, for messages and file names.
-        fingerprint: text that differs whenever a decoded pixel could differ (files, their sizes and times).
+        fingerprint: text that differs whenever a decoded pixel could differ (files, their sizes and
+            times).
         count: number of images.
         size: height and width in pixels of image i, from its header.
         load: image i, decoded, RGB. It travels to other processes where the images are many.
@@ -90,7 +105,8 @@ class ImageReader:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Decodes image i, resizes it and hands it to `store(i, pixels)`; what `store` returns is passed on.
+    """Decodes image i, resizes it and hands it to `store(i, pixels)`; what `store` returns is
+    passed on.
 
     `sizes` (images, 2) are the heights and widths that are expected (see `resized_sizes`).
     """
@@ -105,13 +121,15 @@ class Decoder:
         image = adaptive_resize(self.reader.load(i), self.resize)
         if (image.height, image.width) != tuple(self.sizes[i]):
             raise ValueError(
-                f"data set {self.reader.name!r}: image {i + 1} changed its size while it was read; start again"
+                f"data set {self.reader.name!r}: image {i + 1} changed its size while it was "
+                "read; start again"
             )
         return self.store(i, np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)))
 
 
 def resized_sizes(reader: ImageReader, resize: int) -> NDArray[np.int64]:
-    """Height and width of every image after the adaptive resize, (images, 2), from the headers of the files.
+    """Height and width of every image after the adaptive resize, (images, 2), from the headers of
+    the files.
 
     Raises:
         ValueError: an image that is not readable, or suspiciously large.
@@ -121,16 +139,23 @@ def resized_sizes(reader: ImageReader, resize: int) -> NDArray[np.int64]:
 
 
 def sensible_processes(count: int) -> int:
-    """How many processes decode `count` images: one for a few hundred, no more than there are CPUs for this one."""
+    """How many processes decode `count` images: one for a few hundred, no more than there are CPUs
+    for this one.
+    """
     # a process that its parent declares a daemon, as some launchers do, may have no children
-    return 1 if multiprocessing.current_process().daemon else max(1, min(_cpus(), MOST, count // PER_PROCESS))
+    return (
+        1
+        if multiprocessing.current_process().daemon
+        else max(1, min(_cpus(), MOST, count // PER_PROCESS))
+    )
 
 
 def decode_all(decoder: Decoder, processes: int) -> list[str]:
     """What the decoder returns for every image, in order; with a progress bar on the terminal.
 
-    With one process the work is done by threads of this one, else by that many new ones. These are spawned and not
-    forked, since this one may have threads and a GPU; they end with this one, however it ends.
+    With one process the work is done by threads of this one, else by that many new ones. These are
+    spawned and not forked, since this one may have threads and a GPU; they end with this one,
+    however it ends.
 
     Raises:
         ValueError: the first image that is not readable, or a process that ended before its work.
@@ -156,7 +181,8 @@ def decode_all(decoder: Decoder, processes: int) -> list[str]:
         return list(shown)
     except BrokenProcessPool as error:
         raise ValueError(
-            f"data set {name!r}: a process that decodes its images ended before its work, killed or out of memory; "
+            f"data set {name!r}: a process that decodes its images ended before its work, killed "
+            "or out of memory; "
             f"start again, or use cache=ram, which needs none (a script of your own needs "
             f"`if __name__ == '__main__':` around what it starts)"
         ) from error
@@ -174,7 +200,9 @@ _decoders: list[Decoder] = []  # of a process that decodes: the one it was start
 def _enter(decoder: Decoder) -> None:
     """Begin as a process that decodes."""
     _decoders.append(decoder)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the work
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the parent ends the work
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

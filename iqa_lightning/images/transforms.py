@@ -13,16 +13,18 @@ from torch.nn.functional import interpolate
 class View:
     """How the images of a stream are shown.
 
-    The continual papers use `resize=768, crop=384, evaluation="full"`; UNIQUE trains with `resize=512` and
-    is evaluated with `evaluation_resize=768`.
+    The continual papers use `resize=768, crop=384, evaluation="full"`; UNIQUE trains with
+    `resize=512` and is evaluated with `evaluation_resize=768`.
 
     Args:
         resize: pixels of the shorter side after the adaptive resize; 0 leaves every image as it is.
         crop: side of the square training crop in pixels. A smaller image is enlarged until it fits.
         flip: mirror the training crop left to right with probability 1/2.
-        evaluation: `full` shows the whole image, `center` its central square of side `crop`, `windows` several such
-            squares at once, which is LIQE's way (`data/windows.py`), in training too.
-        evaluation_resize: the same as `resize` for the validation and test parts; null: `resize` for these too.
+        evaluation: `full` shows the whole image, `center` its central square of side `crop`,
+            `windows` several such squares at once, which is LIQE's way (`data/windows.py`), in
+            training too.
+        evaluation_resize: the same as `resize` for the validation and test parts; null: `resize`
+            for these too.
         windows: how many of an image's windows evaluation shows; one that has fewer shows all.
         train_windows: how many windows training draws.
     """
@@ -38,11 +40,17 @@ class View:
     def __post_init__(self) -> None:
         for key, side in (("resize", self.resize), ("evaluation_resize", self.evaluation_resize)):
             if side is not None and side < 0:
-                raise ValueError(f"view.{key} is {side}; give the shorter side in pixels, or 0 for no resize")
+                raise ValueError(
+                    f"view.{key} is {side}; give the shorter side in pixels, or 0 for no resize"
+                )
         if self.crop < 1:
-            raise ValueError(f"view.crop is {self.crop}; give the side of the training crop in pixels")
+            raise ValueError(
+                f"view.crop is {self.crop}; give the side of the training crop in pixels"
+            )
         if self.evaluation not in ("full", "center", "windows"):
-            raise ValueError(f"view.evaluation is {self.evaluation!r}; it is 'full', 'center' or 'windows'")
+            raise ValueError(
+                f"view.evaluation is {self.evaluation!r}; it is 'full', 'center' or 'windows'"
+            )
         if self.windows < 1 or not 1 <= self.train_windows <= 6:
             raise ValueError(
                 f"view.windows is {self.windows} and view.train_windows {self.train_windows}; "
@@ -53,7 +61,8 @@ class View:
 def resized_size(height: int, width: int, resize: int) -> tuple[int, int]:
     """Height and width after the adaptive resize.
 
-    An image one of whose sides is below `resize` stays as it is; any other gets that shorter side, aspect ratio kept.
+    An image one of whose sides is below `resize` stays as it is; any other gets that shorter side,
+    aspect ratio kept.
     """
     short, long = sorted((height, width))
     if resize == 0 or short <= resize:
@@ -73,24 +82,36 @@ def adaptive_resize(image: Image.Image, resize: int) -> Image.Image:
 def random_view(
     image: UInt8[Tensor, "3 height width"], view: View, top: float, left: float, flip: float
 ) -> UInt8[Tensor, "*windows 3 crop crop"]:
-    """The training crop that three numbers in [0, 1) choose, as a copy; a pure function of its arguments.
+    """The training crop that three numbers in [0, 1) choose, as a copy; a pure function of its
+    arguments.
 
-    `top` and `left` choose among all offsets that fit, each equally likely for a uniform number; the crop is mirrored
-    where `flip` is below 1/2. With windows, several are drawn of the image or of its mirror image. Mirroring is part of
-    the copy that cuts the crop and takes no time of its own; of a batch on the device it would be one more copy.
+    `top` and `left` choose among all offsets that fit, each equally likely for a uniform number;
+    the crop is mirrored where `flip` is below 1/2. With windows, several are drawn of the image or
+    of its mirror image. Mirroring is part of the copy that cuts the crop and takes no time of its
+    own; of a batch on the device it would be one more copy.
     """
     image = _enlarge(image, view.crop)
     if view.evaluation == "windows":
-        drawn = drawn_indices(count(image.shape[-2], image.shape[-1], view.crop), view.train_windows, top, left)
+        drawn = drawn_indices(
+            count(image.shape[-2], image.shape[-1], view.crop), view.train_windows, top, left
+        )
         return cut(image, view.crop, drawn, mirror=view.flip and flip < 0.5)
     y = _offset(image.shape[-2] - view.crop, top)
     x = _offset(image.shape[-1] - view.crop, left)
     crop = image[:, y : y + view.crop, x : x + view.crop]
-    return crop.flip(-1) if view.flip and flip < 0.5 else crop.clone(memory_format=torch.contiguous_format)
+    return (
+        crop.flip(-1)
+        if view.flip and flip < 0.5
+        else crop.clone(memory_format=torch.contiguous_format)
+    )
 
 
-def evaluation_view(image: UInt8[Tensor, "3 height width"], view: View) -> UInt8[Tensor, "*windows 3 rows columns"]:
-    """What validation and test show: the whole image, its central crop or several windows, as a copy."""
+def evaluation_view(
+    image: UInt8[Tensor, "3 height width"], view: View
+) -> UInt8[Tensor, "*windows 3 rows columns"]:
+    """What validation and test show: the whole image, its central crop or several windows, as a
+    copy.
+    """
     if view.evaluation == "full":
         return image.clone(memory_format=torch.contiguous_format)
     image = _enlarge(image, view.crop)
@@ -98,11 +119,14 @@ def evaluation_view(image: UInt8[Tensor, "3 height width"], view: View) -> UInt8
         windows = count(image.shape[-2], image.shape[-1], view.crop)
         return cut(image, view.crop, fixed_indices(windows, view.windows))
     y, x = ((side - view.crop) // 2 for side in image.shape[-2:])
-    return image[:, y : y + view.crop, x : x + view.crop].clone(memory_format=torch.contiguous_format)
+    return image[:, y : y + view.crop, x : x + view.crop].clone(
+        memory_format=torch.contiguous_format
+    )
 
 
 def evaluation_size(height: int, width: int, view: View) -> tuple[int, int]:
-    """Height and width of the evaluation view of an image that has been through the adaptive resize.
+    """Height and width of the evaluation view of an image that has been through the adaptive
+    resize.
 
     Windows count as one below the other, so that images of equal size here also show equally many.
     """
@@ -133,7 +157,11 @@ def _offset(free: int, u: float) -> int:
     return min(int(u * (free + 1)), free)
 
 
-STRIDE, LARGE_STRIDE, LARGE = 32, 48, 1024  # pixels; images with a side of LARGE or more take the larger stride
+STRIDE, LARGE_STRIDE, LARGE = (
+    32,
+    48,
+    1024,
+)  # pixels; images with a side of LARGE or more take the larger stride
 
 
 def grid(height: int, width: int, side: int) -> tuple[int, int, int]:
@@ -149,12 +177,17 @@ def count(height: int, width: int, side: int) -> int:
 
 
 def fixed_indices(windows: int, shown: int) -> list[int]:
-    """Which of the windows evaluation shows: i * floor(windows / shown), i from 0; all where there are not so many."""
-    return [i * (windows // shown) for i in range(shown)] if windows >= shown else list(range(windows))
+    """Which of the windows evaluation shows: i * floor(windows / shown), i from 0; all where there
+    are not so many.
+    """
+    return (
+        [i * (windows // shown) for i in range(shown)] if windows >= shown else list(range(windows))
+    )
 
 
 def drawn_indices(windows: int, drawn: int, first: float, second: float) -> list[int]:
-    """`drawn` windows, each equally likely, with replacement; a pure function of two numbers in [0, 1).
+    """`drawn` windows, each equally likely, with replacement; a pure function of two numbers in [0,
+    1).
 
     They are the digits of the two numbers, in turn, to the base `windows`.
     """

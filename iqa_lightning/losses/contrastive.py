@@ -21,11 +21,12 @@ def quality_contrast(
     negatives: str = "joint",
     usable: Bool[Tensor, "n keys"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean over the queries of -log(attraction of the positive against all negatives), at least 0, lower is better.
+    """Mean over the queries of -log(attraction of the positive against all negatives), at least 0,
+    lower is better.
 
-    `same` are keys of the same image under other degradations, `queue` those of other images; `usable` rules out keys
-    of the queue. `joint` puts both groups into one denominator, `summed` adds a term for each. An empty group adds
-    nothing, and no negative at all gives 0.
+    `same` are keys of the same image under other degradations, `queue` those of other images;
+    `usable` rules out keys of the queue. `joint` puts both groups into one denominator, `summed`
+    adds a term for each. An empty group adds nothing, and no negative at all gives 0.
 
     Raises:
         ValueError: `negatives` is neither.
@@ -39,12 +40,19 @@ def quality_contrast(
     if usable is not None:
         far = far.masked_fill(~usable, -torch.inf)
     groups = [torch.cat([near, far], dim=1)] if negatives == "joint" else [near, far]
-    terms = [torch.cat([attraction, group], dim=1).logsumexp(dim=1) - attraction[:, 0] for group in groups]
+    terms = [
+        torch.cat([attraction, group], dim=1).logsumexp(dim=1) - attraction[:, 0]
+        for group in groups
+    ]
     return torch.stack(terms).sum(dim=0).mean()
 
 
-def nt_xent(first: Float[Tensor, "n width"], second: Float[Tensor, "n width"], temperature: float) -> Float[Tensor, ""]:
-    """Each embedding against its partner and all the others, mean over all 2n; at least 0, lower is better."""
+def nt_xent(
+    first: Float[Tensor, "n width"], second: Float[Tensor, "n width"], temperature: float
+) -> Float[Tensor, ""]:
+    """Each embedding against its partner and all the others, mean over all 2n; at least 0, lower is
+    better.
+    """
     both = torch.cat([first, second]).float()
     count = len(both)
     likeness = (both @ both.T / temperature).masked_fill(

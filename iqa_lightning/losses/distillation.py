@@ -15,10 +15,13 @@ def distillation_loss(
     pairs: Int[Tensor, "pairs 2"],
     link: str = "phi",
 ) -> Float[Tensor, ""]:
-    """Fidelity loss to the teacher's preferences, in [0, 1] a head: mean over the pairs, summed over the heads.
+    """Fidelity loss to the teacher's preferences, in [0, 1] a head: mean over the pairs, summed
+    over the heads.
 
     Least where both prefer alike, 0 without pairs. The teacher's scores get no gradient.
     """
-    student, wanted = (values.float()[pairs[:, 0]] - values.float()[pairs[:, 1]] for values in (scores, teacher))
+    student, wanted = (
+        values.float()[pairs[:, 0]] - values.float()[pairs[:, 1]] for values in (scores, teacher)
+    )
     losses = fidelity(preference(student, link), preference(wanted, link).detach())
     return losses.sum() / max(len(pairs), 1)

@@ -17,10 +17,11 @@ LINKS = {"phi": math.sqrt(2.0), "phi_unit": 2.0}
 
 
 def preference(delta: Float[Tensor, " pairs"], link: str = "phi") -> Float[Tensor, " pairs"]:
-    """Probability in [0, 1] that the first image of a pair is better, from the difference of the two scores.
+    """Probability in [0, 1] that the first image of a pair is better, from the difference of the
+    two scores.
 
-    `phi` is Phi(delta): the *difference* has unit variance (the papers' choice). `phi_unit` is Phi(delta / sqrt 2):
-    each *image* has unit variance (Thurstone's case V).
+    `phi` is Phi(delta): the *difference* has unit variance (the papers' choice). `phi_unit` is
+    Phi(delta / sqrt 2): each *image* has unit variance (Thurstone's case V).
 
     Raises:
         ValueError: the link is not one of the two.
@@ -30,8 +31,12 @@ def preference(delta: Float[Tensor, " pairs"], link: str = "phi") -> Float[Tenso
     return 0.5 * (1.0 + torch.erf(delta / LINKS[link]))
 
 
-def fidelity(preference: Float[Tensor, " pairs"], target: Float[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
-    """Fidelity loss of each pair: 1 where both contradict, 0 where they agree (-1e-4 at the least, by EPS)."""
+def fidelity(
+    preference: Float[Tensor, " pairs"], target: Float[Tensor, " pairs"]
+) -> Float[Tensor, " pairs"]:
+    """Fidelity loss of each pair: 1 where both contradict, 0 where they agree (-1e-4 at the least,
+    by EPS).
+    """
     p, g = preference, target
     return 1.0 - torch.sqrt(p * g + EPS) - torch.sqrt((1.0 - p) * (1.0 - g) + EPS)
 
@@ -42,7 +47,9 @@ def pair_loss(
     target: Float[Tensor, " pairs"],
     link: str = "phi",
 ) -> Float[Tensor, ""]:
-    """Mean fidelity loss over the pairs of a batch, 0 without pairs; in float32 whatever the network computes in."""
+    """Mean fidelity loss over the pairs of a batch, 0 without pairs; in float32 whatever the
+    network computes in.
+    """
     scores = scores.float()
     delta = scores[pairs[:, 0]] - scores[pairs[:, 1]]
     return fidelity(preference(delta, link), target.float()).sum() / max(len(pairs), 1)

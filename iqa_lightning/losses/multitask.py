@@ -1,7 +1,8 @@
 """The three losses of LIQE and the ways to weigh them against one another.
 
-Source: Zhang et al., CVPR 2023 (https://arxiv.org/abs/2303.14968) and its official code. Losses are fidelity losses
-(see `losses/fidelity.py`): lower is better, 0 up to 1e-8 under each root at the best.
+Source: Zhang et al., CVPR 2023 (https://arxiv.org/abs/2303.14968) and its official code. Losses are
+fidelity losses (see `losses/fidelity.py`): lower is better, 0 up to 1e-8 under each root at the
+best.
 """
 
 import torch
@@ -26,7 +27,8 @@ def quality_loss(
     dataset_index: Int[Tensor, " images"],
     link: str = "phi",
 ) -> Float[Tensor, ""]:
-    """Fidelity of the preferences, averaged over the pairs of each data set (`dataset_index`) and then over the data sets.
+    """Fidelity of the preferences, averaged over the pairs of each data set (`dataset_index`) and
+    then over the data sets.
 
     Pairs lie within one data set; 0 without pairs. A data set without pairs does not count.
     """
@@ -40,7 +42,9 @@ def quality_loss(
 def scene_loss(
     probability: Float[Tensor, "images scenes"], target: Float[Tensor, "images scenes"]
 ) -> Float[Tensor, ""]:
-    """Binary fidelity averaged over the scenes and over the images that have a scene; 0 without such images."""
+    """Binary fidelity averaged over the scenes and over the images that have a scene; 0 without
+    such images.
+    """
     labelled = target.sum(dim=1) > 0
     losses = fidelity(probability.float(), target.float()).mean(dim=1)
     return masked_mean(losses, labelled)
@@ -49,7 +53,8 @@ def scene_loss(
 def distortion_loss(
     probability: Float[Tensor, "images distortions"], target: Int[Tensor, " images"]
 ) -> Float[Tensor, ""]:
-    """1 - sum over classes of sqrt(g p + 1e-8), averaged over the images with a class (target from 0); else 0.
+    """1 - sum over classes of sqrt(g p + 1e-8), averaged over the images with a class (target from
+    0); else 0.
 
     The zero classes make its floor -1e-4 for each of them.
     """
@@ -58,17 +63,23 @@ def distortion_loss(
     return masked_mean(1.0 - torch.sqrt(g * probability.float() + EPS).sum(dim=1), labelled)
 
 
-def masked_mean(losses: Float[Tensor, " images"], mask: Bool[Tensor, " images"]) -> Float[Tensor, ""]:
+def masked_mean(
+    losses: Float[Tensor, " images"], mask: Bool[Tensor, " images"]
+) -> Float[Tensor, ""]:
     """Mean where the mask is true, 0 where it never is."""
     return (losses * mask).sum() / mask.sum().clamp_min(1)
 
 
 def joint_distillation(
-    student: Float[Tensor, "images classes"], teacher: Float[Tensor, "images classes"], kind: str = "fidelity"
+    student: Float[Tensor, "images classes"],
+    teacher: Float[Tensor, "images classes"],
+    kind: str = "fidelity",
 ) -> Float[Tensor, ""]:
-    """How far a joint distribution is from a teacher's, averaged over the images; 0 where they are the same.
+    """How far a joint distribution is from a teacher's, averaged over the images; 0 where they are
+    the same.
 
-    `fidelity`: 1 - sum sqrt(p_old p_new). `kl`: sum p_old log(p_old / p_new). The teacher gets no gradient.
+    `fidelity`: 1 - sum sqrt(p_old p_new). `kl`: sum p_old log(p_old / p_new). The teacher gets no
+    gradient.
 
     Raises:
         ValueError: another kind.
@@ -85,10 +96,11 @@ def joint_distillation(
 
 
 def dwa_weights(last: PerTask, before: PerTask, temperature: float = 2.0) -> PerTask:
-    """Dynamic weight averaging: K exp(r / T) / sum exp(r / T) with r = last / before, the mean losses of two epochs.
+    """Dynamic weight averaging: K exp(r / T) / sum exp(r / T) with r = last / before, the mean
+    losses of two epochs.
 
-    Tasks whose `last` is 0 had no labels: they do not count among the K, and their weight is 1. Where `before` is 0, r
-    is 1. Source: Liu et al., CVPR 2019, https://arxiv.org/abs/1803.10704.
+    Tasks whose `last` is 0 had no labels: they do not count among the K, and their weight is 1.
+    Where `before` is 0, r is 1. Source: Liu et al., CVPR 2019, https://arxiv.org/abs/1803.10704.
     """
     known = last != 0
     ratio = torch.where(before != 0, last / before, torch.ones_like(last))
@@ -97,9 +109,11 @@ def dwa_weights(last: PerTask, before: PerTask, temperature: float = 2.0) -> Per
 
 
 class Weighting(nn.Module):
-    """Adds up the losses of `tasks` tasks, each with weight 1 (`equal`); what has no labels in a batch does not count.
+    """Adds up the losses of `tasks` tasks, each with weight 1 (`equal`); what has no labels in a
+    batch does not count.
 
-    Learnt weights start anew at each task of a stream: ratios across a change of the data mean nothing.
+    Learnt weights start anew at each task of a stream: ratios across a change of the data mean
+    nothing.
     """
 
     def __init__(self, tasks: int) -> None:
@@ -110,28 +124,39 @@ class Weighting(nn.Module):
         self,
         losses: PerTask,
         present: Float[Tensor, " tasks"],
-        shared: Tensor,  # noqa: ARG002  # for those who need it
+        shared: Tensor,  # for those who need it
     ) -> Float[Tensor, ""]:
-        """The total; `present` is 1 where a loss has labels, `shared` a weight that all losses depend on."""
+        """The total; `present` is 1 where a loss has labels, `shared` a weight that all losses
+        depend on.
+        """
         return (losses * present).sum()
 
     def reset(self) -> None:
         """A task of the stream begins."""
 
     def observe(self, losses: PerTask, present: Float[Tensor, " tasks"]) -> None:
-        """Losses of a training step, those that count, and how often each does, both as means over the ranks."""
+        """Losses of a training step, those that count, and how often each does, both as means over
+        the ranks.
+        """
 
     def end_epoch(self) -> None:
         """An epoch of training is over; without a step since the last one, nothing happens."""
 
 
 class DynamicWeightAverage(Weighting):
-    """Weights from how fast each loss fell between the last two epochs; all 1 in the first two epochs of a task."""
+    """Weights from how fast each loss fell between the last two epochs; all 1 in the first two
+    epochs of a task.
+    """
 
     def __init__(self, tasks: int, temperature: float = 2.0) -> None:
         super().__init__(tasks)
         self.temperature = temperature
-        for name, shape in (("weights", (tasks,)), ("history", (2, tasks)), ("total", (tasks,)), ("count", (tasks,))):
+        for name, shape in (
+            ("weights", (tasks,)),
+            ("history", (2, tasks)),
+            ("total", (tasks,)),
+            ("count", (tasks,)),
+        ):
             self.register_buffer(name, torch.zeros(shape))
         self.weights: Tensor
         self.history: Tensor  # mean losses of the last epoch and of the one before
@@ -139,7 +164,9 @@ class DynamicWeightAverage(Weighting):
         self.count: Tensor
         self.reset()
 
-    def forward(self, losses: PerTask, present: Float[Tensor, " tasks"], shared: Tensor) -> Float[Tensor, ""]:
+    def forward(
+        self, losses: PerTask, present: Float[Tensor, " tasks"], shared: Tensor
+    ) -> Float[Tensor, ""]:
         """Weighted sum."""
         return super().forward(losses * self.weights, present, shared)
 
@@ -156,7 +183,9 @@ class DynamicWeightAverage(Weighting):
         self.count += present
 
     def end_epoch(self) -> None:
-        """Weights of the next epoch; a mean of 0 stands for an epoch that was not, or had no labels."""
+        """Weights of the next epoch; a mean of 0 stands for an epoch that was not, or had no
+        labels.
+        """
         if not self.count.any():
             return
         mean = torch.where(self.count > 0, self.total / self.count, torch.zeros_like(self.total))
@@ -168,13 +197,17 @@ class DynamicWeightAverage(Weighting):
 
 
 class Uncertainty(Weighting):
-    """Sum of exp(-s) l / 2 + s / 2 with a learnt log variance s for each task (https://arxiv.org/abs/1705.07115)."""
+    """Sum of exp(-s) l / 2 + s / 2 with a learnt log variance s for each task
+    (https://arxiv.org/abs/1705.07115).
+    """
 
     def __init__(self, tasks: int) -> None:
         super().__init__(tasks)
         self.log_variance = nn.Parameter(torch.zeros(tasks))
 
-    def forward(self, losses: PerTask, present: Float[Tensor, " tasks"], shared: Tensor) -> Float[Tensor, ""]:
+    def forward(
+        self, losses: PerTask, present: Float[Tensor, " tasks"], shared: Tensor
+    ) -> Float[Tensor, ""]:
         """Total of the labelled tasks."""
         weighted = 0.5 * (losses * torch.exp(-self.log_variance) + self.log_variance)
         return super().forward(weighted, present, shared)
@@ -186,11 +219,12 @@ class Uncertainty(Weighting):
 
 
 class GradNorm(Weighting):
-    """Learnt weights that bring the gradients of all tasks to sizes that suit their pace of training.
+    """Learnt weights that bring the gradients of all tasks to sizes that suit their pace of
+    training.
 
-    The size of a task's gradient at `shared`, times its weight, is drawn to the mean size times (the task's loss
-    relative to its first, over the mean of that) to the power `alpha`. Source: Chen et al., ICML 2018,
-    https://arxiv.org/abs/1711.02257.
+    The size of a task's gradient at `shared`, times its weight, is drawn to the mean size times
+    (the task's loss relative to its first, over the mean of that) to the power `alpha`. Source:
+    Chen et al., ICML 2018, https://arxiv.org/abs/1711.02257.
     """
 
     def __init__(self, tasks: int, alpha: float = 1.5) -> None:
@@ -200,7 +234,9 @@ class GradNorm(Weighting):
         self.first: Tensor
         self.register_buffer("first", torch.zeros(tasks))
 
-    def forward(self, losses: PerTask, present: Float[Tensor, " tasks"], shared: Tensor) -> Float[Tensor, ""]:
+    def forward(
+        self, losses: PerTask, present: Float[Tensor, " tasks"], shared: Tensor
+    ) -> Float[Tensor, ""]:
         """Weighted sum plus what draws the weights; the weights get gradient from the latter alone."""
         with torch.no_grad():
             positive = self.weights.clamp_min(1e-3)
@@ -211,7 +247,10 @@ class GradNorm(Weighting):
         active = present.nonzero()[:, 0].tolist()
         if not torch.is_grad_enabled() or not shared.requires_grad or len(active) < 2:
             return total + 0.0 * self.weights.sum()
-        slopes = [torch.autograd.grad(losses[k], shared, retain_graph=True)[0].float().norm() for k in active]
+        slopes = [
+            torch.autograd.grad(losses[k], shared, retain_graph=True)[0].float().norm()
+            for k in active
+        ]
         sizes = self.weights[active] * torch.stack(slopes)
         pace = losses.detach()[active].clamp_min(1e-6) / self.first[active]
         wanted = sizes.detach().mean() * (pace / pace.mean()) ** self.alpha

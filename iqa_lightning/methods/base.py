@@ -33,14 +33,16 @@ STAGE, FIXED = "stage/", "fixed/part"  # no name of a data set holds a slash
 class ContinualMethod(pl.LightningModule):
     """A quality model that learns one task after another.
 
-    Everything carried over tasks is allocated by the constructor, for all `tasks` (their names, in order), and lives in
-    the `state_dict`: a resumed run calls no task hook for the task it is in. Parameters are frozen in `on_phase_start`
-    only, because DDP drops those that are frozen when it wraps the model. A method does not know who calls its hooks.
+    Everything carried over tasks is allocated by the constructor, for all `tasks` (their names, in
+    order), and lives in the `state_dict`: a resumed run calls no task hook for the task it is in.
+    Parameters are frozen in `on_phase_start` only, because DDP drops those that are frozen when it
+    wraps the model. A method does not know who calls its hooks.
 
-    `bn_stats` says in which epochs of fine-tuning batch normalisation uses and updates batch statistics: `first_epoch`
-    (what the official codes do: evaluation after the first epoch leaves them in evaluation mode), `always`, `frozen`.
-    `task_datasets` says what each task learns where that comes more than once, since names of tasks are unique.
-    `optimizer` builds the optimiser from parameter groups; `head_lr_factor` scales its learning rate for the heads.
+    `bn_stats` says in which epochs of fine-tuning batch normalisation uses and updates batch
+    statistics: `first_epoch` (what the official codes do: evaluation after the first epoch leaves
+    them in evaluation mode), `always`, `frozen`. `task_datasets` says what each task learns where
+    that comes more than once, since names of tasks are unique. `optimizer` builds the optimiser
+    from parameter groups; `head_lr_factor` scales its learning rate for the heads.
 
     Raises:
         ValueError: an unknown `bn_stats`.
@@ -53,7 +55,9 @@ class ContinualMethod(pl.LightningModule):
     """What its batches are made of: by default the current task alone."""
 
     independent_tasks: bool = False
-    """Whether what a task learns depends on no other task: the records of one order then hold those of all orders."""
+    """Whether what a task learns depends on no other task: the records of one order then hold those
+    of all orders.
+    """
 
     phases: tuple[Phase, ...] = ()
     """Phases of its own, after those of the schedule, in each task but the last."""
@@ -84,10 +88,14 @@ class ContinualMethod(pl.LightningModule):
         self.gate: Gate | None = None
         self.task: Tensor
         self.register_buffer("task", torch.tensor(0))
-        self.kept_features: Tensor | None = None  # of the fixed crops of a phase; computed again after a resume
+        self.kept_features: Tensor | None = (
+            None  # of the fixed crops of a phase; computed again after a resume
+        )
 
     def score(self, image: Images) -> Float[Tensor, " batch"]:
-        """Score of the task being learnt, higher is better: what training ranks and validation selects by."""
+        """Score of the task being learnt, higher is better: what training ranks and validation
+        selects by.
+        """
         raise NotImplementedError
 
     def feature(self, image: Images) -> Float[Tensor, "batch width"]:
@@ -99,7 +107,8 @@ class ContinualMethod(pl.LightningModule):
         raise NotImplementedError
 
     def keep_features(self, crops: Iterable[Batch], count: int) -> None:
-        """Compute the features of `count` fixed crops, `crops` being this rank's share, for a phase of heads.
+        """Compute the features of `count` fixed crops, `crops` being this rank's share, for a phase
+        of heads.
 
         Raises:
             ValueError: they take more memory than there is.
@@ -107,20 +116,28 @@ class ContinualMethod(pl.LightningModule):
         nbytes, budget = 4 * count * self.backbone.width, ram_budget()
         if nbytes > budget:
             raise ValueError(
-                f"the features of {count} fixed crops take {nbytes / 1e9:.1f} GB of the {budget / 1e9:.1f} that may "
-                "be used (a quarter of what is free): lower the phase's `fixed_crops`, or set it to null"
+                f"the features of {count} fixed crops take {nbytes / 1e9:.1f} GB of the "
+                f"{budget / 1e9:.1f} that may "
+                "be used (a quarter of what is free): lower the phase's `fixed_crops`, or set it "
+                "to null"
             )
         (self.kept_features,) = self.collect(crops, lambda image: [self.feature(image)])
 
-    def selection_score(self, image: Images, known: Mapping[str, Tensor]) -> Float[Tensor, " batch"]:  # noqa: ARG002
+    def selection_score(
+        self, image: Images, known: Mapping[str, Tensor]
+    ) -> Float[Tensor, " batch"]:
         """`score`, where `known` may hold, as `FIXED`, what the backbone's `frozen_output` says."""
         return self.score(image)
 
-    def head_scores(self, image: Images, known: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch heads"]]:
-        """`score` of each head learnt so far and, where there is a gate, `gate`: the weight of each.
+    def head_scores(
+        self, image: Images, known: Mapping[str, Tensor]
+    ) -> dict[str, Float[Tensor, "batch heads"]]:
+        """`score` of each head learnt so far and, where there is a gate, `gate`: the weight of
+        each.
 
-        `known` holds what need not be computed again: the recorded scores of `final_heads`, `gate_features`, and as
-        `FIXED` what the backbone's `frozen_output` says. Gate features that came out on the way may stand beside the two.
+        `known` holds what need not be computed again: the recorded scores of `final_heads`,
+        `gate_features`, and as `FIXED` what the backbone's `frozen_output` says. Gate features that
+        came out on the way may stand beside the two.
         """
         raise NotImplementedError
 
@@ -130,32 +147,45 @@ class ContinualMethod(pl.LightningModule):
         return self.gate is not None and self.seen > 1
 
     def gate_stages(self, image: Images) -> list[Float[Tensor, "batch width"]]:
-        """What the gate reads of an image: features of a network that no training changes, one or more stages."""
+        """What the gate reads of an image: features of a network that no training changes, one or
+        more stages.
+        """
         raise NotImplementedError
 
     def gate_features(self, image: Images) -> dict[str, Float[Tensor, "batch width"]]:
         """The stages by name: evaluations compute them once an image and hand them over as `known`."""
         return by_name(self.gate_stages(image))
 
-    def gate_heads(self, image: Images, known: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch heads"]]:
+    def gate_heads(
+        self, image: Images, known: Mapping[str, Tensor]
+    ) -> dict[str, Float[Tensor, "batch heads"]]:
         """`gate`: weight of each head learnt so far; they sum to 1, and one head needs no gate.
 
-        Where tasks are independent also `nearness1`, ... of each stage: weights among any of them follow from these.
+        Where tasks are independent also `nearness1`, ... of each stage: weights among any of them
+        follow from these.
         """
         if self.gate is None or not self.uses_gate:
             return {"gate": torch.ones(len(image), self.seen, device=self.device)}
         stages = [known[name] for name in sorted(known) if name.startswith(STAGE)]
         nearness = self.gate.nearness(stages or self.gate_stages(image), self.seen)
-        kept = {f"nearness{i}": stage for i, stage in enumerate(nearness, 1)} if self.independent_tasks else {}
+        kept = (
+            {f"nearness{i}": stage for i, stage in enumerate(nearness, 1)}
+            if self.independent_tasks
+            else {}
+        )
         return {"gate": self.gate.weigh(nearness)} | kept
 
     @property
     def images_forwarded(self) -> int:
         """Images that any network of the method has read so far: what an evaluation costs."""
-        return sum(module.images_forwarded for module in self.modules() if isinstance(module, Encoder))
+        return sum(
+            module.images_forwarded for module in self.modules() if isinstance(module, Encoder)
+        )
 
     def final_heads(self) -> list[str]:
-        """Earlier tasks whose heads give the same scores for ever; evaluations do not compute them again."""
+        """Earlier tasks whose heads give the same scores for ever; evaluations do not compute them
+        again.
+        """
         return []
 
     def body_parameters(self) -> list[nn.Parameter]:
@@ -170,17 +200,22 @@ class ContinualMethod(pl.LightningModule):
         """Trainable parameters that one more task adds."""
         raise NotImplementedError
 
-    def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:  # noqa: ARG002  # for those who need them
-        """Before the first epoch of a task; `images` are its training images, whole, this rank's share."""
+    def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:  # for those who need them
+        """Before the first epoch of a task; `images` are its training images, whole, this rank's
+        share.
+        """
         self.task.fill_(task.t)
 
     def on_phase_start(self, position: Position) -> None:
-        """Before each epoch (so it must be idempotent): what is trained, in which mode, at which learning rate."""
+        """Before each epoch (so it must be idempotent): what is trained, in which mode, at which
+        learning rate.
+        """
         trains_all = position.phase.trains == "all"
         for parameter in self.body_parameters():
             parameter.requires_grad_(trains_all)
         live = trains_all and (
-            self.bn_stats == "always" or (self.bn_stats == "first_epoch" and position.full_epoch == 0)
+            self.bn_stats == "always"
+            or (self.bn_stats == "first_epoch" and position.full_epoch == 0)
         )
         trained = {id(parameter) for parameter in self.body_parameters()}
         for layer in batch_norms(self):  # those of teachers, gates and other tasks stay as they are
@@ -190,27 +225,34 @@ class ContinualMethod(pl.LightningModule):
                 group["lr"] = group["initial_lr"] * position.phase.lr_at(position.epoch)
 
     def on_task_end(self, task: Task, images: Iterable[Batch]) -> None:
-        """After the last epoch of a task, its best weights being back, before the test sets are scored."""
+        """After the last epoch of a task, its best weights being back, before the test sets are
+        scored.
+        """
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002  # Lightning's signature
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # Lightning's signature
         """`loss` of the batch, logged."""
         loss = self.loss(batch)
         self.log("train/loss", loss, batch_size=len(batch["pairs"]))
         return loss
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """Fidelity loss over the pairs of the batch; its features are looked up where they are kept."""
+        """Fidelity loss over the pairs of the batch; its features are looked up where they are
+        kept.
+        """
         kept = self.kept_features
-        score = self.score(batch["image"]) if kept is None else self.score_feature(kept[batch["crop"]])
+        score = (
+            self.score(batch["image"]) if kept is None else self.score_feature(kept[batch["crop"]])
+        )
         return pair_loss(score, batch["pairs"], batch["target"], self.link)
 
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Float[Tensor, " batch"]]:  # noqa: ARG002
-        """Columns of the prediction records: each readout, then `score/<task>`, `gate/<task>`, ... of each head.
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Float[Tensor, " batch"]]:
+        """Columns of the prediction records: each readout, then `score/<task>`, `gate/<task>`, ...
+        of each head.
 
         Beside them may stand `gate_features` (before the first task), which are not recorded.
 
-        `batch["owner_task"]` is the task t that learns the data set of each image; only `oracle` reads it, and it has no
-        value where that task is still to come.
+        `batch["owner_task"]` is the task t that learns the data set of each image; only `oracle`
+        reads it, and it has no value where that task is still to come.
         """
         heads = self.head_scores(batch["image"], batch.get("known", {}))
         columns = read_out(heads["score"], heads.get("gate"), batch["owner_task"], int(self.task))
@@ -218,29 +260,44 @@ class ContinualMethod(pl.LightningModule):
         columns |= {name: heads.pop(name) for name in list(heads) if name.startswith(STAGE)}
         if self.readouts != ("single",) and self.task > 0:
             for kind, values in heads.items():
-                columns |= {f"{kind}/{name}": values[:, k] for k, name in enumerate(self.tasks[: int(self.task)])}
+                columns |= {
+                    f"{kind}/{name}": values[:, k]
+                    for k, name in enumerate(self.tasks[: int(self.task)])
+                }
         return columns
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """A fresh optimiser over what the current task trains; called again at each task."""
-        optimizer = self.optimizer_factory([{"params": self.body_parameters()}, {"params": self.head_parameters()}])
+        optimizer = self.optimizer_factory(
+            [{"params": self.body_parameters()}, {"params": self.head_parameters()}]
+        )
         for group, factor in zip(optimizer.param_groups, (1.0, self.head_lr_factor), strict=True):
             group["initial_lr"] = group["lr"] * factor
         return optimizer
 
     @property
     def seen(self) -> int:
-        """Heads in use: those of the tasks so far, and before the first task the first head as it starts."""
+        """Heads in use: those of the tasks so far, and before the first task the first head as it
+        starts.
+        """
         return max(int(self.task), 1)
 
     def collect(
-        self, images: Iterable[Batch], features: Callable[[Images], list[Float[Tensor, "batch width"]]]
+        self,
+        images: Iterable[Batch],
+        features: Callable[[Images], list[Float[Tensor, "batch width"]]],
     ) -> list[Float[Tensor, "images width"]]:
         """Features of all images of all ranks, in the order of the data set, the same on each rank."""
         with torch.no_grad():
-            rows = [[batch["index"].cpu(), *(stage.cpu() for stage in features(batch["image"]))] for batch in images]
+            rows = [
+                [batch["index"].cpu(), *(stage.cpu() for stage in features(batch["image"]))]
+                for batch in images
+            ]
         shares = from_all_ranks(rows)
-        columns = [torch.cat(column) for column in zip(*(row for share in shares for row in share), strict=True)]
+        columns = [
+            torch.cat(column)
+            for column in zip(*(row for share in shares for row in share), strict=True)
+        ]
         return [column[columns[0].argsort()].to(self.device) for column in columns[1:]]
 
     def training_batches(self) -> Iterator[Batch]:
@@ -262,12 +319,17 @@ def read_out(
 ) -> dict[str, Float[Tensor, " batch"]]:
     """One score an image, by each readout.
 
-    `single` and `latest`: the newest head. `oracle`: the head of the task that learns the image's data set (`owner_task`,
-    from 1), NaN where there is none yet. `gated`: all heads, weighted by the gate.
+    `single` and `latest`: the newest head. `oracle`: the head of the task that learns the image's
+    data set (`owner_task`, from 1), NaN where there is none yet. `gated`: all heads, weighted by
+    the gate.
     """
     latest = scores[:, -1]
     own = scores.gather(1, (owner_task - 1).clamp(0, scores.shape[1] - 1)[:, None])[:, 0]
-    columns = {"single": latest, "latest": latest, "oracle": own.masked_fill(owner_task > task, torch.nan)}
+    columns = {
+        "single": latest,
+        "latest": latest,
+        "oracle": own.masked_fill(owner_task > task, torch.nan),
+    }
     if gate is not None:
         columns["gated"] = (gate * scores).sum(dim=1)
     return columns

@@ -1,7 +1,8 @@
 """Dark experience replay on scores.
 
-Buzzega et al., "Dark experience for general continual learning: a strong, simple baseline", NeurIPS 2020,
-https://arxiv.org/abs/2004.07211 (DER++), carried over from class logits to quality scores; not part of an IQA paper.
+Buzzega et al., "Dark experience for general continual learning: a strong, simple baseline", NeurIPS
+2020, https://arxiv.org/abs/2004.07211 (DER++), carried over from class logits to quality scores;
+not part of an IQA paper.
 """
 
 from collections.abc import Iterable
@@ -20,12 +21,13 @@ from iqa_lightning.stream.schedule import Task
 class DERpp(MultiHeadReplay):
     """Remembered images come with the scores that their head gave them when their task was learnt.
 
-    Added to the loss of MH-CL-Replay (labels, `weight`): `score_weight` times the mean squared difference between the
-    score of the image's own head now and the one kept then. The kept score is that of the whole image, on the scale of
-    the training (heads of free norm), while training shows crops of it.
+    Added to the loss of MH-CL-Replay (labels, `weight`): `score_weight` times the mean squared
+    difference between the score of the image's own head now and the one kept then. The kept score
+    is that of the whole image, on the scale of the training (heads of free norm), while training
+    shows crops of it.
 
-    `rows` (task, slot) says which training image of its task a kept score belongs to, -1 for none; both are frozen
-    parameters, which DDP does not send around at each step as it does buffers.
+    `rows` (task, slot) says which training image of its task a kept score belongs to, -1 for none;
+    both are frozen parameters, which DDP does not send around at each step as it does buffers.
     """
 
     def __init__(self, weight: float = 0.5, score_weight: float = 0.5, **options: Any) -> None:
@@ -53,7 +55,9 @@ class DERpp(MultiHeadReplay):
         found = self.rows[own] == memory["index"][:, None]
         return self.scores[own].masked_fill(~found, 0.0).sum(dim=1)
 
-    def replay_loss(self, feature: Float[Tensor, "images width"], memory: Batch) -> Float[Tensor, ""]:
+    def replay_loss(
+        self, feature: Float[Tensor, "images width"], memory: Batch
+    ) -> Float[Tensor, ""]:
         """Loss against the ratings and against the kept scores."""
         heads = torch.stack([self.heads(feature, k) for k in range(self.head())], dim=1)
         own = heads.gather(1, (memory["task"] - 1)[:, None])[:, 0]

@@ -1,7 +1,8 @@
-"""What stands in for the images of earlier tasks: a source of features like theirs, a slot for each distortion.
+"""What stands in for the images of earlier tasks: a source of features like theirs, a slot for each
+distortion.
 
-One interface, two sources: a conditional generator with a critic, and a Gaussian for each slot. Neither keeps an image
-or a feature of one.
+One interface, two sources: a conditional generator with a critic, and a Gaussian for each slot.
+Neither keeps an image or a feature of one.
 """
 
 import copy
@@ -15,7 +16,12 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from iqa_lightning.losses.generative import critic_loss, generator_distillation, generator_loss, gradient_penalty
+from iqa_lightning.losses.generative import (
+    critic_loss,
+    generator_distillation,
+    generator_loss,
+    gradient_penalty,
+)
 from iqa_lightning.models.gating import frozen
 from iqa_lightning.models.generator import Critic, Generator
 
@@ -26,7 +32,8 @@ Backward = Callable[[Tensor], Any]
 
 
 class FeatureGenerator(nn.Module):
-    """A source of features by slot (from 0), of which all that is carried over tasks is allocated at the start.
+    """A source of features by slot (from 0), of which all that is carried over tasks is allocated
+    at the start.
 
     `noise` is a generator of random numbers on the CPU: the same numbers on every device and rank.
     """
@@ -66,11 +73,13 @@ class FeatureGenerator(nn.Module):
 
 
 class GaussianFeatureGenerator(FeatureGenerator):
-    """A Gaussian for each slot: mean and covariance of its features, shrunk, in its `rank` widest directions.
+    """A Gaussian for each slot: mean and covariance of its features, shrunk, in its `rank` widest
+    directions.
 
-    Shrinkage towards a multiple of the identity by Ledoit and Wolf (Journal of Multivariate Analysis 88, 2004,
-    https://doi.org/10.1016/S0047-259X(03)00096-4). Of the shrunk covariance the widest directions are kept as they are,
-    the variance of all others is spread evenly over them (exact if there are no more than `rank` + 1 features).
+    Shrinkage towards a multiple of the identity by Ledoit and Wolf (Journal of Multivariate
+    Analysis 88, 2004, https://doi.org/10.1016/S0047-259X(03)00096-4). Of the shrunk covariance the
+    widest directions are kept as they are, the variance of all others is spread evenly over them
+    (exact if there are no more than `rank` + 1 features).
     """
 
     trained = False
@@ -108,13 +117,16 @@ class GaussianFeatureGenerator(FeatureGenerator):
 
 
 def shrunk_gaussian(feature: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Mean (width,), factor (rank, width) and rest of the covariance factor' factor + rest * identity."""
+    """Mean (width,), factor (rank, width) and rest of the covariance factor' factor + rest *
+    identity.
+    """
     count, width = feature.shape
     mean = feature.mean(axis=0)
     with threadpool_limits(limits=1):
         share = float(ledoit_wolf_shrinkage(feature))
         _, roots, directions = np.linalg.svd(feature - mean, full_matrices=False)
-    # a direction and its opposite are the same: the largest entry is positive, so that machines agree
+    # a direction and its opposite are the same: the largest entry is positive, so that machines
+    # agree
     largest = np.abs(directions).argmax(axis=1)
     directions = directions * np.sign(directions[np.arange(len(directions)), largest])[:, None]
     variance = np.zeros(width)
@@ -128,15 +140,17 @@ def shrunk_gaussian(feature: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndar
 
 
 class GANFeatureGenerator(FeatureGenerator):
-    """A conditional generator, taught by a projection critic (WGAN-GP), which itself learns without forgetting.
+    """A conditional generator, taught by a projection critic (WGAN-GP), which itself learns without
+    forgetting.
 
-    A step makes `steps` updates of the generator, each after `critic_steps` of the critic, on `batch_size` features
-    drawn from those given. Kept: `keep_weight` times the number of other slots times the squared distance to what the
-    generator made of the same noise when the task began. Constants: Adam's betas, `penalty`, `critic_steps`, `noise` of
-    Generative Feature Replay (see `models.generator`), whose rate of 1e-4 is for tens of thousands of updates.
+    A step makes `steps` updates of the generator, each after `critic_steps` of the critic, on
+    `batch_size` features drawn from those given. Kept: `keep_weight` times the number of other
+    slots times the squared distance to what the generator made of the same noise when the task
+    began. Constants: Adam's betas, `penalty`, `critic_steps`, `noise` of Generative Feature Replay
+    (see `models.generator`), whose rate of 1e-4 is for tens of thousands of updates.
 
-    Features are standardised by the mean and deviation of the first batch of the first task (design): rates and
-    `penalty` then mean the same for every backbone.
+    Features are standardised by the mean and deviation of the first batch of the first task
+    (design): rates and `penalty` then mean the same for every backbone.
     """
 
     trained = True
@@ -159,7 +173,12 @@ class GANFeatureGenerator(FeatureGenerator):
         self.generator = Generator(width, num_slots, noise, hidden)
         self.critic = Critic(width, num_slots, hidden)
         self.teacher = copy.deepcopy(self.generator).requires_grad_(False)
-        self.lr, self.betas, self.penalty, self.critic_steps = lr, tuple(betas), penalty, critic_steps
+        self.lr, self.betas, self.penalty, self.critic_steps = (
+            lr,
+            tuple(betas),
+            penalty,
+            critic_steps,
+        )
         self.keep_weight, self.steps, self.batch_size = keep_weight, steps, batch_size
         self.mean, self.std = frozen(width), frozen(width)
 
@@ -206,7 +225,9 @@ class GANFeatureGenerator(FeatureGenerator):
 
     @torch.no_grad()
     def standardise(self, feature: Features) -> None:
-        """Take mean and deviation; a feature that hardly moves is not blown up beyond ten times the others."""
+        """Take mean and deviation; a feature that hardly moves is not blown up beyond ten times the
+        others.
+        """
         std = feature.std(dim=0)
         self.mean.copy_(feature.mean(dim=0))
         self.std.copy_(std.clamp_min(0.1 * std.mean()))
@@ -223,7 +244,9 @@ class GANFeatureGenerator(FeatureGenerator):
         penalty = gradient_penalty(lambda feature: self.critic(feature, condition), own, fake, mix)
         return critic_loss(*scores) + self.penalty * penalty
 
-    def generator_loss(self, slot: int, others: Sequence[int], noise: torch.Generator) -> Float[Tensor, ""]:
+    def generator_loss(
+        self, slot: int, others: Sequence[int], noise: torch.Generator
+    ) -> Float[Tensor, ""]:
         """Loss of new features of `slot`, and what keeps those of the others."""
         z = self.draw(self.batch_size, noise)
         condition = torch.full((len(z),), slot, device=z.device)
@@ -231,7 +254,9 @@ class GANFeatureGenerator(FeatureGenerator):
         if not others or self.keep_weight == 0:
             return loss
         z = self.draw(self.batch_size, noise)
-        condition = torch.tensor(others)[torch.randint(len(others), (len(z),), generator=noise)].to(z.device)
+        condition = torch.tensor(others)[torch.randint(len(others), (len(z),), generator=noise)].to(
+            z.device
+        )
         kept = generator_distillation(self.generator(z, condition), self.teacher(z, condition))
         return loss + self.keep_weight * len(others) * kept
 

@@ -19,13 +19,16 @@ from iqa_lightning.stream.training_images import TrainingImages
 class SingleHead(ContinualMethod):
     """One network and one head go from task to task (SH-CL of https://arxiv.org/abs/2102.09717).
 
-    `normalize_heads`: heads of unit norm at test time; `head_init`: how heads start, see `CosineHeads`.
+    `normalize_heads`: heads of unit norm at test time; `head_init`: how heads start, see
+    `CosineHeads`.
     """
 
     readouts: tuple[str, ...] = ("single",)
     heads_read_features = True
 
-    def __init__(self, normalize_heads: bool = True, head_init: str = "kaiming_normal", **options: Any) -> None:
+    def __init__(
+        self, normalize_heads: bool = True, head_init: str = "kaiming_normal", **options: Any
+    ) -> None:
         super().__init__(**options)
         self.heads = CosineHeads(self.backbone.width, self.num_heads(), normalize_heads, head_init)
 
@@ -49,11 +52,15 @@ class SingleHead(ContinualMethod):
         """Score of the head in training."""
         return self.heads(feature, self.head())  # type: ignore[no-any-return]
 
-    def selection_score(self, image: Images, known: Mapping[str, Tensor]) -> Float[Tensor, " batch"]:
+    def selection_score(
+        self, image: Images, known: Mapping[str, Tensor]
+    ) -> Float[Tensor, " batch"]:
         """Score of the head in training."""
         return self.score_feature(self.backbone(image, known.get(FIXED)))
 
-    def head_scores(self, image: Images, known: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch heads"]]:
+    def head_scores(
+        self, image: Images, known: Mapping[str, Tensor]
+    ) -> dict[str, Float[Tensor, "batch heads"]]:
         """Scores of all heads so far, from one pass."""
         return {"score": self.all_heads(self.backbone(image, known.get(FIXED)))}
 
@@ -75,22 +82,28 @@ class SingleHead(ContinualMethod):
 
 
 class MultiHead(SingleHead):
-    """One network goes from task to task, each task with a head of its own (MH-CL of https://arxiv.org/abs/2102.09717).
+    """One network goes from task to task, each task with a head of its own (MH-CL of
+    https://arxiv.org/abs/2102.09717).
 
-    `gate` (a class of `models.gating`, as a partial, or null for none) weighs the heads at test time. It reads features
-    of `gate_encoder`, a network that is never trained; null takes what the backbone offers: the S-CNN of `dbcnn`, else
-    a copy of the backbone as it starts.
+    `gate` (a class of `models.gating`, as a partial, or null for none) weighs the heads at test
+    time. It reads features of `gate_encoder`, a network that is never trained; null takes what the
+    backbone offers: the S-CNN of `dbcnn`, else a copy of the backbone as it starts.
     """
 
     readouts: tuple[str, ...] = ("latest", "oracle")
 
     def __init__(
-        self, gate: Callable[..., Gate] | None = None, gate_encoder: Encoder | None = None, **options: Any
+        self,
+        gate: Callable[..., Gate] | None = None,
+        gate_encoder: Encoder | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         self.reads_start = gate is not None and gate_encoder is None
         if gate is not None:
-            self.gate_encoder = (gate_encoder or self.backbone.fixed_encoder()).requires_grad_(False)
+            self.gate_encoder = (gate_encoder or self.backbone.fixed_encoder()).requires_grad_(
+                False
+            )
             self.gate = gate(self.gate_encoder.stage_widths, len(self.tasks))
             self.readouts = (*self.readouts, "gated")
 
@@ -104,14 +117,21 @@ class MultiHead(SingleHead):
         """Features of the gate's own network."""
         return self.gate_encoder.stages(image)
 
-    def head_scores(self, image: Images, known: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch heads"]]:
+    def head_scores(
+        self, image: Images, known: Mapping[str, Tensor]
+    ) -> dict[str, Float[Tensor, "batch heads"]]:
         """Scores of all heads so far, from one pass, and their weights if there is a gate.
 
-        Before the first task that pass also says what the gate reads, where that is of the network as it starts.
+        Before the first task that pass also says what the gate reads, where that is of the network
+        as it starts.
         """
         if self.reads_start and self.task == 0:
             feature, stages = self.backbone.with_frozen_stages(image, known.get(FIXED))
-            return {"score": self.all_heads(feature), **self.gate_heads(image, known), **by_name(stages)}
+            return {
+                "score": self.all_heads(feature),
+                **self.gate_heads(image, known),
+                **by_name(stages),
+            }
         heads = super().head_scores(image, known)
         return heads if self.gate is None else heads | self.gate_heads(image, known)
 
@@ -129,22 +149,26 @@ class MultiHead(SingleHead):
 
 
 class Joint(SingleHead):
-    """One network and one head learn all data sets of the stream at once (JL of https://arxiv.org/abs/2102.09717).
+    """One network and one head learn all data sets of the stream at once (JL of
+    https://arxiv.org/abs/2102.09717).
 
-    It walks the same stream: in the place of the first task it learns the union of all tasks, with the schedule of one
-    task, and keeps its best epoch by the mean SRCC over all validation parts. The later tasks change nothing (one batch
-    at a learning rate of 0 stands for each), so all rows of the matrices but the first (`start`) are equal: mSRCC is
-    the joint model's mean over data sets, mPI the same by construction, mSI 1, forgetting and backward transfer 0.
-    Only the last row is to be compared with other methods. All images of the stream count as stored.
+    It walks the same stream: in the place of the first task it learns the union of all tasks, with
+    the schedule of one task, and keeps its best epoch by the mean SRCC over all validation parts.
+    The later tasks change nothing (one batch at a learning rate of 0 stands for each), so all rows
+    of the matrices but the first (`start`) are equal: mSRCC is the joint model's mean over data
+    sets, mPI the same by construction, mSI 1, forgetting and backward transfer 0. Only the last row
+    is to be compared with other methods. All images of the stream count as stored.
 
-    The official head has a bias, which no difference of two scores feels and no rank correlation sees; it is left out.
+    The official head has a bias, which no difference of two scores feels and no rank correlation
+    sees; it is left out.
     """
 
     training_images = TrainingImages("all")
 
 
 class JointSeen(SingleHead):
-    """One network and one head go from task to task and learn all tasks so far at each (JL-CL of the same paper).
+    """One network and one head go from task to task and learn all tasks so far at each (JL-CL of
+    the same paper).
 
     The best epoch is chosen by the mean SRCC over the validation parts of all tasks so far.
     """
@@ -155,15 +179,17 @@ class JointSeen(SingleHead):
 class SeparateModels(SingleHead):
     """Each task is learnt from the start weights anew (SL of https://arxiv.org/abs/2102.09717).
 
-    After task t the model of task t rates all data sets. The start weights are kept beside the model, as parameters
-    that nothing trains.
+    After task t the model of task t rates all data sets. The start weights are kept beside the
+    model, as parameters that nothing trains.
     """
 
     independent_tasks = True
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.start = nn.ModuleList([copy.deepcopy(self.backbone), copy.deepcopy(self.heads)]).requires_grad_(False)
+        self.start = nn.ModuleList(
+            [copy.deepcopy(self.backbone), copy.deepcopy(self.heads)]
+        ).requires_grad_(False)
 
     def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
         """Forget everything."""

@@ -1,6 +1,7 @@
 """iCaRL for quality: earlier heads keep a teacher's preferences on remembered pairs.
 
-The two variants that the official code of LwF-KG (https://github.com/zwx8981/BIQA_CL) makes of iCaRL.
+The two variants that the official code of LwF-KG (https://github.com/zwx8981/BIQA_CL) makes of
+iCaRL.
 """
 
 import copy
@@ -19,16 +20,19 @@ from iqa_lightning.stream.schedule import Position, Task
 
 
 class ICaRL(MultiHeadReplay):
-    """iCaRL-v1: the head of each earlier task is distilled on remembered pairs of its task; no ratings are replayed.
+    """iCaRL-v1: the head of each earlier task is distilled on remembered pairs of its task; no
+    ratings are replayed.
 
-    The teacher is the model as it was when the task began, with fixed statistics; the warm-up changes nothing that its
-    heads read. Its scores are on the scale of the training (heads of free norm), so that a model that has not changed
-    has no loss to come down from.
+    The teacher is the model as it was when the task began, with fixed statistics; the warm-up
+    changes nothing that its heads read. Its scores are on the scale of the training (heads of free
+    norm), so that a model that has not changed has no loss to come down from.
     """
 
     def __init__(self, weight: float = 10.0, **options: Any) -> None:
         super().__init__(weight=weight, **options)
-        self.teacher = nn.ModuleList([copy.deepcopy(self.backbone), copy.deepcopy(self.heads)]).requires_grad_(False)
+        self.teacher = nn.ModuleList(
+            [copy.deepcopy(self.backbone), copy.deepcopy(self.heads)]
+        ).requires_grad_(False)
 
     def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
         """Take the teacher."""
@@ -41,20 +45,25 @@ class ICaRL(MultiHeadReplay):
         super().on_phase_start(position)
         self.teacher[0].eval()
 
-    def replay_loss(self, feature: Float[Tensor, "images width"], memory: Batch) -> Float[Tensor, ""]:
+    def replay_loss(
+        self, feature: Float[Tensor, "images width"], memory: Batch
+    ) -> Float[Tensor, ""]:
         """Distillation of each earlier head on the memory of its task."""
         backbone, heads = self.teacher
         with torch.no_grad():
             before = backbone(memory["image"])
         terms = [
-            distillation_loss(self.heads(feature, t - 1), heads(before, t - 1), memory["pairs"][mine], self.link)
+            distillation_loss(
+                self.heads(feature, t - 1), heads(before, t - 1), memory["pairs"][mine], self.link
+            )
             for t, mine in by_task(memory)
         ]
         return self.weight * torch.stack(terms).sum()
 
 
 class ICaRLv2(ICaRL):
-    """iCaRL-v2: as v1, and remembered pairs of all tasks, with their ratings, join the batch of the latest head.
+    """iCaRL-v2: as v1, and remembered pairs of all tasks, with their ratings, join the batch of the
+    latest head.
 
     Where there is a gate, `gated` is the mean of the latest head's score and the gated one.
     """
@@ -64,7 +73,9 @@ class ICaRLv2(ICaRL):
         both = joined(batch)
         return pair_loss(self.heads(feature, self.head()), both["pairs"], both["target"], self.link)
 
-    def mixed(self, latest: Float[Tensor, " batch"], gated: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    def mixed(
+        self, latest: Float[Tensor, " batch"], gated: Float[Tensor, " batch"]
+    ) -> Float[Tensor, " batch"]:
         """The score that stands for all heads."""
         return 0.5 * latest + 0.5 * gated
 

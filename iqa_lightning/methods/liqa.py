@@ -1,10 +1,12 @@
-"""LIQA: lifelong blind image quality assessment that replays generated features instead of old images.
+"""LIQA: lifelong blind image quality assessment that replays generated features instead of old
+images.
 
-Liu et al., "LIQA: Lifelong blind image quality assessment", IEEE Transactions on Multimedia 25, 2023,
-https://arxiv.org/abs/2104.14115. No code is known. Certified by the abstract: distortions come one after another,
-without access to earlier data; a distortion-specific generator replays pseudo features; an auxiliary multi-head
-regressor labels them (split), all heads are distilled into one task-agnostic head (merge). **All else here is design**:
-losses, weights, networks, schedule, and that features are L2-normalised, as the heads read them.
+Liu et al., "LIQA: Lifelong blind image quality assessment", IEEE Transactions on Multimedia 25,
+2023, https://arxiv.org/abs/2104.14115. No code is known. Certified by the abstract: distortions
+come one after another, without access to earlier data; a distortion-specific generator replays
+pseudo features; an auxiliary multi-head regressor labels them (split), all heads are distilled into
+one task-agnostic head (merge). **All else here is design**: losses, weights, networks, schedule,
+and that features are L2-normalised, as the heads read them.
 """
 
 import warnings
@@ -41,26 +43,31 @@ NARROW = 0.1  # share of the real variance below which replay has collapsed
 
 
 class LIQA(SingleHead):
-    """One head H for all, an auxiliary head A_k and replayed features g_k for each slot k (a distortion).
+    """One head H for all, an auxiliary head A_k and replayed features g_k for each slot k (a
+    distortion).
 
-    With features x of the task's images and targets y, k over the other slots learnt so far, pseudo labels A-_k(g_k) by
-    the auxiliary heads as they were when the task began:
+    With features x of the task's images and targets y, k over the other slots learnt so far, pseudo
+    labels A-_k(g_k) by the auxiliary heads as they were when the task began:
 
     - merge: l(H(x), y) + `merge_weight` * mean over k of l(H(g_k), A-_k(g_k));
     - split: l(A_t(x), y) + `split_weight` * sum over k of the mean of |A_k(g_k) - A-_k(g_k)|;
-    - stability, in fine-tuning: `stability_weight` * mean of |x - x-|, x- by the network when the task began.
+    - stability, in fine-tuning: `stability_weight` * mean of |x - x-|, x- by the network when the
+      task began.
 
-    l is `fidelity` on pairs, for replayed features on pairs of one slot, or `huber` on MOS with mean 0 and deviation 1
-    over the task. Auxiliary heads read x without a gradient to the network: with the three weights at 0 network and H
-    are those of single-head fine-tuning. Linear ones (`hidden` 0) share nothing, so the split loss has nothing to hold:
-    old ones stand still. A head in a new slot starts as H.
+    l is `fidelity` on pairs, for replayed features on pairs of one slot, or `huber` on MOS with
+    mean 0 and deviation 1 over the task. Auxiliary heads read x without a gradient to the network:
+    with the three weights at 0 network and H are those of single-head fine-tuning. Linear ones
+    (`hidden` 0) share nothing, so the split loss has nothing to hold: old ones stand still. A head
+    in a new slot starts as H.
 
-    Then, in a phase `generator` of its own (not after the last task, which nobody replays), `replay` learns the features
-    of the best weights. A data set that comes again has its old slot (`on_repeat: reuse`) or a `new` one. The readout
-    `single` is H; `oracle` is the auxiliary head of the image's own data set, for comparison.
+    Then, in a phase `generator` of its own (not after the last task, which nobody replays),
+    `replay` learns the features of the best weights. A data set that comes again has its old slot
+    (`on_repeat: reuse`) or a `new` one. The readout `single` is H; `oracle` is the auxiliary head
+    of the image's own data set, for comparison.
 
     Raises:
-        ValueError: an unknown `loss_type` or `on_repeat`, a trained replay without a phase, `huber` on a joint task.
+        ValueError: an unknown `loss_type` or `on_repeat`, a trained replay without a phase, `huber`
+            on a joint task.
     """
 
     readouts = ("single", "oracle")
@@ -82,11 +89,18 @@ class LIQA(SingleHead):
     ) -> None:
         super().__init__(**options)
         self.automatic_optimization = False
-        for key, value, known in (("loss_type", loss_type, LOSSES), ("on_repeat", on_repeat, REPEATS)):
+        for key, value, known in (
+            ("loss_type", loss_type, LOSSES),
+            ("on_repeat", on_repeat, REPEATS),
+        ):
             if value not in known:
                 raise ValueError(f"method.{key}={value!r}: choose one of {known}")
         self.slots = slots_of(self.task_datasets, on_repeat)
-        self.split_weight, self.merge_weight, self.stability_weight = split_weight, merge_weight, stability_weight
+        self.split_weight, self.merge_weight, self.stability_weight = (
+            split_weight,
+            merge_weight,
+            stability_weight,
+        )
         self.replay_size, self.loss_type, self.seed = replay_size, loss_type, seed
         width, count = self.backbone.width, 1 + max(self.slots)
         self.teacher = self.backbone.twin()
@@ -95,11 +109,16 @@ class LIQA(SingleHead):
         self.feature_generator = feature_generator(width, count)
         if self.feature_generator.trained:
             if not generator_phase or not generator_phase["epochs"]:
-                raise ValueError("method.generator_phase has no epochs: this replay is trained in a phase of its own")
+                raise ValueError(
+                    "method.generator_phase has no epochs: this replay is trained in a phase of "
+                    "its own"
+                )
             self.phases = (Phase("generator", trains="generator", **generator_phase),)
         self.variance = nn.Parameter(torch.zeros(count), requires_grad=False)
         self.mos: Tensor
-        self.register_buffer("mos", torch.tensor([0.0, 1.0]))  # mean and deviation, of the current task
+        self.register_buffer(
+            "mos", torch.tensor([0.0, 1.0])
+        )  # mean and deviation, of the current task
         self.noise, self.trains = torch.Generator(), "all"
 
     @property
@@ -113,7 +132,9 @@ class LIQA(SingleHead):
         return sorted(set(self.slots[: self.seen - 1]) - {self.slot})
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """H, the slot's auxiliary head and, where auxiliary heads share a layer, that and the old ones."""
+        """H, the slot's auxiliary head and, where auxiliary heads share a layer, that and the old
+        ones.
+        """
         own = [self.slot, *self.others] if self.auxiliary.shared else [self.slot]
         return [*super().head_parameters(), *self.auxiliary.parameters_of(own)]
 
@@ -141,13 +162,16 @@ class LIQA(SingleHead):
         if self.loss_type == "huber":
             if len(task.datasets) > 1:
                 raise ValueError(
-                    f"method.loss_type=huber cannot pool the scales of {task.datasets}: use loss_type=fidelity"
+                    f"method.loss_type=huber cannot pool the scales of {task.datasets}: use "
+                    "loss_type=fidelity"
                 )
             mos = torch.cat(from_all_ranks(torch.cat([batch["mos"].cpu() for batch in images])))
             self.mos.copy_(torch.stack([mos.mean(), mos.std()]))
 
     def on_phase_start(self, position: Position) -> None:
-        """Noise is a function of the epoch, the same on all ranks; features are generated from a still network."""
+        """Noise is a function of the epoch, the same on all ranks; features are generated from a
+        still network.
+        """
         self.trains = position.phase.trains
         self.backbone.train(self.trains != "generator")
         super().on_phase_start(position)
@@ -155,12 +179,16 @@ class LIQA(SingleHead):
         words = (self.seed, position.task.t, position.epoch, *position.phase.name.encode())
         self.noise.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002  # Lightning's signature
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # Lightning's signature
         """One step of the network and its heads or, in its phase, of the replay."""
         main, *replay = found if isinstance(found := self.optimizers(), list) else [found]
         if self.trains == "generator":
-            feature = torch.cat(from_all_ranks(self.unit_features(batch["image"]).cpu())).to(self.device)
-            feature = feature[feature.sum(dim=1).argsort()]  # in an order that does not depend on the ranks
+            feature = torch.cat(from_all_ranks(self.unit_features(batch["image"]).cpu())).to(
+                self.device
+            )
+            feature = feature[
+                feature.sum(dim=1).argsort()
+            ]  # in an order that does not depend on the ranks
             terms = self.feature_generator.step(
                 feature, self.slot, self.others, replay, self.manual_backward, self.noise
             )
@@ -171,7 +199,9 @@ class LIQA(SingleHead):
         main.zero_grad()
         self.manual_backward(loss)
         main.step()
-        self.log_dict({f"train/{name}": value for name, value in terms.items()} | {"train/loss": loss})
+        self.log_dict(
+            {f"train/{name}": value for name, value in terms.items()} | {"train/loss": loss}
+        )
         return loss.detach()
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
@@ -185,21 +215,28 @@ class LIQA(SingleHead):
         unit = unit_norm(feature)
         terms = {
             "single": self.rating_loss(self.heads.free(feature, 0), batch),
-            "auxiliary": self.rating_loss(self.auxiliary.free(unit.detach(), [self.slot])[:, 0], batch),
+            "auxiliary": self.rating_loss(
+                self.auxiliary.free(unit.detach(), [self.slot])[:, 0], batch
+            ),
         }
         if self.others and (self.split_weight or self.merge_weight):
             terms |= self.replay_terms()
         if self.trains == "all" and self.seen > 1 and self.stability_weight:
             with torch.no_grad():
                 before = unit_norm(self.teacher(batch["image"], fixed))
-            terms["stability"] = self.stability_weight * torch.linalg.vector_norm(unit - before, dim=1).mean()
+            terms["stability"] = (
+                self.stability_weight * torch.linalg.vector_norm(unit - before, dim=1).mean()
+            )
         return terms
 
     def replay_terms(self) -> dict[str, Float[Tensor, ""]]:
         """Split and merge loss on `replay_size` features of each other slot."""
         others, size = self.others, self.replay_size
         slot = torch.tensor(others, device=self.device).repeat_interleave(size)
-        feature, own = unit_norm(self.feature_generator.sample(slot, self.noise)), torch.arange(len(others)).to(slot)
+        feature, own = (
+            unit_norm(self.feature_generator.sample(slot, self.noise)),
+            torch.arange(len(others)).to(slot),
+        )
         own = own.repeat_interleave(size)[:, None]
         with torch.no_grad():
             label = self.labeller.free(feature, others).gather(1, own)[:, 0]
@@ -207,7 +244,9 @@ class LIQA(SingleHead):
         if self.loss_type == "huber":
             merge = F.huber_loss(merged, label)
         else:
-            merge = distillation_loss(merged, label, pairs_within(len(others), size).to(slot), self.link)
+            merge = distillation_loss(
+                merged, label, pairs_within(len(others), size).to(slot), self.link
+            )
         terms = {"merge": self.merge_weight * merge}
         if self.auxiliary.shared:
             kept = self.auxiliary.free(feature, others).gather(1, own)[:, 0]
@@ -220,12 +259,14 @@ class LIQA(SingleHead):
             return F.huber_loss(scores, (batch["mos"] - self.mos[0]) / self.mos[1])
         return pair_loss(scores, batch["pairs"], batch["target"], self.link)
 
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Float[Tensor, " batch"]]:  # noqa: ARG002
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Float[Tensor, " batch"]]:
         """`single`, `oracle`, and the score of the auxiliary head of each task so far."""
         feature = self.backbone(batch["image"])
         scores = self.auxiliary(unit_norm(feature), self.slots[: self.seen])
         oracle = read_out(scores, None, batch["owner_task"], int(self.task))["oracle"]
-        heads = {f"score/{name}": scores[:, k] for k, name in enumerate(self.tasks[: int(self.task)])}
+        heads = {
+            f"score/{name}": scores[:, k] for k, name in enumerate(self.tasks[: int(self.task)])
+        }
         return {"single": self.heads(feature, 0), "oracle": oracle} | heads
 
     @torch.no_grad()
@@ -234,7 +275,8 @@ class LIQA(SingleHead):
         return unit_norm(self.backbone(image))
 
     def on_task_end(self, task: Task, images: Iterable[Batch]) -> None:
-        """Let replay take in the features of the task, and look at how good it is; after the last task nobody needs it.
+        """Let replay take in the features of the task, and look at how good it is; after the last
+        task nobody needs it.
 
         Crops of the last epoch, as the training shows them, at most about a thousand.
         """
@@ -254,19 +296,25 @@ class LIQA(SingleHead):
 
     @torch.no_grad()
     def examine(self, real: np.ndarray, mos: np.ndarray) -> dict[str, float]:
-        """Replay beside the real features (images, width) of the task that ends; warns where it has collapsed.
+        """Replay beside the real features (images, width) of the task that ends; warns where it has
+        collapsed.
 
-        `frechet`: Frechet distance of the replayed to the real features, from 0; `frechet_share`: the same as a share
-        of the variance of the real ones, 1 where replay is no better than the mean feature alone. `label_srcc`: SRCC of
-        the pseudo labels with the MOS of the nearest real feature. `spread/<task>`: variance of what is replayed of
-        each slot so far, as a share of that of its real features when its task ended.
+        `frechet`: Frechet distance of the replayed to the real features, from 0; `frechet_share`:
+        the same as a share of the variance of the real ones, 1 where replay is no better than the
+        mean feature alone. `label_srcc`: SRCC of the pseudo labels with the MOS of the nearest real
+        feature. `spread/<task>`: variance of what is replayed of each slot so far, as a share of
+        that of its real features when its task ended.
         """
         total = total_variance(real)
         self.variance[self.slot] = total
         name = self.tasks[self.seen - 1]
         fake = self.replayed(self.slot, len(real))
         nearest = (fake @ real.T).argmax(axis=1)  # of unit norm
-        label = self.auxiliary.free(torch.from_numpy(fake).to(self.device), [self.slot])[:, 0].cpu().numpy()
+        label = (
+            self.auxiliary.free(torch.from_numpy(fake).to(self.device), [self.slot])[:, 0]
+            .cpu()
+            .numpy()
+        )
         distance = frechet_distance(real, fake)
         health = {
             f"frechet/{name}": distance,
@@ -279,8 +327,10 @@ class LIQA(SingleHead):
             health[f"spread/{first}"] = spread
             if not spread > NARROW:
                 warnings.warn(
-                    f"after task {name!r} the replay of {first!r} has collapsed: its features vary by {spread:.1%} of "
-                    "the real ones; train it longer (method.generator_phase.epochs, method.feature_generator.steps) or faster "
+                    f"after task {name!r} the replay of {first!r} has collapsed: its features "
+                    f"vary by {spread:.1%} of "
+                    "the real ones; train it longer (method.generator_phase.epochs, "
+                    "method.feature_generator.steps) or faster "
                     "(method.feature_generator.lr), or use method/feature_generator=gaussian",
                     stacklevel=2,
                 )

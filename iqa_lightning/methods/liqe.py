@@ -1,7 +1,8 @@
 """LIQE: quality, scene and distortion of an image from its likeness to sentences.
 
-Zhang et al., "Blind image quality assessment via vision-language correspondence: a multitask learning perspective",
-CVPR 2023, https://arxiv.org/abs/2303.14968; official code https://github.com/zwx8981/LIQE.
+Zhang et al., "Blind image quality assessment via vision-language correspondence: a multitask
+learning perspective", CVPR 2023, https://arxiv.org/abs/2303.14968; official code
+https://github.com/zwx8981/LIQE.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +24,13 @@ from iqa_lightning.losses.multitask import (
     scene_loss,
 )
 from iqa_lightning.methods.base import Batch, ContinualMethod
-from iqa_lightning.metrics.liqe_labels import DISTORTIONS, SCENES, column, distortion_index, scene_targets
+from iqa_lightning.metrics.liqe_labels import (
+    DISTORTIONS,
+    SCENES,
+    column,
+    distortion_index,
+    scene_targets,
+)
 from iqa_lightning.models.backbones import Images
 from iqa_lightning.models.clip import CLIP
 from iqa_lightning.stream.schedule import Position, Task
@@ -35,24 +42,30 @@ LABELS = ("scene", "distortion")
 
 
 class LIQE(ContinualMethod):
-    """One vision-language model for all tasks, whose every sentence names a quality, a scene and a distortion.
+    """One vision-language model for all tasks, whose every sentence names a quality, a scene and a
+    distortion.
 
-    The likeness of an image to all sentences, averaged over its windows, gives one joint distribution; the three
-    predictions are its marginals, and the score is the mean quality, in [1, 5]. Quality learns by the order of pairs
-    within a data set. Where images carry no label of a kind, that loss is left out.
+    The likeness of an image to all sentences, averaged over its windows, gives one joint
+    distribution; the three predictions are its marginals, and the score is the mean quality, in [1,
+    5]. Quality learns by the order of pairs within a data set. Where images carry no label of a
+    kind, that loss is left out.
 
-    The paper learns all data sets at once, which is a joint task here: `stream.order=[[a,b,...]]`. With single tasks
-    the model is fine-tuned from set to set, and what is meant for continual learning goes beyond the paper: `weight`,
-    `freeze` and `new_distortions`. There are no heads: a warm-up trains the two projections into the common space.
+    The paper learns all data sets at once, which is a joint task here: `stream.order=[[a,b,...]]`.
+    With single tasks the model is fine-tuned from set to set, and what is meant for continual
+    learning goes beyond the paper: `weight`, `freeze` and `new_distortions`. There are no heads: a
+    warm-up trains the two projections into the common space.
 
     Args:
-        labels: which of `scene` and `distortion` are learnt beside the quality, and so stand in the sentences.
-        freeze: the encoder that nothing trains: `text`, `image` or `none`. A frozen text encoder reads its sentences
-            once.
-        new_distortions: by task, words that join the distortions when it begins: more sentences, no more parameters.
-        weighting: a partial of `losses.multitask.Weighting`; its learnt weights have `head_lr_factor`.
-        weight: of learning without forgetting, from the second task on: the joint distribution and the preferences of
-            the model as it was before the task are kept. 0 keeps no copy.
+        labels: which of `scene` and `distortion` are learnt beside the quality, and so stand in the
+            sentences.
+        freeze: the encoder that nothing trains: `text`, `image` or `none`. A frozen text encoder
+            reads its sentences once.
+        new_distortions: by task, words that join the distortions when it begins: more sentences, no
+            more parameters.
+        weighting: a partial of `losses.multitask.Weighting`; its learnt weights have
+            `head_lr_factor`.
+        weight: of learning without forgetting, from the second task on: the joint distribution and
+            the preferences of the model as it was before the task are kept. 0 keeps no copy.
         distils: how joint distributions are compared, `fidelity` or `kl`.
         options: see `ContinualMethod`.
 
@@ -73,14 +86,19 @@ class LIQE(ContinualMethod):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.new_distortions = {task: list(words) for task, words in (new_distortions or {}).items()}
+        self.new_distortions = {
+            task: list(words) for task, words in (new_distortions or {}).items()
+        }
         check_words(self.backbone, labels, freeze, distils, self.new_distortions, self.tasks)
         self.kinds = [kind for kind in LABELS if kind in labels]
         if freeze != "none":
-            self.clip.freeze(self.clip.text_parameters() if freeze == "text" else self.clip.image_parameters())
+            self.clip.freeze(
+                self.clip.text_parameters() if freeze == "text" else self.clip.image_parameters()
+            )
         self.weighting: Weighting = weighting(1 + len(self.kinds))
         self.weight, self.distils = weight, distils
-        # parameters, not buffers, which DDP would broadcast at each step; held from the start, as DDP wraps only once
+        # parameters, not buffers, which DDP would broadcast at each step; held from the start, as
+        # DDP wraps only once
         self.teacher: CLIP | None = self.clip.twin() if weight > 0 else None
 
     @property
@@ -100,7 +118,8 @@ class LIQE(ContinualMethod):
         return list(SCENES) if "scene" in self.kinds else []
 
     def logits(self, clip: CLIP, image: Images) -> Joint:
-        """Likeness of each image to each sentence, the mean over its windows; an axis that is not learnt has length 1.
+        """Likeness of each image to each sentence, the mean over its windows; an axis that is not
+        learnt has length 1.
 
         `image` is (batch, 3, height, width) or (batch, windows, 3, height, width).
         """
@@ -118,17 +137,23 @@ class LIQE(ContinualMethod):
     def head_scores(
         self,
         image: Images,
-        known: Mapping[str, Tensor],  # noqa: ARG002  # the network goes on changing
+        known: Mapping[str, Tensor],  # the network goes on changing
     ) -> dict[str, Float[Tensor, "batch heads"]]:
         """The only score."""
         return {"score": self.score(image)[:, None]}
 
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Float[Tensor, " batch"]]:  # noqa: ARG002
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Float[Tensor, " batch"]]:
         """The score as `single`, and the probability of each scene and distortion."""
         p = joint(self.logits(self.clip, batch["image"]))
         columns = {"single": quality(p)}
-        for kind, words, axes in (("scene", self.scenes, (1, 3)), ("distortion", self.distortions(self.seen), (1, 2))):
-            columns |= {column(kind, word): values for word, values in zip(words, p.sum(dim=axes).T, strict=False)}
+        for kind, words, axes in (
+            ("scene", self.scenes, (1, 3)),
+            ("distortion", self.distortions(self.seen), (1, 2)),
+        ):
+            columns |= {
+                column(kind, word): values
+                for word, values in zip(words, p.sum(dim=axes).T, strict=False)
+            }
         return columns
 
     def body_parameters(self) -> list[nn.Parameter]:
@@ -151,7 +176,9 @@ class LIQE(ContinualMethod):
             self.teacher.load_state_dict(self.clip.state_dict())
 
     def on_phase_start(self, position: Position) -> None:
-        """The losses of the epoch before weigh those of this one; a warm-up trains the projections alone."""
+        """The losses of the epoch before weigh those of this one; a warm-up trains the projections
+        alone.
+        """
         super().on_phase_start(position)
         self.weighting.end_epoch()
         if position.phase.trains == "heads":
@@ -161,10 +188,18 @@ class LIQE(ContinualMethod):
         if self.teacher is not None:
             self.teacher.eval()
 
-    def task_losses(self, logits: Joint, batch: Batch) -> tuple[Float[Tensor, " tasks"], Float[Tensor, " tasks"]]:
-        """Losses of quality and of the learnt kinds of labels, and 1 for each that has labels in this batch."""
+    def task_losses(
+        self, logits: Joint, batch: Batch
+    ) -> tuple[Float[Tensor, " tasks"], Float[Tensor, " tasks"]]:
+        """Losses of quality and of the learnt kinds of labels, and 1 for each that has labels in
+        this batch.
+        """
         p = joint(logits)
-        losses = [quality_loss(quality(p), batch["pairs"], batch["target"], batch["dataset_index"], self.link)]
+        losses = [
+            quality_loss(
+                quality(p), batch["pairs"], batch["target"], batch["dataset_index"], self.link
+            )
+        ]
         present = [len(batch["pairs"]) > 0]
         if "scene" in self.kinds:
             shown = torch.from_numpy(scene_targets(batch["scene"])).to(p.device)
@@ -172,13 +207,17 @@ class LIQE(ContinualMethod):
             present.append(bool(shown.any()))
         if "distortion" in self.kinds:
             words = self.distortions(self.seen)
-            classes = torch.tensor([distortion_index(label, words) for label in batch["distortion"]], device=p.device)
+            classes = torch.tensor(
+                [distortion_index(label, words) for label in batch["distortion"]], device=p.device
+            )
             losses.append(distortion_loss(p.sum(dim=(1, 2)), classes))
             present.append(bool((classes >= 0).any()))
         return torch.stack(losses), torch.tensor(present, device=p.device).float()
 
     def kept(self, logits: Joint, batch: Batch) -> Float[Tensor, ""]:
-        """Distance to the teacher: of the joint distributions over the sentences it knew, and of the preferences."""
+        """Distance to the teacher: of the joint distributions over the sentences it knew, and of
+        the preferences.
+        """
         assert self.teacher is not None
         with torch.no_grad():
             old = self.logits(self.teacher, batch["image"])
@@ -191,7 +230,9 @@ class LIQE(ContinualMethod):
         """Weighted sum of the losses, and what keeps the old model."""
         return self.total(batch)[0]
 
-    def total(self, batch: Batch) -> tuple[Float[Tensor, ""], Float[Tensor, " tasks"], Float[Tensor, " tasks"]]:
+    def total(
+        self, batch: Batch
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, " tasks"], Float[Tensor, " tasks"]]:
         """The loss, its parts and which of them count."""
         logits = self.logits(self.clip, batch["image"])
         losses, present = self.task_losses(logits, batch)
@@ -200,11 +241,13 @@ class LIQE(ContinualMethod):
             loss = loss + self.weight * self.kept(logits, batch)
         return loss, losses.detach(), present
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002  # Lightning's signature
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # Lightning's signature
         """`loss` of the batch and its parts, logged."""
         loss, losses, present = self.total(batch)
         ranks = self.trainer.world_size
-        self.weighting.observe(sum_over_ranks(losses * present) / ranks, sum_over_ranks(present.clone()) / ranks)
+        self.weighting.observe(
+            sum_over_ranks(losses * present) / ranks, sum_over_ranks(present.clone()) / ranks
+        )
         size = len(batch["image"])
         for name, value, counts in zip(("quality", *self.kinds), losses, present, strict=True):
             if counts:
@@ -234,7 +277,10 @@ def check_words(
 ) -> None:
     """Refuse what the method cannot do."""
     if not isinstance(backbone, CLIP):
-        raise ValueError("method=liqe needs a text encoder: set backbone=clip_vit_b32 (or clip_tiny) and view=liqe")
+        raise ValueError(
+            "method=liqe needs a text encoder: set backbone=clip_vit_b32 (or clip_tiny) and "
+            "view=liqe"
+        )
     if unknown := [kind for kind in labels if kind not in LABELS]:
         raise ValueError(f"method.labels holds {unknown[0]!r}: choose among {LABELS}")
     if freeze not in ("none", "text", "image"):
@@ -242,18 +288,27 @@ def check_words(
     if distils not in KINDS:
         raise ValueError(f"method.distils={distils!r}: choose one of {KINDS}")
     if unknown := [task for task in new_distortions if task not in tasks]:
-        raise ValueError(f"method.new_distortions names {unknown[0]!r}, the tasks are {', '.join(tasks)}")
+        raise ValueError(
+            f"method.new_distortions names {unknown[0]!r}, the tasks are {', '.join(tasks)}"
+        )
     words = [*DISTORTIONS, *(word for added in new_distortions.values() for word in added)]
     if twice := [word for word in words if words.count(word) > 1]:
-        raise ValueError(f"method.new_distortions holds {twice[0]!r} twice: a word has one place among the distortions")
+        raise ValueError(
+            f"method.new_distortions holds {twice[0]!r} twice: a word has one place among the "
+            "distortions"
+        )
 
 
 QUALITIES = ("bad", "poor", "fair", "good", "perfect")  # scored 1 to 5
 
 
 def prompts(scenes: Sequence[str], distortions: Sequence[str]) -> tuple[str, ...]:
-    """All sentences: quality varies slowest, then scene, distortion fastest; an empty axis is left out of them."""
+    """All sentences: quality varies slowest, then scene, distortion fastest; an empty axis is left
+    out of them.
+    """
     what = [f" of a {scene}" for scene in scenes] or [""]
     how = [f" with {distortion} artifacts" for distortion in distortions] or [""]
     link = ", which is of" if scenes or distortions else " with"
-    return tuple(f"a photo{w}{h}{link} {quality} quality" for quality in QUALITIES for w in what for h in how)
+    return tuple(
+        f"a photo{w}{h}{link} {quality} quality" for quality in QUALITIES for w in what for h in how
+    )

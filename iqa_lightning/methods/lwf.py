@@ -1,7 +1,8 @@
 """LwF with a K-means gate (LwF-KG): what the old heads say of new images must not change.
 
-Zhang et al., "Continual learning for blind image quality assessment", https://arxiv.org/abs/2102.09717; official code
-https://github.com/zwx8981/BIQA_CL. Learning without forgetting: Li and Hoiem, https://arxiv.org/abs/1606.09282.
+Zhang et al., "Continual learning for blind image quality assessment",
+https://arxiv.org/abs/2102.09717; official code https://github.com/zwx8981/BIQA_CL. Learning without
+forgetting: Li and Hoiem, https://arxiv.org/abs/1606.09282.
 """
 
 from typing import Any
@@ -19,24 +20,28 @@ from iqa_lightning.stream.schedule import Position
 
 
 class LwF(MultiHead):
-    """Fidelity loss on the new task plus `weight` times that of each old head to a frozen teacher's preference, summed.
+    """Fidelity loss on the new task plus `weight` times that of each old head to a frozen teacher's
+    preference, summed.
 
-    The teacher is the whole model as it stands when fine-tuning begins: the best weights of the task before and the
-    new head after its warm-up. It runs in evaluation mode, its heads with the free norm that they are trained with.
-    The warm-up has no such term, since the backbone stands still. Old heads go on learning from the teacher. With
-    `weight` 0 this is MH-CL.
+    The teacher is the whole model as it stands when fine-tuning begins: the best weights of the
+    task before and the new head after its warm-up. It runs in evaluation mode, its heads with the
+    free norm that they are trained with. The warm-up has no such term, since the backbone stands
+    still. Old heads go on learning from the teacher. With `weight` 0 this is MH-CL.
     """
 
     def __init__(self, weight: float = 10.0, **options: Any) -> None:
         super().__init__(**options)
         self.weight = weight
-        # parameters, not buffers, which DDP would broadcast at each step; held from the start, as DDP wraps only once
+        # parameters, not buffers, which DDP would broadcast at each step; held from the start, as
+        # DDP wraps only once
         self.teacher = self.backbone.twin()
         self.teacher_heads = CosineHeads(self.backbone.width, len(self.tasks)).requires_grad_(False)
         self.distils = False
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """The head in training and the old ones; who gets no gradient is left alone by the optimiser."""
+        """The head in training and the old ones; who gets no gradient is left alone by the
+        optimiser.
+        """
         return list(self.heads.weight)[: self.seen]
 
     def on_phase_start(self, position: Position) -> None:
@@ -66,7 +71,8 @@ class LwF(MultiHead):
 class EMATeacher(LwF):
     """LwF whose teacher, taken when fine-tuning begins, then is a moving average of the student.
 
-    `momentum` is the share that the teacher keeps of itself in a step: 1 is LwF, 0 makes the teacher the student.
+    `momentum` is the share that the teacher keeps of itself in a step: 1 is LwF, 0 makes the
+    teacher the student.
 
     Raises:
         ValueError: a momentum outside of [0, 1].
@@ -78,7 +84,7 @@ class EMATeacher(LwF):
             raise ValueError(f"method.momentum={momentum}: expected a number from 0 to 1")
         self.momentum = momentum
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002  # Lightning's
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # Lightning's
         """Move the teacher."""
         if self.distils:
             self.follow()
@@ -87,7 +93,9 @@ class EMATeacher(LwF):
     def follow(self) -> None:
         """One step of the average over weights and running statistics; counters are copied."""
         for teacher, student in ((self.teacher, self.backbone), (self.teacher_heads, self.heads)):
-            for mine, other in zip(teacher.state_dict().values(), student.state_dict().values(), strict=True):
+            for mine, other in zip(
+                teacher.state_dict().values(), student.state_dict().values(), strict=True
+            ):
                 if mine.is_floating_point():
                     mine.lerp_(other, 1 - self.momentum)
                 else:

@@ -21,12 +21,14 @@ from iqa_lightning.stream.schedule import Position, Task
 
 
 class MetaIQA(ContinualMethod):
-    """The fine-tuning of MetaIQA from task to task: one network and one regression head, mean squared error.
+    """The fine-tuning of MetaIQA from task to task: one network and one regression head, mean
+    squared error.
 
-    Scores of the current task go to [0, 1] by the range of its training images, which the network has to meet; the
-    others of the stream are only ranked. `bn_stats` is of the backbone; `frozen` holds for the head too. `prior`: the
-    weights file of a pre-training, of which the head is taken too (give it as `backbone.weights` as well); null: the
-    head starts at random. The published rates are those of `conf/experiment/metaiqa_finetune.yaml`.
+    Scores of the current task go to [0, 1] by the range of its training images, which the network
+    has to meet; the others of the stream are only ranked. `bn_stats` is of the backbone; `frozen`
+    holds for the head too. `prior`: the weights file of a pre-training, of which the head is taken
+    too (give it as `backbone.weights` as well); null: the head starts at random. The published
+    rates are those of `conf/experiment/metaiqa_finetune.yaml`.
 
     Raises:
         ValueError: `prior` holds no such head.
@@ -51,7 +53,7 @@ class MetaIQA(ContinualMethod):
     def head_scores(
         self,
         image: Images,
-        known: Mapping[str, Tensor],  # noqa: ARG002  # the network goes on changing
+        known: Mapping[str, Tensor],  # the network goes on changing
     ) -> dict[str, Float[Tensor, "batch heads"]]:
         """The only head's score."""
         return {"score": self.score(image)[:, None]}
@@ -76,7 +78,9 @@ class MetaIQA(ContinualMethod):
         self.high.fill_(mos.max())
 
     def on_phase_start(self, position: Position) -> None:
-        """The head is normalised by batch statistics whenever it is trained, as in the official code."""
+        """The head is normalised by batch statistics whenever it is trained, as in the official
+        code.
+        """
         super().on_phase_start(position)
         for layer in batch_norms(self.rest):
             layer.train(self.bn_stats != "frozen" and position.phase.trains != "nothing")

@@ -1,4 +1,6 @@
-"""Multi-head fine-tuning with a penalty on changing what mattered: what EWC, SI, MAS and the L2 anchor share."""
+"""Multi-head fine-tuning with a penalty on changing what mattered: what EWC, SI, MAS and the L2
+anchor share.
+"""
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -28,10 +30,12 @@ from iqa_lightning.stream.schedule import Task
 
 
 class Regularized(MultiHead):
-    """Loss plus `weight` * sum of importance * (parameter - anchor)^2 over the backbone; heads are free.
+    """Loss plus `weight` * sum of importance * (parameter - anchor)^2 over the backbone; heads are
+    free.
 
-    One online term: importances add up over the tasks, the anchor is the latest task's best weights. Values and the
-    absent factor 1/2 as in the official code of LwF-KG (`Reg_CL` of https://github.com/zwx8981/BIQA_CL).
+    One online term: importances add up over the tasks, the anchor is the latest task's best
+    weights. Values and the absent factor 1/2 as in the official code of LwF-KG (`Reg_CL` of
+    https://github.com/zwx8981/BIQA_CL).
     """
 
     def __init__(self, weight: float, **options: Any) -> None:
@@ -42,16 +46,22 @@ class Regularized(MultiHead):
         self.names = [ids[id(parameter)] for parameter in self.backbone.trainable()]
 
     def like_backbone(self) -> nn.ParameterList:
-        """Zeros in the shapes of the backbone's parameters, saved, never trained, never broadcast by DDP."""
+        """Zeros in the shapes of the backbone's parameters, saved, never trained, never broadcast
+        by DDP.
+        """
         shapes = (parameter.shape for parameter in self.backbone.trainable())
-        return nn.ParameterList(nn.Parameter(torch.zeros(shape), requires_grad=False) for shape in shapes)
+        return nn.ParameterList(
+            nn.Parameter(torch.zeros(shape), requires_grad=False) for shape in shapes
+        )
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Fidelity loss and, from the second task on, the penalty on what is in training."""
         loss = super().loss(batch)
         if self.seen == 1 or self.weight == 0:
             return loss
-        parts = zip(self.backbone.trainable(), self.anchor, self.importance, self.names, strict=True)
+        parts = zip(
+            self.backbone.trainable(), self.anchor, self.importance, self.names, strict=True
+        )
         moving = [part for part in parts if part[0].requires_grad]  # none in the warm-up
         if not moving:
             return loss
@@ -74,10 +84,12 @@ class Regularized(MultiHead):
 
 
 class PairImportance(Regularized):
-    """Importances that are the mean, over all pairs of an epoch of the task, of |gradient|^`power` of each pair.
+    """Importances that are the mean, over all pairs of an epoch of the task, of |gradient|^`power`
+    of each pair.
 
-    Evaluation mode (images of a batch do not see each other), the training's crops, the task's head with its free norm.
-    `importance_batches`: of how many batches of the epoch; null takes all, as the official code does.
+    Evaluation mode (images of a batch do not see each other), the training's crops, the task's head
+    with its free norm. `importance_batches`: of how many batches of the epoch; null takes all, as
+    the official code does.
     """
 
     power: int
@@ -92,7 +104,10 @@ class PairImportance(Regularized):
 
     def new_importance(self) -> Sequence[Tensor]:
         """The mean over the pairs of all ranks."""
-        totals, pairs = [torch.zeros_like(part) for part in self.importance], torch.zeros((), device=self.device)
+        totals, pairs = (
+            [torch.zeros_like(part) for part in self.importance],
+            torch.zeros((), device=self.device),
+        )
         for batch in islice(self.training_batches(), self.importance_batches):
             scores, gradients = self.scores_and_gradients(batch)
             both = batch["pairs"]
@@ -123,7 +138,9 @@ class PairImportance(Regularized):
 
 
 class PooledFeature(nn.Module):
-    """A backbone from prepared images on: what `functional_call` can differentiate for one image of many."""
+    """A backbone from prepared images on: what `functional_call` can differentiate for one image of
+    many.
+    """
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -138,10 +155,12 @@ TARGETS = ("soft", "training")
 
 
 class EWC(PairImportance):
-    """Importance: squared gradient of the fidelity loss of a pair, averaged over the pairs of an epoch.
+    """Importance: squared gradient of the fidelity loss of a pair, averaged over the pairs of an
+    epoch.
 
-    `importance_target`: `soft`, Thurstone's preference from MOS and its deviation, as in the official code of LwF-KG,
-    although it trains on binary targets; or `training`, the target of the training.
+    `importance_target`: `soft`, Thurstone's preference from MOS and its deviation, as in the
+    official code of LwF-KG, although it trains on binary targets; or `training`, the target of the
+    training.
 
     Raises:
         ValueError: another `importance_target`.
@@ -152,7 +171,9 @@ class EWC(PairImportance):
     def __init__(self, importance_target: str = "soft", **options: Any) -> None:
         super().__init__(**options)
         if importance_target not in TARGETS:
-            raise ValueError(f"method.importance_target={importance_target!r}: choose one of {TARGETS}")
+            raise ValueError(
+                f"method.importance_target={importance_target!r}: choose one of {TARGETS}"
+            )
         self.importance_target = importance_target
 
     def slope(self, delta: Float[Tensor, " pairs"], batch: Batch) -> Float[Tensor, " pairs"]:
@@ -160,15 +181,19 @@ class EWC(PairImportance):
         target = batch["target"]
         if self.importance_target == "soft":
             both = batch["pairs"].cpu()
-            target = pair_target(batch["mos"].cpu()[both], batch["mos_std"].cpu()[both], "soft").to(delta)
+            target = pair_target(batch["mos"].cpu()[both], batch["mos_std"].cpu()[both], "soft").to(
+                delta
+            )
         return ewc_slopes(delta, target, self.link)
 
 
 class SI(Regularized):
-    """Importance: sum over the steps of -gradient * change, divided by squared change over the task plus `damping`.
+    """Importance: sum over the steps of -gradient * change, divided by squared change over the task
+    plus `damping`.
 
-    The gradient is the optimiser's own, of loss and penalty, before any clipping. The backbone moves in fine-tuning
-    only. The best weights of a task come back with the sum as it was then, so that both belong to one path.
+    The gradient is the optimiser's own, of loss and penalty, before any clipping. The backbone
+    moves in fine-tuning only. The best weights of a task come back with the sum as it was then, so
+    that both belong to one path.
     """
 
     def __init__(self, damping: float = 0.1, **options: Any) -> None:
@@ -181,11 +206,15 @@ class SI(Regularized):
         """A new path from here."""
         super().on_task_start(task, images)
         with torch.no_grad():
-            for path, start, parameter in zip(self.path, self.start, self.backbone.trainable(), strict=True):
+            for path, start, parameter in zip(
+                self.path, self.start, self.backbone.trainable(), strict=True
+            ):
                 path.zero_()
                 start.copy_(parameter)
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: ARG002  # Lightning's signature
+    def on_before_optimizer_step(
+        self, optimizer: torch.optim.Optimizer
+    ) -> None:  # Lightning's signature
         """Remember where the step begins, and which way is down."""
         self.before = [
             (path, parameter, parameter.detach().clone(), parameter.grad.clone())
@@ -193,7 +222,7 @@ class SI(Regularized):
             if parameter.grad is not None
         ]
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002  # Lightning's
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # Lightning's
         """Add the step to the path."""
         with torch.no_grad():
             for path, parameter, old, gradient in self.before:
@@ -202,22 +231,34 @@ class SI(Regularized):
 
     def new_importance(self) -> Sequence[Tensor]:
         """From start to best weights."""
-        changes = (now.detach() - start for now, start in zip(self.backbone.trainable(), self.start, strict=True))
-        return [si_importance(path, change, self.damping) for path, change in zip(self.path, changes, strict=True)]
+        changes = (
+            now.detach() - start
+            for now, start in zip(self.backbone.trainable(), self.start, strict=True)
+        )
+        return [
+            si_importance(path, change, self.damping)
+            for path, change in zip(self.path, changes, strict=True)
+        ]
 
 
 class MAS(PairImportance):
-    """Importance: |gradient| of the squared preference (not of the score) of a pair, averaged over an epoch's pairs."""
+    """Importance: |gradient| of the squared preference (not of the score) of a pair, averaged over
+    an epoch's pairs.
+    """
 
     power = 1
 
-    def slope(self, delta: Float[Tensor, " pairs"], batch: Batch) -> Float[Tensor, " pairs"]:  # noqa: ARG002  # no target
+    def slope(
+        self, delta: Float[Tensor, " pairs"], batch: Batch
+    ) -> Float[Tensor, " pairs"]:  # no target
         """Of the squared preference."""
         return mas_slopes(delta, self.link)
 
 
 class L2Anchor(Regularized):
-    """Penalty to the weights after the previous task, importance 1 for every parameter of the backbone."""
+    """Penalty to the weights after the previous task, importance 1 for every parameter of the
+    backbone.
+    """
 
     def new_importance(self) -> Sequence[Tensor]:
         """What lifts each importance to 1, whatever the task."""

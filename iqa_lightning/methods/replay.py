@@ -1,4 +1,6 @@
-"""Experience replay: pairs of remembered images, with their ratings, beside those of the current task."""
+"""Experience replay: pairs of remembered images, with their ratings, beside those of the current
+task.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,7 +16,8 @@ from iqa_lightning.stream.training_images import ReplayMemory, TrainingImages
 
 
 class SingleHeadReplay(SingleHead):
-    """Remembered pairs of all earlier tasks join the batch of the one head (SH-CL-Replay of arXiv:2102.09717).
+    """Remembered pairs of all earlier tasks join the batch of the one head (SH-CL-Replay of
+    arXiv:2102.09717).
 
     `replay_memory` holds keywords of `ReplayMemory`. There is no replay in the warm-up.
     """
@@ -29,14 +32,18 @@ class SingleHeadReplay(SingleHead):
 
 
 class MultiHeadReplay(MultiHead):
-    """The head of each earlier task goes on learning from remembered pairs of that task (MH-CL-Replay, same paper).
+    """The head of each earlier task goes on learning from remembered pairs of that task
+    (MH-CL-Replay, same paper).
 
-    The loss is that of the current task plus `weight` times the sum, over earlier tasks, of the mean fidelity loss of
-    the task's head on its remembered pairs. One forward pass takes the batch and its memory. `replay_memory` holds keywords of
-    `ReplayMemory`. There is no replay in the warm-up.
+    The loss is that of the current task plus `weight` times the sum, over earlier tasks, of the
+    mean fidelity loss of the task's head on its remembered pairs. One forward pass takes the batch
+    and its memory. `replay_memory` holds keywords of `ReplayMemory`. There is no replay in the
+    warm-up.
     """
 
-    def __init__(self, replay_memory: Mapping[str, Any] | None = None, weight: float = 1.0, **options: Any) -> None:
+    def __init__(
+        self, replay_memory: Mapping[str, Any] | None = None, weight: float = 1.0, **options: Any
+    ) -> None:
         super().__init__(**options)
         self.training_images = TrainingImages("task", ReplayMemory(**(replay_memory or {})))
         self.weight = weight
@@ -62,10 +69,16 @@ class MultiHeadReplay(MultiHead):
         own = feature[: len(batch["image"])]
         return pair_loss(self.heads(own, self.head()), batch["pairs"], batch["target"], self.link)
 
-    def replay_loss(self, feature: Float[Tensor, "images width"], memory: Batch) -> Float[Tensor, ""]:
-        """Loss of the earlier heads, each on the memory of its task, from the features of the memory's images."""
+    def replay_loss(
+        self, feature: Float[Tensor, "images width"], memory: Batch
+    ) -> Float[Tensor, ""]:
+        """Loss of the earlier heads, each on the memory of its task, from the features of the
+        memory's images.
+        """
         terms = [
-            pair_loss(self.heads(feature, t - 1), memory["pairs"][mine], memory["target"][mine], self.link)
+            pair_loss(
+                self.heads(feature, t - 1), memory["pairs"][mine], memory["target"][mine], self.link
+            )
             for t, mine in by_task(memory)
         ]
         return self.weight * torch.stack(terms).sum()
@@ -89,15 +102,19 @@ def by_task(memory: Batch) -> Iterator[tuple[int, Int[Tensor, " pairs"]]]:
 
 
 class GDumb(SeparateModels):
-    """At each task the start weights are trained on what the memory holds once that task is part of it.
+    """At each task the start weights are trained on what the memory holds once that task is part of
+    it.
 
-    The best epoch is chosen on the current task's validation part, since the memory holds no validation images.
-    `replay_memory` holds keywords of `ReplayMemory`, of which `shares` has no meaning here.
+    The best epoch is chosen on the current task's validation part, since the memory holds no
+    validation images. `replay_memory` holds keywords of `ReplayMemory`, of which `shares` has no
+    meaning here.
     """
 
     def __init__(self, replay_memory: Mapping[str, Any] | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.training_images = TrainingImages("replay_memory", ReplayMemory(**(replay_memory or {})))
+        self.training_images = TrainingImages(
+            "replay_memory", ReplayMemory(**(replay_memory or {}))
+        )
 
     def added_parameters(self) -> int:
         """A task adds nothing: the model is replaced."""

@@ -1,7 +1,8 @@
 """TSN-IQA: task-specific normalisation with a K-means gate.
 
-Zhang et al., "Task-specific normalization for continual learning of blind image quality models", IEEE TIP 33, 2024,
-https://arxiv.org/abs/2107.13429. The published command does not run; this follows what its code intends.
+Zhang et al., "Task-specific normalization for continual learning of blind image quality models",
+IEEE TIP 33, 2024, https://arxiv.org/abs/2107.13429. The published command does not run; this
+follows what its code intends.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,17 +24,21 @@ INITS = ("pretrained", "previous", "nearest")
 
 
 class TSNIQA(ContinualMethod):
-    """Frozen convolutions; each task has its own norms (affine and running statistics) and its own head.
+    """Frozen convolutions; each task has its own norms (affine and running statistics) and its own
+    head.
 
-    Norm set 0 is the pretrained one: with it the network is the fixed feature extractor of the gate. At test time set k
-    gives score k, and the gate weighs the scores by how near the image lies to the training images of each task.
+    Norm set 0 is the pretrained one: with it the network is the fixed feature extractor of the
+    gate. At test time set k gives score k, and the gate weighs the scores by how near the image
+    lies to the training images of each task.
 
-    `init` says where the norms and the head of a new task start: `pretrained` (the paper: no task learns from another),
-    `previous` (the task before) or `nearest` (the earlier task to whose centroids the new images lie nearest). The two
-    latter go beyond the paper; they forget nothing either, since the earlier sets are only read; `nearest` needs a gate
-    that measures distances. `gate` is a class of `models.gating`, as a partial.
+    `init` says where the norms and the head of a new task start: `pretrained` (the paper: no task
+    learns from another), `previous` (the task before) or `nearest` (the earlier task to whose
+    centroids the new images lie nearest). The two latter go beyond the paper; they forget nothing
+    either, since the earlier sets are only read; `nearest` needs a gate that measures distances.
+    `gate` is a class of `models.gating`, as a partial.
 
-    Which norms the authors' gate network held (a file `distortion_bn`) is not known; the pretrained ones are used.
+    Which norms the authors' gate network held (a file `distortion_bn`) is not known; the pretrained
+    ones are used.
 
     Raises:
         ValueError: an unknown `init`, a backbone without norms.
@@ -75,11 +80,15 @@ class TSNIQA(ContinualMethod):
         """Score by the current task's head."""
         return self.heads(feature, self.seen - 1)  # type: ignore[no-any-return]
 
-    def selection_score(self, image: Images, known: Mapping[str, Tensor]) -> Float[Tensor, " batch"]:
+    def selection_score(
+        self, image: Images, known: Mapping[str, Tensor]
+    ) -> Float[Tensor, " batch"]:
         """Score by the current task's norms and head."""
         return self.score_of(image, self.seen, known.get(FIXED))
 
-    def score_of(self, image: Images, t: int, fixed: Tensor | None = None) -> Float[Tensor, " batch"]:
+    def score_of(
+        self, image: Images, t: int, fixed: Tensor | None = None
+    ) -> Float[Tensor, " batch"]:
         """Score by the norms and head of task t."""
         self.norms.use(t)
         return self.heads(self.backbone(image, fixed), t - 1)  # type: ignore[no-any-return]  # modules are untyped
@@ -87,7 +96,9 @@ class TSNIQA(ContinualMethod):
     def scores_of(
         self, image: Images, tasks: Sequence[int], fixed: Tensor | None = None
     ) -> list[Float[Tensor, " batch"]]:
-        """Scores by several tasks, as many at once as pays; equal to `score_of` but for rounding. Without gradients."""
+        """Scores by several tasks, as many at once as pays; equal to `score_of` but for rounding.
+        Without gradients.
+        """
         scores: list[Tensor] = []
         for some in chunks(tasks, image, self.norms.can_branch):
             if len(some) == 1:
@@ -96,7 +107,9 @@ class TSNIQA(ContinualMethod):
             with self.norms.branches(some):
                 features = self.backbone(image, fixed).chunk(len(some))
             self.backbone.images_forwarded += (len(some) - 1) * len(image)
-            scores += [self.heads(feature, t - 1) for feature, t in zip(features, some, strict=True)]
+            scores += [
+                self.heads(feature, t - 1) for feature, t in zip(features, some, strict=True)
+            ]
         return scores
 
     def gate_stages(self, image: Images) -> list[Float[Tensor, "batch width"]]:
@@ -108,10 +121,13 @@ class TSNIQA(ContinualMethod):
         """Every earlier task: its norms and its head are never touched again."""
         return self.tasks[: self.seen - 1]
 
-    def head_scores(self, image: Images, known: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch heads"]]:
+    def head_scores(
+        self, image: Images, known: Mapping[str, Tensor]
+    ) -> dict[str, Float[Tensor, "batch heads"]]:
         """Scores of all heads so far and the gate's weights; one head needs no gate.
 
-        Before the first task all norms are the pretrained ones: one pass gives the score and what the gate reads.
+        Before the first task all norms are the pretrained ones: one pass gives the score and what
+        the gate reads.
         """
         if self.task == 0:
             self.norms.use(0)
@@ -139,7 +155,8 @@ class TSNIQA(ContinualMethod):
     def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
         """Fit the gate of the new task, then start its norms and head.
 
-        The gate reads the fixed network only, so that it can be fitted before the training; `nearest` needs it there.
+        The gate reads the fixed network only, so that it can be fitted before the training;
+        `nearest` needs it there.
         """
         super().on_task_start(task, images)
         stages = self.collect(images, self.gate_stages)

@@ -1,7 +1,7 @@
 """UNIQUE: one scale for all data sets, with an uncertainty for each image.
 
-Zhang et al., "Uncertainty-aware blind image quality assessment in the laboratory and wild", IEEE TIP 30, 2021,
-https://arxiv.org/abs/2005.13983; official code https://github.com/zwx8981/UNIQUE.
+Zhang et al., "Uncertainty-aware blind image quality assessment in the laboratory and wild", IEEE
+TIP 30, 2021, https://arxiv.org/abs/2005.13983; official code https://github.com/zwx8981/UNIQUE.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,15 +24,18 @@ Outputs = tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]
 
 
 class UNIQUE(ContinualMethod):
-    """One head with two outputs, mean quality and its standard deviation (softplus), for all data sets.
+    """One head with two outputs, mean quality and its standard deviation (softplus), for all data
+    sets.
 
-    The mean learns by the fidelity of Thurstone's preference to the human one (soft targets always), the deviation by a
-    hinge on the order of the human deviations with margin `xi`. The paper learns all sets at once, which is a joint
-    task here: `stream.order=[[a,b,...]]`; with single tasks the network is fine-tuned from set to set.
+    The mean learns by the fidelity of Thurstone's preference to the human one (soft targets
+    always), the deviation by a hinge on the order of the human deviations with margin `xi`. The
+    paper learns all sets at once, which is a joint task here: `stream.order=[[a,b,...]]`; with
+    single tasks the network is fine-tuned from set to set.
 
-    `weight` beyond 0 adds, from the second task on and in the warm-up too, since the head is shared, that of learning
-    without forgetting: fidelity to the preference of the model as it was before the task, plus the squared difference
-    of the deviations. This goes beyond the paper. `bn_stats: always` includes the warm-up, as the official code does.
+    `weight` beyond 0 adds, from the second task on and in the warm-up too, since the head is
+    shared, that of learning without forgetting: fidelity to the preference of the model as it was
+    before the task, plus the squared difference of the deviations. This goes beyond the paper.
+    `bn_stats: always` includes the warm-up, as the official code does.
     """
 
     readouts = ("single",)
@@ -57,12 +60,12 @@ class UNIQUE(ContinualMethod):
     def head_scores(
         self,
         image: Images,
-        known: Mapping[str, Tensor],  # noqa: ARG002  # the network goes on changing
+        known: Mapping[str, Tensor],  # the network goes on changing
     ) -> dict[str, Float[Tensor, "batch heads"]]:
         """The only head's mean."""
         return {"score": self.score(image)[:, None]}
 
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Float[Tensor, " batch"]]:  # noqa: ARG002
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Float[Tensor, " batch"]]:
         """The mean as `single`, and the two deviations that the audit of the uncertainty compares."""
         mean, sigma = self.outputs(batch["image"], batch.get("known", {}).get(FIXED))
         return {"single": mean, "sigma": sigma, "mos_std": batch["mos_std"]}
@@ -102,7 +105,9 @@ class UNIQUE(ContinualMethod):
         fixed = self.backbone.frozen_output(image)
         mean, sigma = self.outputs(image, fixed)
         both = pairs.cpu()
-        target = pair_target(batch["mos"].cpu()[both], batch["mos_std"].cpu()[both], "soft").to(mean.device)
+        target = pair_target(batch["mos"].cpu()[both], batch["mos_std"].cpu()[both], "soft").to(
+            mean.device
+        )
         p = thurstone(mean, sigma, pairs)
         losses = fidelity(p, target) + deviation_hinge(sigma, batch["mos_std"], pairs, self.xi)
         loss = losses.sum() / max(len(pairs), 1)

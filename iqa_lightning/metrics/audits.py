@@ -1,7 +1,8 @@
-"""What the records tell of a gate and of a learnt uncertainty: tables with a row per (after, dataset), test part only.
+"""What the records tell of a gate and of a learnt uncertainty: tables with a row per (after,
+dataset), test part only.
 
-Predictions come as tables keyed by the task after which they were made, `start` first, as `RunFolder.predictions` reads
-them.
+Predictions come as tables keyed by the task after which they were made, `start` first, as
+`RunFolder.predictions` reads them.
 """
 
 import math
@@ -25,15 +26,21 @@ EPS = 1e-8
 BLOCK = 2_000_000  # pairs at a time
 
 
-def audits(predictions: Mapping[str, pd.DataFrame], owner_task: Mapping[str, str]) -> dict[str, pd.DataFrame]:
-    """The tables that the records allow: `gate` where heads are weighed, `uncertainty` where a deviation is predicted.
+def audits(
+    predictions: Mapping[str, pd.DataFrame], owner_task: Mapping[str, str]
+) -> dict[str, pd.DataFrame]:
+    """The tables that the records allow: `gate` where heads are weighed, `uncertainty` where a
+    deviation is predicted.
 
-    Where scenes or distortions are predicted also `labels` and `confusion`, see `metrics/labels.py`.
-    `owner_task` is the task that learns each data set; a data set that is not learnt yet is not in it.
+    Where scenes or distortions are predicted also `labels` and `confusion`, see
+    `metrics/labels.py`. `owner_task` is the task that learns each data set; a data set that is not
+    learnt yet is not in it.
     """
     last = list(predictions.values())[-1]
     tables = {}
-    if {"oracle", "gated"} <= set(last.columns) and any(column.startswith("gate/") for column in last.columns):
+    if {"oracle", "gated"} <= set(last.columns) and any(
+        column.startswith("gate/") for column in last.columns
+    ):
         tables["gate"] = pd.DataFrame(gate_rows(predictions, owner_task))
     if {"sigma", "mos_std"} <= set(last.columns):
         tables["uncertainty"] = pd.DataFrame(uncertainty_rows(predictions))
@@ -47,12 +54,15 @@ def tests_of(predictions: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, str
             yield after, str(name), rows
 
 
-def gate_rows(predictions: Mapping[str, pd.DataFrame], owner_task: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def gate_rows(
+    predictions: Mapping[str, pd.DataFrame], owner_task: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
     """Confusion and regret of the gate after each task.
 
-    `weight/<task>`: mean gate weight of the task's head on the data set, in [0, 1], a row sums to 1; `own`: that of
-    the task that learns the data set; `regret`: SRCC of the oracle readout minus that of the gated one (what not
-    knowing the data set costs, lower is better). NaN where a head does not exist yet.
+    `weight/<task>`: mean gate weight of the task's head on the data set, in [0, 1], a row sums to
+    1; `own`: that of the task that learns the data set; `regret`: SRCC of the oracle readout minus
+    that of the gated one (what not knowing the data set costs, lower is better). NaN where a head
+    does not exist yet.
     """
     tasks = [after for after in predictions if after != "start"]
     for after, name, rows in tests_of(predictions):
@@ -78,9 +88,13 @@ def mean_of(rows: pd.DataFrame, column: str) -> float:
 
 
 def uncertainty_rows(predictions: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
-    """Test fidelity (mean over all pairs, lower is better) and SRCC of predicted with human deviation."""
+    """Test fidelity (mean over all pairs, lower is better) and SRCC of predicted with human
+    deviation.
+    """
     for after, name, rows in tests_of(predictions):
-        mean, sigma, mos, std = (rows[c].to_numpy(np.float64) for c in ("single", "sigma", "mos", "mos_std"))
+        mean, sigma, mos, std = (
+            rows[c].to_numpy(np.float64) for c in ("single", "sigma", "mos", "mos_std")
+        )
         known = not np.isnan(std).any()
         yield {
             "after": after,
@@ -92,7 +106,8 @@ def uncertainty_rows(predictions: Mapping[str, pd.DataFrame]) -> Iterator[dict[s
 
 
 def mean_fidelity(mean: Array, sigma: Array, mos: Array, std: Array) -> float:
-    """1 - sqrt(p q) - sqrt((1 - p)(1 - q)), averaged over all unordered pairs; p predicted, q human preference.
+    """1 - sqrt(p q) - sqrt((1 - p)(1 - q)), averaged over all unordered pairs; p predicted, q human
+    preference.
 
     Source: the analysis script of UNIQUE, https://github.com/zwx8981/UNIQUE.
     """

@@ -1,8 +1,9 @@
 """What LIQE calls scenes and distortions, and how well they are recognised, read off the records.
 
-Zhang et al., "Blind image quality assessment via vision-language correspondence: a multitask learning perspective",
-CVPR 2023, https://arxiv.org/abs/2303.14968; official code https://github.com/zwx8981/LIQE. The words stand in the order
-of the prompts, and the underscore of `still_life` is part of its prompt.
+Zhang et al., "Blind image quality assessment via vision-language correspondence: a multitask
+learning perspective", CVPR 2023, https://arxiv.org/abs/2303.14968; official code
+https://github.com/zwx8981/LIQE. The words stand in the order of the prompts, and the underscore of
+`still_life` is part of its prompt.
 """
 
 import math
@@ -13,7 +14,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-SCENES = ("animal", "cityscape", "human", "indoor", "landscape", "night", "plant", "still_life", "others")
+SCENES = (
+    "animal",
+    "cityscape",
+    "human",
+    "indoor",
+    "landscape",
+    "night",
+    "plant",
+    "still_life",
+    "others",
+)
 
 
 FINE = {
@@ -23,7 +34,8 @@ FINE = {
         *("white noise", "fnoise", "white with color", "impulse", "multiplicative"),
         *("white noise with denoise", "realistic noise"),
     ),
-    # KADID-10k's color shift, called `shifting`, is a blur and its mean shift is not: the authors' choice
+    # KADID-10k's color shift, called `shifting`, is a blur and its mean shift is not: the authors'
+    # choice
     "blur": ("gaussian blur", "lens", "motion", "shifting", "realistic blur"),
     "color": ("diffusion", "oversaturation", "desaturation"),
     "contrast": ("contrast", "sharpness", "realistic contrast change"),
@@ -48,16 +60,22 @@ Array = NDArray[np.float64]
 
 
 def distortion_index(label: str, words: Sequence[str] = DISTORTIONS) -> int:
-    """Place among `words` of the class of a distortion, given as a fine label or as one of the words; -1 for others."""
+    """Place among `words` of the class of a distortion, given as a fine label or as one of the
+    words; -1 for others.
+    """
     label = label.replace("_", " ")
     word = label if label in words else CLASS_OF.get(label, "")
     return list(words).index(word) if word in words else -1
 
 
 def scene_targets(cells: Sequence[str], words: Sequence[str] = SCENES) -> NDArray[np.float32]:
-    """Which scenes each image shows, (images, words) of 0 and 1; a row of zeros where none of them is known."""
+    """Which scenes each image shows, (images, words) of 0 and 1; a row of zeros where none of them
+    is known.
+    """
     known = [set(cell.split(JOIN)) for cell in cells]
-    return np.array([[word in scenes for word in words] for scenes in known], np.float32).reshape(-1, len(words))
+    return np.array([[word in scenes for word in words] for scenes in known], np.float32).reshape(
+        -1, len(words)
+    )
 
 
 def column(kind: str, word: str) -> str:
@@ -66,7 +84,8 @@ def column(kind: str, word: str) -> str:
 
 
 def scene_accuracy(probability: Array, target: Array) -> float:
-    """Of an image with m scenes the share of them among its m most probable ones, averaged over the labelled images.
+    """Of an image with m scenes the share of them among its m most probable ones, averaged over the
+    labelled images.
 
     (images, scenes) each; in [0, 1], higher is better, NaN without labelled images.
     """
@@ -79,7 +98,8 @@ def scene_accuracy(probability: Array, target: Array) -> float:
 
 
 def distortion_accuracy(probability: Array, target: NDArray[np.int64]) -> float:
-    """Share of the labelled images (target from 0, -1 for unlabelled) whose most probable distortion is theirs.
+    """Share of the labelled images (target from 0, -1 for unlabelled) whose most probable
+    distortion is theirs.
 
     In [0, 1], higher is better, NaN without labelled images.
     """
@@ -89,7 +109,9 @@ def distortion_accuracy(probability: Array, target: NDArray[np.int64]) -> float:
 
 
 def predicted(rows: pd.DataFrame, kind: str) -> tuple[list[str], Array]:
-    """The words of a kind (`scene`, `distortion`) that are predicted, and their probabilities, (images, words)."""
+    """The words of a kind (`scene`, `distortion`) that are predicted, and their probabilities,
+    (images, words).
+    """
     columns = [name for name in rows.columns if str(name).startswith(f"{kind}/")]
     return [name.removeprefix(f"{kind}/") for name in columns], rows[columns].to_numpy(np.float64)
 
@@ -101,7 +123,9 @@ def targets(rows: pd.DataFrame, kind: str, words: Sequence[str]) -> Array:
         return scene_targets(cells, words).astype(np.float64)
     spoken = [word.replace("_", " ") for word in words]
     index = [distortion_index(cell, spoken) for cell in cells]
-    return np.array([[k == i for k in range(len(words))] for i in index], np.float64).reshape(-1, len(words))
+    return np.array([[k == i for k in range(len(words))] for i in index], np.float64).reshape(
+        -1, len(words)
+    )
 
 
 def accuracy_row(rows: pd.DataFrame) -> dict[str, float]:
@@ -122,7 +146,8 @@ def accuracy_row(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def confusion_rows(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """How often (`n`) the most probable word of a kind was `predicted` where the `actual` one was due.
+    """How often (`n`) the most probable word of a kind was `predicted` where the `actual` one was
+    due.
 
     An image of several scenes counts once for each of them.
     """
@@ -139,7 +164,9 @@ def confusion_rows(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def label_tables(parts: Iterator[tuple[str, str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
-    """`labels` (accuracies) and `confusion` of each (after, data set, test rows); none where nothing is predicted."""
+    """`labels` (accuracies) and `confusion` of each (after, data set, test rows); none where
+    nothing is predicted.
+    """
     accuracies, confusions = [], []
     for after, dataset, rows in parts:
         where = {"after": after, "dataset": dataset}
@@ -149,4 +176,7 @@ def label_tables(parts: Iterator[tuple[str, str, pd.DataFrame]]) -> dict[str, pd
     if not accuracies:
         return {}
     names = ["after", "dataset", "kind", "actual", "predicted", "n"]
-    return {"labels": pd.DataFrame(accuracies), "confusion": pd.DataFrame(confusions, columns=names)}
+    return {
+        "labels": pd.DataFrame(accuracies),
+        "confusion": pd.DataFrame(confusions, columns=names),
+    }

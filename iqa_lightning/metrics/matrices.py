@@ -1,7 +1,9 @@
-"""What the stored predictions of a run amount to: SRCC and stability matrices, measures, and a table of all cells.
+"""What the stored predictions of a run amount to: SRCC and stability matrices, measures, and a
+table of all cells.
 
-Predictions come as tables keyed by the task after which they were made, `start` first, as `RunFolder.predictions` reads
-them: columns `dataset`, `split`, `mos` and one per readout, the same rows in each. Only rows of `split` `test` count.
+Predictions come as tables keyed by the task after which they were made, `start` first, as
+`RunFolder.predictions` reads them: columns `dataset`, `split`, `mos` and one per readout, the same
+rows in each. Only rows of `split` `test` count.
 """
 
 import math
@@ -24,22 +26,31 @@ DEVIATIONS = ("mos_std", "sigma")  # human and predicted
 
 
 class Derived(TypedDict):
-    """Everything that follows from predictions; a readout is the key wherever there is one result per readout."""
+    """Everything that follows from predictions; a readout is the key wherever there is one result
+    per readout.
+    """
 
     readouts: dict[str, dict[str, float]]
     """The measures `msrcc mpi msi mpsi bwt fwt forgetting`; NaN where undefined."""
     srcc: dict[str, pd.DataFrame]
-    """SRCC with the ratings: index `after` (T + 1 rows, `start` first), one column per data set in stream order."""
+    """SRCC with the ratings: index `after` (T + 1 rows, `start` first), one column per data set in
+    stream order.
+    """
     stability: dict[str, pd.DataFrame]
     """SRCC with the predictions made right after the set was learnt; NaN up to that row."""
     cells: pd.DataFrame
-    """One row per (after, dataset, readout) that holds predictions, with every correlation and its interval."""
+    """One row per (after, dataset, readout) that holds predictions, with every correlation and its
+    interval.
+    """
     audits: dict[str, pd.DataFrame]
-    """What else the records allow: `gate`, `uncertainty`, `labels`; a row per (after, dataset); and `confusion`."""
+    """What else the records allow: `gate`, `uncertainty`, `labels`; a row per (after, dataset); and
+    `confusion`.
+    """
 
 
 def derive(predictions: Mapping[str, pd.DataFrame]) -> Derived:
-    """Matrices, measures and cells of the predictions after each task; a pure function, nothing is written.
+    """Matrices, measures and cells of the predictions after each task; a pure function, nothing is
+    written.
 
     Raises:
         ValueError: A data set of the stream is learnt by a task but has no rows.
@@ -47,7 +58,10 @@ def derive(predictions: Mapping[str, pd.DataFrame]) -> Derived:
     tasks, frames = list(predictions), list(predictions.values())
     names = list(dict.fromkeys(frames[0]["dataset"]))
     learnt = task_of_dataset(tasks, names)
-    rows = [np.flatnonzero((frames[0]["dataset"] == name) & (frames[0]["split"] == "test")) for name in names]
+    rows = [
+        np.flatnonzero((frames[0]["dataset"] == name) & (frames[0]["split"] == "test"))
+        for name in names
+    ]
     mos = [frames[0]["mos"].to_numpy(np.float64)[r] for r in rows]
     derived = Derived(readouts={}, srcc={}, stability={}, cells=pd.DataFrame(), audits={})
     cells: list[dict[str, Any]] = []
@@ -67,9 +81,11 @@ def derive(predictions: Mapping[str, pd.DataFrame]) -> Derived:
 
 
 def task_of_dataset(tasks: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
-    """The task, from 1, that learns each data set; len(tasks) where none has so far. Shape (len(names),).
+    """The task, from 1, that learns each data set; len(tasks) where none has so far. Shape
+    (len(names),).
 
-    `tasks` starts with `start`; a task that learns several data sets jointly is called by their names joined with `+`.
+    `tasks` starts with `start`; a task that learns several data sets jointly is called by their
+    names joined with `+`.
 
     Raises:
         ValueError: A task learns a data set that is not among `names`.
@@ -78,15 +94,22 @@ def task_of_dataset(tasks: Sequence[str], names: Sequence[str]) -> NDArray[np.in
     for t, task in enumerate(tasks[1:], 1):
         for name in task.split("+"):
             if name not in learnt:
-                raise ValueError(f"task '{task}' learns '{name}', but the predictions hold only {', '.join(names)}")
+                raise ValueError(
+                    f"task '{task}' learns '{name}', but the predictions hold only "
+                    f"{', '.join(names)}"
+                )
             learnt[name] = min(t, learnt[name])
     return np.array([learnt[name] for name in names], np.int64)
 
 
 def readouts_of(frame: pd.DataFrame) -> list[str]:
-    """The readout columns of predictions: neither identity of the image, nor a deviation, nor of one head."""
+    """The readout columns of predictions: neither identity of the image, nor a deviation, nor of
+    one head.
+    """
     others = {*IDENTITY, *DEVIATIONS}
-    return [str(column) for column in frame.columns if column not in others and "/" not in str(column)]
+    return [
+        str(column) for column in frame.columns if column not in others and "/" not in str(column)
+    ]
 
 
 Scores = Sequence[Sequence[NDArray[np.float64]]]  # [after][data set] -> (images,)
@@ -99,7 +122,9 @@ CELLS = [
 
 
 def _srcc_matrix(scores: Scores, mos: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    return np.array([[correlation.srcc(pred, y) for pred, y in zip(row, mos, strict=True)] for row in scores])
+    return np.array(
+        [[correlation.srcc(pred, y) for pred, y in zip(row, mos, strict=True)] for row in scores]
+    )
 
 
 def _stability_matrix(scores: Scores, learnt: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -115,7 +140,11 @@ def _labelled(matrix: NDArray[np.float64], tasks: list[str], names: list[str]) -
 
 
 def _cells(
-    readout: str, tasks: list[str], names: list[str], scores: Scores, mos: Sequence[NDArray[np.float64]]
+    readout: str,
+    tasks: list[str],
+    names: list[str],
+    scores: Scores,
+    mos: Sequence[NDArray[np.float64]],
 ) -> Iterator[dict[str, Any]]:
     for task, row in zip(tasks, scores, strict=True):
         for name, pred, y in zip(names, row, mos, strict=True):

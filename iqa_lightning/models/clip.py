@@ -28,20 +28,26 @@ Key = tuple[Any, ...]
 
 
 class CLIP(Backbone):
-    """An open_clip model with its tokenizer and its own normalisation of images; by itself it is a backbone for images.
+    """An open_clip model with its tokenizer and its own normalisation of images; by itself it is a
+    backbone for images.
 
-    `logit_scale` is never trained, as in LIQE. Text is encoded in float32 and, where no gradient can come back to the
-    text encoder, once for each state of its weights: see `encode_text`.
+    `logit_scale` is never trained, as in LIQE. Text is encoded in float32 and, where no gradient
+    can come back to the text encoder, once for each state of its weights: see `encode_text`.
 
     Args:
-        name: a model of open_clip; those of OpenAI were trained with QuickGELU, hence `ViT-B-32-quickgelu`.
-        pretrained: null for a random start, a file (the authors' checkpoints of LIQE, OpenAI's or open_clip's state
-            dicts), or a tag of open_clip whose file is already on this machine; nothing is downloaded.
-        options: sizes that replace those of `name`: `embed_dim`, `vision_cfg`, `text_cfg`, `init_logit_scale`.
-        image_weights: of the image encoder alone, where that is a timm network: `bundled` or a file, as in `Backbone`.
+        name: a model of open_clip; those of OpenAI were trained with QuickGELU, hence
+            `ViT-B-32-quickgelu`.
+        pretrained: null for a random start, a file (the authors' checkpoints of LIQE, OpenAI's or
+            open_clip's state dicts), or a tag of open_clip whose file is already on this machine;
+            nothing is downloaded.
+        options: sizes that replace those of `name`: `embed_dim`, `vision_cfg`, `text_cfg`,
+            `init_logit_scale`.
+        image_weights: of the image encoder alone, where that is a timm network: `bundled` or a
+            file, as in `Backbone`.
 
     Raises:
-        ValueError: unknown model, one whose text encoder needs a download, missing or unfitting weights.
+        ValueError: unknown model, one whose text encoder needs a download, missing or unfitting
+            weights.
     """
 
     def __init__(
@@ -64,12 +70,16 @@ class CLIP(Backbone):
         self.mean: Tensor
         self.std: Tensor
         for key in ("mean", "std"):
-            self.register_buffer(key, 255.0 * torch.tensor(shown[key]).view(3, 1, 1), persistent=False)
+            self.register_buffer(
+                key, 255.0 * torch.tensor(shown[key]).view(3, 1, 1), persistent=False
+            )
         self.width: int = options.get("embed_dim") or open_clip.get_model_config(name)["embed_dim"]
         self.stage_widths = [self.width]
         self.images_forwarded = 0
         size = self.network.visual.image_size
-        self.image_size: tuple[int, int] = (size, size) if isinstance(size, int) else (size[0], size[1])
+        self.image_size: tuple[int, int] = (
+            (size, size) if isinstance(size, int) else (size[0], size[1])
+        )
         self.tokenizer = open_clip.get_tokenizer(name, context_length=self.network.context_length)
         self.tokens: dict[tuple[str, ...], Tensor] = {}
         self.encoded: tuple[Key, Tensor] | None = None
@@ -104,7 +114,11 @@ class CLIP(Backbone):
         """A frozen copy, which shares the tokenizer and what nothing trains."""
         trained = {id(parameter) for parameter in self._trainable}
         shared: dict[int, Any] = {id(self.tokenizer): self.tokenizer}
-        shared |= {id(parameter): parameter for parameter in self.parameters() if id(parameter) not in trained}
+        shared |= {
+            id(parameter): parameter
+            for parameter in self.parameters()
+            if id(parameter) not in trained
+        }
         return copy.deepcopy(self, shared).requires_grad_(False)
 
     def prepare(self, image: Images) -> Float[Tensor, "batch 3 height width"]:
@@ -124,7 +138,7 @@ class CLIP(Backbone):
     def pooled(
         self,
         prepared: Float[Tensor, "batch 3 height width"],
-        fixed: Tensor | None,  # noqa: ARG002  # there is none
+        fixed: Tensor | None,  # there is none
     ) -> Float[Tensor, "batch width"]:
         """The image's feature, before it is normalised."""
         return self.network.encode_image(prepared)  # type: ignore[no-any-return]  # open_clip is untyped
@@ -142,8 +156,8 @@ class CLIP(Backbone):
     def encode_text(self, texts: tuple[str, ...]) -> Float[Tensor, "texts width"]:
         """Features of unit length of sentences.
 
-        Encoded anew where a gradient may come back to the text encoder; else kept, and used as long as the sentences
-        and the weights are the same.
+        Encoded anew where a gradient may come back to the text encoder; else kept, and used as long
+        as the sentences and the weights are the same.
         """
         trained = any(parameter.requires_grad for parameter in self.text_parameters())
         if torch.is_grad_enabled() and trained:
@@ -170,19 +184,28 @@ class CLIP(Backbone):
 
     @property
     def looks_back(self) -> bool:
-        """Whether a token sees those before it alone, and the feature is that of the end of the sentence.
+        """Whether a token sees those before it alone, and the feature is that of the end of the
+        sentence.
 
-        What pads the sentences then changes nothing and is left out: those of LIQE fill a quarter of what CLIP reads.
+        What pads the sentences then changes nothing and is left out: those of LIQE fill a quarter
+        of what CLIP reads.
         """
         own = self.network
-        return getattr(own, "attn_mask", None) is not None and own.text_pool_type in ("argmax", "eos")
+        return getattr(own, "attn_mask", None) is not None and own.text_pool_type in (
+            "argmax",
+            "eos",
+        )
 
     def fingerprint(self) -> Key:
-        """What changes whenever a weight of the text encoder does: its place, its version and the sum of its bits.
+        """What changes whenever a weight of the text encoder does: its place, its version and the
+        sum of its bits.
 
-        Versions alone would not do: fused optimisers and writes through `.data` change weights without counting one.
+        Versions alone would not do: fused optimisers and writes through `.data` change weights
+        without counting one.
         """
-        return tuple((p.data_ptr(), p._version, sum_of_bits(p.detach())) for p in self.text_parameters())
+        return tuple(
+            (p.data_ptr(), p._version, sum_of_bits(p.detach())) for p in self.text_parameters()
+        )
 
     def tokenize(self, texts: tuple[str, ...]) -> Int[Tensor, "texts length"]:
         """Tokens of sentences, kept; up to the longest sentence where that is enough.
@@ -193,7 +216,9 @@ class CLIP(Backbone):
         if texts not in self.tokens:
             tokens = checked_tokens(self.tokenizer, texts)
             # the mark of a sentence's end is not 0, what pads it is
-            longest = int(tokens.any(dim=0).nonzero().max()) + 1 if self.looks_back else tokens.shape[1]
+            longest = (
+                int(tokens.any(dim=0).nonzero().max()) + 1 if self.looks_back else tokens.shape[1]
+            )
             self.tokens = {texts: tokens[:, :longest].contiguous()}
         self.tokens[texts] = self.tokens[texts].to(self.mean.device)
         return self.tokens[texts]
@@ -211,11 +236,15 @@ def checked_tokens(tokenizer: Any, texts: Sequence[str]) -> Int[Tensor, "texts c
     """Tokens of sentences, none of which may be cut off."""
     tokens: Tensor = tokenizer(list(texts))
     full = (tokens[:, -1] != 0).nonzero()[:, 0].tolist()
-    cut = next((texts[i] for i in full if len(tokenizer.encode(texts[i])) + 2 > tokens.shape[1]), None)
+    cut = next(
+        (texts[i] for i in full if len(tokenizer.encode(texts[i])) + 2 > tokens.shape[1]), None
+    )
     if cut is not None:
         raise ValueError(
-            f"the sentence {cut!r} is longer than the {tokens.shape[1]} tokens that the text encoder reads: shorten "
-            "its words, or raise backbone.options.text_cfg.context_length of a model that starts at random"
+            f"the sentence {cut!r} is longer than the {tokens.shape[1]} tokens that the text "
+            "encoder reads: shorten "
+            "its words, or raise backbone.options.text_cfg.context_length of a model that starts "
+            "at random"
         )
     return tokens
 
@@ -224,12 +253,16 @@ def build_clip(name: str, options: dict[str, Any]) -> Any:
     """The open_clip model `name` with random weights, in float32; nothing is downloaded."""
     config = open_clip.get_model_config(name.replace("/", "-")) if ":" not in name else None
     if config is None:
-        near = ", ".join(get_close_matches(name, open_clip.list_models(), 6)) or "see open_clip.list_models()"
+        near = (
+            ", ".join(get_close_matches(name, open_clip.list_models(), 6))
+            or "see open_clip.list_models()"
+        )
         raise ValueError(f"backbone.name={name!r} is not a model of open_clip (near: {near})")
     text = config["text_cfg"]
     if "hf_model_name" in text or "hf_tokenizer_name" in text:
         raise ValueError(
-            f"backbone.name={name!r} needs a text encoder or tokenizer from the Hugging Face hub, which would be a "
+            f"backbone.name={name!r} needs a text encoder or tokenizer from the Hugging Face hub, "
+            "which would be a "
             "download: take a model that open_clip holds whole, such as ViT-B-32-quickgelu"
         )
     with quiet():
@@ -241,7 +274,8 @@ def load_image_weights(network: Any, options: dict[str, Any], weights: str) -> N
     name = options.get("vision_cfg", {}).get("timm_model_name")
     if name is None:
         raise ValueError(
-            f"backbone.image_weights={weights!r} needs backbone.options.vision_cfg.timm_model_name, as in "
+            f"backbone.image_weights={weights!r} needs "
+            "backbone.options.vision_cfg.timm_model_name, as in "
             "backbone=clip_lite0; weights of a whole CLIP are backbone.pretrained"
         )
     load_weights(network.visual.trunk, name, weights)
@@ -249,7 +283,9 @@ def load_image_weights(network: Any, options: dict[str, Any], weights: str) -> N
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep open_clip from logging, and from giving the root logger a handler as its first message does."""
+    """Keep open_clip from logging, and from giving the root logger a handler as its first message
+    does.
+    """
     root = logging.getLogger()
     handlers, stage = list(root.handlers), root.manager.disable
     logging.disable(logging.WARNING)

@@ -1,8 +1,10 @@
-"""Gates: how much each task's head counts for an image, by how near the image lies to the tasks' training images.
+"""Gates: how much each task's head counts for an image, by how near the image lies to the tasks'
+training images.
 
-All read features of a network that no training changes, at one or more stages, each L2-normalised, and give the softmin
-of a distance to each task, averaged over the stages. Sources: TSN-IQA (https://arxiv.org/abs/2107.13429) and LwF-KG
-(https://arxiv.org/abs/2102.09717). An oracle needs no gate: it is a readout of its own.
+All read features of a network that no training changes, at one or more stages, each L2-normalised,
+and give the softmin of a distance to each task, averaged over the stages. Sources: TSN-IQA
+(https://arxiv.org/abs/2107.13429) and LwF-KG (https://arxiv.org/abs/2102.09717). An oracle needs no
+gate: it is a readout of its own.
 """
 
 import torch
@@ -15,8 +17,12 @@ from torch.nn import functional as F
 Stages = list[Float[Tensor, "batch width"]]
 
 
-def nearest(point: Float[Tensor, "batch width"], centroids: Float[Tensor, "count width"]) -> Float[Tensor, " batch"]:
-    """Distance to the nearest centroid, not by the quick product form, which loses small differences."""
+def nearest(
+    point: Float[Tensor, "batch width"], centroids: Float[Tensor, "count width"]
+) -> Float[Tensor, " batch"]:
+    """Distance to the nearest centroid, not by the quick product form, which loses small
+    differences.
+    """
     return torch.cdist(point, centroids, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
 
 
@@ -28,20 +34,30 @@ def frozen(*shape: int) -> nn.Parameter:
 class Gate(nn.Module):
     """What all gates share: `fit` a task, then weigh the heads of the tasks seen so far.
 
-    `widths` are those of the feature stages, of which it reads the last `stages`: 2 stages in TSN-IQA. `hard` puts all
-    weight on the nearest task.
+    `widths` are those of the feature stages, of which it reads the last `stages`: 2 stages in
+    TSN-IQA. `hard` puts all weight on the nearest task.
 
     Raises:
         ValueError: `stages` is below 1.
     """
 
     def __init__(
-        self, widths: list[int], num_tasks: int, temperature: float = 32.0, hard: bool = False, stages: int = 2
+        self,
+        widths: list[int],
+        num_tasks: int,
+        temperature: float = 32.0,
+        hard: bool = False,
+        stages: int = 2,
     ) -> None:
         super().__init__()
         if stages < 1:
             raise ValueError(f"method.gate.stages={stages}: a gate reads 1 stage or more")
-        self.widths, self.num_tasks, self.temperature, self.hard = widths[-stages:], num_tasks, temperature, hard
+        self.widths, self.num_tasks, self.temperature, self.hard = (
+            widths[-stages:],
+            num_tasks,
+            temperature,
+            hard,
+        )
 
     def fit(self, t: int, stages: Stages) -> None:
         """Take in task t (from 1), given the features of its training images."""
@@ -51,25 +67,36 @@ class Gate(nn.Module):
         """Distance of each image to each of the first `seen` tasks, at each stage."""
         points = enumerate(self.points(stages))
         return torch.stack(
-            [torch.stack([self.distance(i, point, t) for t in range(seen)], dim=1) for i, point in points]
+            [
+                torch.stack([self.distance(i, point, t) for t in range(seen)], dim=1)
+                for i, point in points
+            ]
         )
 
     def points(self, stages: Stages) -> Stages:
         """The stages that the gate reads, each L2-normalised."""
         return [F.normalize(stage.float(), dim=1) for stage in stages[-len(self.widths) :]]
 
-    def distance(self, stage: int, point: Float[Tensor, "batch width"], task: int) -> Float[Tensor, " batch"]:
+    def distance(
+        self, stage: int, point: Float[Tensor, "batch width"], task: int
+    ) -> Float[Tensor, " batch"]:
         """Distance of L2-normalised features to a task (from 0), at one stage."""
         raise NotImplementedError
 
     def nearness(self, stages: Stages, seen: int) -> Float[Tensor, "stages batch tasks"]:
-        """Distances times minus the temperature: what the softmax over any of the tasks is taken of, stage by stage."""
+        """Distances times minus the temperature: what the softmax over any of the tasks is taken
+        of, stage by stage.
+        """
         return -self.temperature * self.distances(stages, seen)
 
     def weigh(self, nearness: Float[Tensor, "stages batch tasks"]) -> Float[Tensor, "batch tasks"]:
-        """Weights of the heads for each image: the softmin of the distances, mean over the stages; they sum to 1."""
+        """Weights of the heads for each image: the softmin of the distances, mean over the stages;
+        they sum to 1.
+        """
         weights = torch.stack([torch.softmax(stage, dim=1) for stage in nearness]).mean(dim=0)
-        return F.one_hot(weights.argmax(dim=1), weights.shape[1]).to(weights) if self.hard else weights
+        return (
+            F.one_hot(weights.argmax(dim=1), weights.shape[1]).to(weights) if self.hard else weights
+        )
 
     def forward(self, stages: Stages, seen: int) -> Float[Tensor, "batch tasks"]:
         """Weights of the first `seen` heads for each image; they sum to 1."""
@@ -79,8 +106,9 @@ class Gate(nn.Module):
 class KMeansGate(Gate):
     """Euclidean distance to the nearest of K centroids of the task.
 
-    K is capped at a quarter of the task's images (`images_per_cluster`), which the official code does not do: 128
-    centroids would memorise sets of a hundred images. 1 switches the cap off (K can then be as large as the set).
+    K is capped at a quarter of the task's images (`images_per_cluster`), which the official code
+    does not do: 128 centroids would memorise sets of a hundred images. 1 switches the cap off (K
+    can then be as large as the set).
     """
 
     def __init__(
@@ -97,7 +125,9 @@ class KMeansGate(Gate):
         stages: int = 2,
     ) -> None:
         super().__init__(widths, num_tasks, temperature, hard, stages)
-        self.centroids = nn.ParameterList(frozen(num_tasks, clusters, width) for width in self.widths)
+        self.centroids = nn.ParameterList(
+            frozen(num_tasks, clusters, width) for width in self.widths
+        )
         self.counts: Tensor
         self.register_buffer("counts", torch.zeros(num_tasks, dtype=torch.long))
         self.clusters, self.images_per_cluster = clusters, images_per_cluster
@@ -111,13 +141,23 @@ class KMeansGate(Gate):
             centroids[t - 1, :count] = self.cluster(points, count).to(centroids)
         self.counts[t - 1] = count
 
-    def cluster(self, points: Float[Tensor, "images width"], count: int) -> Float[Tensor, "count width"]:
-        """K-means with k-means++ starts. One thread: the order of a threaded sum would change the last bits."""
-        means = KMeans(count, n_init=self.restarts, max_iter=self.max_iterations, random_state=self.seed)
+    def cluster(
+        self, points: Float[Tensor, "images width"], count: int
+    ) -> Float[Tensor, "count width"]:
+        """K-means with k-means++ starts. One thread: the order of a threaded sum would change the
+        last bits.
+        """
+        means = KMeans(
+            count, n_init=self.restarts, max_iter=self.max_iterations, random_state=self.seed
+        )
         with threadpool_limits(limits=1):
-            return torch.from_numpy(means.fit(points.cpu().double().numpy()).cluster_centers_).float()
+            return torch.from_numpy(
+                means.fit(points.cpu().double().numpy()).cluster_centers_
+            ).float()
 
-    def distance(self, stage: int, point: Float[Tensor, "batch width"], task: int) -> Float[Tensor, " batch"]:
+    def distance(
+        self, stage: int, point: Float[Tensor, "batch width"], task: int
+    ) -> Float[Tensor, " batch"]:
         """Euclidean distance to the nearest centroid."""
         return nearest(point, self.centroids[stage][task, : int(self.counts[task])])
 
@@ -126,7 +166,12 @@ class MeanFeatureGate(Gate):
     """Mean squared difference to the task's mean feature, itself L2-normalised."""
 
     def __init__(
-        self, widths: list[int], num_tasks: int, temperature: float = 32.0, hard: bool = False, stages: int = 2
+        self,
+        widths: list[int],
+        num_tasks: int,
+        temperature: float = 32.0,
+        hard: bool = False,
+        stages: int = 2,
     ) -> None:
         super().__init__(widths, num_tasks, temperature, hard, stages)
         self.means = nn.ParameterList(frozen(num_tasks, width) for width in self.widths)
@@ -137,18 +182,22 @@ class MeanFeatureGate(Gate):
         for means, points in zip(self.means, self.points(stages), strict=True):
             means[t - 1] = F.normalize(points.mean(dim=0), dim=0)
 
-    def distance(self, stage: int, point: Float[Tensor, "batch width"], task: int) -> Float[Tensor, " batch"]:
+    def distance(
+        self, stage: int, point: Float[Tensor, "batch width"], task: int
+    ) -> Float[Tensor, " batch"]:
         """Mean squared difference."""
         difference: Tensor = point - self.means[stage][task]
         return difference.square().mean(dim=1)
 
 
 class ExpertGate(Gate):
-    """Mean squared error of an auto-encoder of the task: width - `hidden` - width, ReLUs, output L2-normalised.
+    """Mean squared error of an auto-encoder of the task: width - `hidden` - width, ReLUs, output
+    L2-normalised.
 
-    Trained when the task starts by Adam with L2 weight decay; the learning rate falls to a tenth every `decay_epochs`.
-    The values are those of the official code of LwF-KG, whose last partial batch is fitted to its own output: here
-    every batch is fitted to its input. A feature with negative entries cannot be met exactly, by the last ReLU.
+    Trained when the task starts by Adam with L2 weight decay; the learning rate falls to a tenth
+    every `decay_epochs`. The values are those of the official code of LwF-KG, whose last partial
+    batch is fitted to its own output: here every batch is fitted to its input. A feature with
+    negative entries cannot be met exactly, by the last ReLU.
     """
 
     def __init__(
@@ -168,9 +217,15 @@ class ExpertGate(Gate):
     ) -> None:
         super().__init__(widths, num_tasks, temperature, hard, stages)
         self.experts = nn.ModuleList(
-            nn.ModuleList(auto_encoder(width, hidden) for _ in range(num_tasks)) for width in self.widths
+            nn.ModuleList(auto_encoder(width, hidden) for _ in range(num_tasks))
+            for width in self.widths
         ).requires_grad_(False)
-        self.hidden, self.epochs, self.decay_epochs, self.batch_size = hidden, epochs, decay_epochs, batch_size
+        self.hidden, self.epochs, self.decay_epochs, self.batch_size = (
+            hidden,
+            epochs,
+            decay_epochs,
+            batch_size,
+        )
         self.lr, self.weight_decay, self.seed = lr, weight_decay, seed
 
     def fit(self, t: int, stages: Stages) -> None:
@@ -184,7 +239,9 @@ class ExpertGate(Gate):
         with torch.random.fork_rng(devices=[]), torch.enable_grad(), threadpool_limits(limits=1):
             torch.manual_seed(self.seed)
             expert = auto_encoder(points.shape[1], self.hidden)
-            optimizer = torch.optim.Adam(expert.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+            optimizer = torch.optim.Adam(
+                expert.parameters(), lr=self.lr, weight_decay=self.weight_decay
+            )
             schedule = torch.optim.lr_scheduler.StepLR(optimizer, self.decay_epochs, gamma=0.1)
             for _ in range(self.epochs):
                 for batch in torch.split(points[torch.randperm(len(points))], self.batch_size):
@@ -194,7 +251,9 @@ class ExpertGate(Gate):
                 schedule.step()
         return expert
 
-    def distance(self, stage: int, point: Float[Tensor, "batch width"], task: int) -> Float[Tensor, " batch"]:
+    def distance(
+        self, stage: int, point: Float[Tensor, "batch width"], task: int
+    ) -> Float[Tensor, " batch"]:
         """Mean squared error of the task's auto-encoder."""
         return reconstruction_error(self.experts[stage][task], point)  # type: ignore[index]  # modules are untyped
 
@@ -204,7 +263,9 @@ def auto_encoder(width: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width), nn.ReLU())
 
 
-def reconstruction_error(expert: nn.Module, point: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
+def reconstruction_error(
+    expert: nn.Module, point: Float[Tensor, "batch width"]
+) -> Float[Tensor, " batch"]:
     """Mean squared difference between a feature and its L2-normalised reconstruction."""
     return (F.normalize(expert(point), dim=1) - point).square().mean(dim=1)
 
@@ -218,6 +279,8 @@ class UniformGate(Gate):
     def fit(self, t: int, stages: Stages) -> None:
         """Nothing to learn."""
 
-    def distance(self, stage: int, point: Float[Tensor, "batch width"], task: int) -> Float[Tensor, " batch"]:  # noqa: ARG002
+    def distance(
+        self, stage: int, point: Float[Tensor, "batch width"], task: int
+    ) -> Float[Tensor, " batch"]:
         """Every task is equally near."""
         return point.new_zeros(len(point))

@@ -1,9 +1,10 @@
 """A generator of features and a critic of them, both told which distortion is meant.
 
-Layers and constants of the nearest public relative, Generative Feature Replay (Liu et al., CVPR workshops 2020,
-https://arxiv.org/abs/2004.09199; code https://github.com/xialeiliu/GFR-IL): three linear layers each, LeakyReLU 0.2,
-weights N(0, 0.02). The generator reads noise and a one-hot condition, the critic adds a projection <V condition, h>
-(https://arxiv.org/abs/1802.05637). Here their hidden width is that of the feature unless it is given.
+Layers and constants of the nearest public relative, Generative Feature Replay (Liu et al., CVPR
+workshops 2020, https://arxiv.org/abs/2004.09199; code https://github.com/xialeiliu/GFR-IL): three
+linear layers each, LeakyReLU 0.2, weights N(0, 0.02). The generator reads noise and a one-hot
+condition, the critic adds a projection <V condition, h> (https://arxiv.org/abs/1802.05637). Here
+their hidden width is that of the feature unless it is given.
 """
 
 import torch
@@ -20,7 +21,9 @@ START = 0.02
 class Generator(nn.Module):
     """Features of a slot from noise: [z ; one-hot] -> hidden -> hidden -> width."""
 
-    def __init__(self, width: int, num_slots: int, noise: int = 200, hidden: int | None = None) -> None:
+    def __init__(
+        self, width: int, num_slots: int, noise: int = 200, hidden: int | None = None
+    ) -> None:
         super().__init__()
         hidden = hidden or width
         self.noise, self.num_slots = noise, num_slots
@@ -32,7 +35,9 @@ class Generator(nn.Module):
             nn.Linear(hidden, width),
         ).apply(start)
 
-    def forward(self, z: Float[Tensor, "batch noise"], slot: Int[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
+    def forward(
+        self, z: Float[Tensor, "batch noise"], slot: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch width"]:
         """One feature for each row of noise and its slot (from 0)."""
         condition = F.one_hot(slot, self.num_slots).to(z)
         return self.layers(torch.cat([z, condition], dim=1))  # type: ignore[no-any-return]  # Sequential is untyped
@@ -45,18 +50,25 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    """Unbounded score of features, higher is more real: a linear one of h(feature) plus <V slot, h(feature)>."""
+    """Unbounded score of features, higher is more real: a linear one of h(feature) plus <V slot,
+    h(feature)>.
+    """
 
     def __init__(self, width: int, num_slots: int, hidden: int | None = None) -> None:
         super().__init__()
         hidden = hidden or width
         self.layers = nn.Sequential(
-            nn.Linear(width, hidden), nn.LeakyReLU(SLOPE), nn.Linear(hidden, hidden), nn.LeakyReLU(SLOPE)
+            nn.Linear(width, hidden),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(hidden, hidden),
+            nn.LeakyReLU(SLOPE),
         ).apply(start)
         self.score = nn.Linear(hidden, 1).apply(start)
         self.projection = nn.Linear(num_slots, hidden, bias=False).apply(start)
 
-    def forward(self, feature: Float[Tensor, "batch width"], slot: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    def forward(
+        self, feature: Float[Tensor, "batch width"], slot: Int[Tensor, " batch"]
+    ) -> Float[Tensor, " batch"]:
         """One score an image."""
         h = self.layers(feature)
         condition = F.one_hot(slot, self.projection.in_features).to(h)

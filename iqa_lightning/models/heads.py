@@ -13,18 +13,21 @@ STARTS = ("linear", "kaiming_normal")
 class CosineHeads(nn.Module):
     """Bias-free linear heads, one per task, all started from the same random vector.
 
-    The norm of a head is free in training; at test time each head is L2-normalised, so that every score is a cosine in
-    [-1, 1] and the heads share one scale (`normalize=False` keeps the free norm at test time as well).
+    The norm of a head is free in training; at test time each head is L2-normalised, so that every
+    score is a cosine in [-1, 1] and the heads share one scale (`normalize=False` keeps the free
+    norm at test time as well).
 
-    `start`: `linear` (PyTorch's own, uniform; norm about 0.58) as in TSN-IQA (https://arxiv.org/abs/2107.13429), or
-    `kaiming_normal` (standard deviation sqrt(2 / width), norm about 1.41) as in LwF-KG (https://arxiv.org/abs/2102.09717);
-    both from the official codes.
+    `start`: `linear` (PyTorch's own, uniform; norm about 0.58) as in TSN-IQA
+    (https://arxiv.org/abs/2107.13429), or `kaiming_normal` (standard deviation sqrt(2 / width),
+    norm about 1.41) as in LwF-KG (https://arxiv.org/abs/2102.09717); both from the official codes.
 
     Raises:
         ValueError: another `start`.
     """
 
-    def __init__(self, width: int, num_heads: int, normalize: bool = True, start: str = "linear") -> None:
+    def __init__(
+        self, width: int, num_heads: int, normalize: bool = True, start: str = "linear"
+    ) -> None:
         super().__init__()
         if start not in STARTS:
             raise ValueError(f"method.head_init={start!r}: choose one of {STARTS}")
@@ -34,7 +37,9 @@ class CosineHeads(nn.Module):
         self.normalize = normalize
 
     def forward(self, feature: Float[Tensor, "batch width"], head: int) -> Float[Tensor, " batch"]:
-        """Scores of one head (from 0), higher is better; in float32, where half precision would make ties."""
+        """Scores of one head (from 0), higher is better; in float32, where half precision would
+        make ties.
+        """
         weight = self.weight[head].float()
         if self.normalize and not self.training:
             weight = F.normalize(weight, dim=0)
@@ -46,7 +51,9 @@ class CosineHeads(nn.Module):
 
 
 class AuxiliaryHeads(nn.Module):
-    """A head for each slot, linear in the feature or, with `hidden` > 0, in a hidden layer that all of them share."""
+    """A head for each slot, linear in the feature or, with `hidden` > 0, in a hidden layer that all
+    of them share.
+    """
 
     def __init__(self, width: int, num_heads: int, hidden: int = 0) -> None:
         super().__init__()
@@ -54,12 +61,16 @@ class AuxiliaryHeads(nn.Module):
         self.heads = CosineHeads(hidden or width, num_heads)
         self.shared = hidden > 0
 
-    def forward(self, feature: Float[Tensor, "batch width"], heads: Sequence[int]) -> Float[Tensor, "batch heads"]:
+    def forward(
+        self, feature: Float[Tensor, "batch width"], heads: Sequence[int]
+    ) -> Float[Tensor, "batch heads"]:
         """Scores of some heads, higher is better, of unit norm at test time."""
         inner = self.layer(feature)
         return torch.stack([self.heads(inner, k) for k in heads], dim=1)
 
-    def free(self, feature: Float[Tensor, "batch width"], heads: Sequence[int]) -> Float[Tensor, "batch heads"]:
+    def free(
+        self, feature: Float[Tensor, "batch width"], heads: Sequence[int]
+    ) -> Float[Tensor, "batch heads"]:
         """Scores of some heads with their free norm, in any mode."""
         inner = self.layer(feature)
         return torch.stack([self.heads.free(inner, k) for k in heads], dim=1)
@@ -69,7 +80,9 @@ class AuxiliaryHeads(nn.Module):
         return [*self.layer.parameters(), *(self.heads.weight[k] for k in heads)]
 
 
-def cosine(feature: Float[Tensor, "batch width"], weight: Float[Tensor, " width"]) -> Float[Tensor, " batch"]:
+def cosine(
+    feature: Float[Tensor, "batch width"], weight: Float[Tensor, " width"]
+) -> Float[Tensor, " batch"]:
     """A linear map of unit-norm features, in float32."""
     with torch.autocast(feature.device.type, enabled=False):
         scores: Tensor = F.normalize(feature.float(), dim=1) @ weight

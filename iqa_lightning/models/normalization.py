@@ -1,7 +1,8 @@
-"""Task-specific normalisation: every norm layer of a network in several sets, of which one is in use.
+"""Task-specific normalisation: every norm layer of a network in several sets, of which one is in
+use.
 
-Source: TSN-IQA, https://arxiv.org/abs/2107.13429 (batch normalisation). LayerNorm and GroupNorm are treated the same
-way here, which the paper does not do.
+Source: TSN-IQA, https://arxiv.org/abs/2107.13429 (batch normalisation). LayerNorm and GroupNorm are
+treated the same way here, which the paper does not do.
 """
 
 import copy
@@ -16,7 +17,9 @@ NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 PIXELS_AT_ONCE = {"cpu": 2**18}
-"""Pixels, of all branches together, that one pass pays for on a processor; measured: `benchmarks/branches.py`."""
+"""Pixels, of all branches together, that one pass pays for on a processor; measured:
+`benchmarks/branches.py`.
+"""
 
 
 PIXELS_ELSEWHERE = 2**24
@@ -42,9 +45,13 @@ class TaskNorm(nn.Module):
         return self.branched(x, *self.folded)
 
     def branched(self, x: Tensor, scale: Tensor, shift: Tensor, splits: bool) -> Tensor:
-        """The branches one behind the other; where they begin (`splits`), all of them get the same input."""
+        """The branches one behind the other; where they begin (`splits`), all of them get the same
+        input.
+        """
         layer = self.sets[0]
-        whole = torch.addcmul(shift, x[None] if splits else torch.unflatten(x, 0, (len(scale), -1)), scale)
+        whole = torch.addcmul(
+            shift, x[None] if splits else torch.unflatten(x, 0, (len(scale), -1)), scale
+        )
         whole = whole.flatten(0, 1)
         return layer.act(whole) if hasattr(layer, "act") else whole  # type: ignore[operator]  # of timm
 
@@ -58,23 +65,33 @@ class TaskNorm(nn.Module):
             assert layer.running_var is not None
             scales.append(layer.weight / (layer.running_var + layer.eps).sqrt())
             shifts.append(layer.bias - scales[-1] * layer.running_mean)
-        self.folded = torch.stack(scales)[:, None, :, None, None], torch.stack(shifts)[:, None, :, None, None], splits
+        self.folded = (
+            torch.stack(scales)[:, None, :, None, None],
+            torch.stack(shifts)[:, None, :, None, None],
+            splits,
+        )
 
 
 class NormSets:
-    """All task norms of one network, switched together. Holds no state: the norms live in the network.
+    """All task norms of one network, switched together. Holds no state: the norms live in the
+    network.
 
     Raises:
         ValueError: the network has no norm layer.
     """
 
     def __init__(self, network: nn.Module, num_sets: int) -> None:
-        found = [(name, module) for name, module in network.named_modules() if isinstance(module, NORMS)]
+        found = [
+            (name, module) for name, module in network.named_modules() if isinstance(module, NORMS)
+        ]
         if not found:
             raise ValueError(
-                f"{type(network).__name__} has no normalisation layer: TSN-IQA needs a backbone with norms"
+                f"{type(network).__name__} has no normalisation layer: TSN-IQA needs a backbone "
+                "with norms"
             )
-        kinds = all(isinstance(module, nn.BatchNorm2d) and module.track_running_stats for _, module in found)
+        kinds = all(
+            isinstance(module, nn.BatchNorm2d) and module.track_running_stats for _, module in found
+        )
         self.can_branch = kinds and begins_with(network, found[0][1])
         self.norms = []
         for name, module in found:
@@ -89,16 +106,20 @@ class NormSets:
 
     @contextmanager
     def branches(self, indices: Sequence[int]) -> Iterator[None]:
-        """Within it a pass of B images goes through all these sets: (sets * B) features, set by set; no gradients.
+        """Within it a pass of B images goes through all these sets: (sets * B) features, set by
+        set; no gradients.
 
-        All that lies before the first norm runs once, each convolution behind it once on the whole batch. The stored
-        statistics are used in any mode, folded into a scale and a shift.
+        All that lies before the first norm runs once, each convolution behind it once on the whole
+        batch. The stored statistics are used in any mode, folded into a scale and a shift.
 
         Raises:
-            ValueError: norms that are not batch normalisation, or a network that does not begin with its first norm.
+            ValueError: norms that are not batch normalisation, or a network that does not begin
+                with its first norm.
         """
         if not self.can_branch:
-            raise ValueError("only networks that begin with a batch normalisation run their norm sets at once")
+            raise ValueError(
+                "only networks that begin with a batch normalisation run their norm sets at once"
+            )
         with torch.no_grad():
             for position, norm in enumerate(self.norms):
                 norm.fold(indices, position == 0)
@@ -124,8 +145,12 @@ class NormSets:
 
 
 def chunks(sets: Sequence[int], image: Tensor, can_branch: bool) -> list[Sequence[int]]:
-    """The norm sets that go through a pass together, by the budget of pixels; less than three at once gain nothing."""
-    count = PIXELS_AT_ONCE.get(image.device.type, PIXELS_ELSEWHERE) // (len(image) * image.shape[2] * image.shape[3])
+    """The norm sets that go through a pass together, by the budget of pixels; less than three at
+    once gain nothing.
+    """
+    count = PIXELS_AT_ONCE.get(image.device.type, PIXELS_ELSEWHERE) // (
+        len(image) * image.shape[2] * image.shape[3]
+    )
     count = min(count, len(sets))
     step = count if can_branch and (count >= 3 or count == len(sets)) else 1
     return [sets[start : start + step] for start in range(0, len(sets), max(step, 1))]
@@ -134,8 +159,8 @@ def chunks(sets: Sequence[int], image: Tensor, can_branch: bool) -> list[Sequenc
 def begins_with(network: nn.Module, norm: nn.Module) -> bool:
     """Whether all that a network computes goes through `norm` first, as far as its structure tells.
 
-    True where the way to the norm leads through the network itself and chains of modules only: in a block with a
-    shortcut, part of the images would pass the norm by.
+    True where the way to the norm leads through the network itself and chains of modules only: in a
+    block with a shortcut, part of the images would pass the norm by.
     """
     holder = next(child for child in network.children() if norm in child.modules())
     while holder is not norm:

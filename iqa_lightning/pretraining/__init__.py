@@ -1,1 +1,3 @@
-"""Better starts than ImageNet: recipes that learn from photographs, and a probe that compares starts."""
+"""Better starts than ImageNet: recipes that learn from photographs, and a probe that compares
+starts.
+"""

@@ -1,4 +1,6 @@
-"""What contrastive pre-trainings share: an embedding, its optimiser and rate, and random numbers of each image."""
+"""What contrastive pre-trainings share: an embedding, its optimiser and rate, and random numbers of
+each image.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from math import cos, pi
@@ -26,7 +28,9 @@ class Embedding(nn.Module):
     def __init__(self, backbone: Backbone, hidden: int, width: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.projector = nn.Sequential(nn.Linear(backbone.width, hidden), nn.ReLU(), nn.Linear(hidden, width))
+        self.projector = nn.Sequential(
+            nn.Linear(backbone.width, hidden), nn.ReLU(), nn.Linear(hidden, width)
+        )
 
     def forward(self, image: Patches) -> Float[Tensor, "n width"]:
         """Embeddings of patches at the resolution they have."""
@@ -34,7 +38,8 @@ class Embedding(nn.Module):
 
 
 class Contrastive(pl.LightningModule):
-    """What the three recipes share: an embedding, its optimiser and learning rate, random numbers of each image.
+    """What the three recipes share: an embedding, its optimiser and learning rate, random numbers
+    of each image.
 
     Args:
         backbone: the network that is to be pre-trained.
@@ -44,8 +49,8 @@ class Contrastive(pl.LightningModule):
         temperature: of the softmax.
         hidden: width of the projector's hidden layer; null: that of the backbone's feature.
         width: of an embedding.
-        schedule: of the learning rate, step by step: `constant`, `cosine` to 0, or `restarts` (cosine in periods of
-            1, 2, 4 ... epochs).
+        schedule: of the learning rate, step by step: `constant`, `cosine` to 0, or `restarts`
+            (cosine in periods of 1, 2, 4 ... epochs).
         warmup_epochs: epochs in which the rate grows from 0.
         half_scale: whether each patch is also shown at half its size.
         seed: of all degradations and patches.

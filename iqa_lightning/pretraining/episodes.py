@@ -1,4 +1,6 @@
-"""Episodes of meta-learning: every distortion is a task, of which some images support and others query."""
+"""Episodes of meta-learning: every distortion is a task, of which some images support and others
+query.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -31,11 +33,13 @@ class Shape(NamedTuple):
 
 
 class Episodes(Dataset[dict[str, Any]]):
-    """Item (task, epoch, visit): `{"support": [batch, ...], "query": [batch, ...]}`, as many batches of each.
+    """Item (task, epoch, visit): `{"support": [batch, ...], "query": [batch, ...]}`, as many
+    batches of each.
 
-    A batch is `{"image": uint8 (n, 3, crop, crop), "target": float32 (n,)}`, the target in [0, 1], higher is better.
-    Images are scaled to squares, aspect lost: support images to `resize`, then cropped and mirrored at random; query
-    images to `crop`. Support and query share no reference where there are references, and are drawn anew each time.
+    A batch is `{"image": uint8 (n, 3, crop, crop), "target": float32 (n,)}`, the target in [0, 1],
+    higher is better. Images are scaled to squares, aspect lost: support images to `resize`, then
+    cropped and mirrored at random; query images to `crop`. Support and query share no reference
+    where there are references, and are drawn anew each time.
     """
 
     def __init__(
@@ -60,12 +64,18 @@ class Episodes(Dataset[dict[str, Any]]):
         support, query = split(self.codes[task], shape.support_share, generator)
         return {
             "support": [
-                self.batch(task, rows, generator) for rows in cycled(support, shape.support_batch, shape.batches)
+                self.batch(task, rows, generator)
+                for rows in cycled(support, shape.support_batch, shape.batches)
             ],
-            "query": [self.batch(task, rows, None) for rows in cycled(query, shape.query_batch, shape.batches)],
+            "query": [
+                self.batch(task, rows, None)
+                for rows in cycled(query, shape.query_batch, shape.batches)
+            ],
         }
 
-    def batch(self, task: int, rows: NDArray[np.int64], generator: np.random.Generator | None) -> dict[str, Tensor]:
+    def batch(
+        self, task: int, rows: NDArray[np.int64], generator: np.random.Generator | None
+    ) -> dict[str, Tensor]:
         """Images of a task, seen at random if there is a generator."""
         images = [self.parts[task][int(row)]["image"] for row in rows]
         resize, crop = self.shape.resize, self.shape.crop
@@ -77,9 +87,13 @@ class Episodes(Dataset[dict[str, Any]]):
 
 
 class TaskSampler(Sampler[list[Key]]):
-    """Mini-batches of `tasks` tasks, all in a new order, dealt out over the ranks; `visits` rounds an epoch."""
+    """Mini-batches of `tasks` tasks, all in a new order, dealt out over the ranks; `visits` rounds
+    an epoch.
+    """
 
-    def __init__(self, count: int, tasks: int, visits: int, seed: int, epoch: int, rank: int, ranks: int) -> None:
+    def __init__(
+        self, count: int, tasks: int, visits: int, seed: int, epoch: int, rank: int, ranks: int
+    ) -> None:
         self.count, self.tasks, self.visits, self.seed = count, tasks, visits, seed
         self.epoch, self.rank, self.ranks = epoch, rank, ranks
 
@@ -98,7 +112,8 @@ class TaskSampler(Sampler[list[Key]]):
 
 
 class DistortionTasks(pl.LightningDataModule):
-    """The training images of distortion data sets as episodes; a batch is a list of episodes, of this rank's tasks.
+    """The training images of distortion data sets as episodes; a batch is a list of episodes, of
+    this rank's tasks.
 
     Args:
         data: one data set a task.
@@ -131,7 +146,8 @@ class DistortionTasks(pl.LightningDataModule):
         super().__init__()
         if crop > resize or not 0 < support_share < 1:
             raise ValueError(
-                f"data.crop={crop} exceeds resize={resize}, or support_share={support_share} is not a share"
+                f"data.crop={crop} exceeds resize={resize}, or support_share={support_share} is "
+                "not a share"
             )
         self.data, self.tasks, self.visits, self.seed = list(data), tasks, visits, seed
         self.shape = Shape(resize, crop, support_batch, query_batch, batches, support_share)
@@ -139,14 +155,16 @@ class DistortionTasks(pl.LightningDataModule):
         self.contents: dict[str, str] = {}
         self.episodes: Episodes | None = None
 
-    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002  # there is training only
+    def setup(self, stage: str | None = None) -> None:  # there is training only
         """Read all tasks; scores go to [0, 1] by the range that each data set was published with."""
         if self.episodes is not None:
             return
         for data in self.data:
             data.setup()
             for row in data.parts.train.tolist():
-                self.contents[content_of(data, row)] = f"{data.name}/{data.samples.table['image'].iloc[row]}"
+                self.contents[content_of(data, row)] = (
+                    f"{data.name}/{data.samples.table['image'].iloc[row]}"
+                )
         parts = [data.part("train") for data in self.data]
         references = [
             data.samples.table["reference"].iloc[p.rows].astype(str).tolist()
@@ -194,10 +212,14 @@ def split(
     """
     order = generator.permutation(codes.max() + 1)
     if len(order) < 2:
-        raise ValueError("a task has one reference only, so support and query would share it: take the task out")
+        raise ValueError(
+            "a task has one reference only, so support and query would share it: take the task out"
+        )
     count = min(max(1, round(share * len(order))), len(order) - 1)
     chosen = np.isin(codes, order[:count])
-    return generator.permutation(np.flatnonzero(chosen)), generator.permutation(np.flatnonzero(~chosen))
+    return generator.permutation(np.flatnonzero(chosen)), generator.permutation(
+        np.flatnonzero(~chosen)
+    )
 
 
 def cycled(rows: NDArray[np.int64], size: int, batches: int) -> list[NDArray[np.int64]]:
@@ -213,7 +235,9 @@ def square(image: UInt8[Tensor, "3 height width"], side: int) -> UInt8[Tensor, "
     return interpolate(image[None], [side, side], mode="bilinear", antialias=True)[0]
 
 
-def cut(image: UInt8[Tensor, "3 side side"], crop: int, generator: np.random.Generator) -> UInt8[Tensor, "3 crop crop"]:
+def cut(
+    image: UInt8[Tensor, "3 side side"], crop: int, generator: np.random.Generator
+) -> UInt8[Tensor, "3 crop crop"]:
     """A random crop, mirrored with probability 1/2."""
     y, x = generator.integers(image.shape[-1] - crop + 1, size=2)
     shown = image[:, y : y + crop, x : x + crop]

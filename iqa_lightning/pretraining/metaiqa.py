@@ -1,8 +1,8 @@
 """Meta-learning over distortions: the pre-training of MetaIQA.
 
 H. Zhu et al., "MetaIQA: Deep Meta-learning for No-Reference Image Quality Assessment", CVPR 2020,
-https://arxiv.org/abs/2004.05508; what the official code does differently (https://github.com/zhuhancheng/MetaIQA) is
-behind switches.
+https://arxiv.org/abs/2004.05508; what the official code does differently
+(https://github.com/zhuhancheng/MetaIQA) is behind switches.
 """
 
 import copy
@@ -41,16 +41,19 @@ def squared_error(model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
 class MetaPretraining(pl.LightningModule):
     """Weights from which one step on a distortion's images brings the most.
 
-    An episode is one task: a step on its support images, then one on its query images. `outer` says what follows:
+    An episode is one task: a step on its support images, then one on its query images. `outer` says
+    what follows:
 
-    - `mean`: the paper. Every task starts from the shared weights, which then move by the mean of where the tasks led
-      (no second derivatives). Running statistics of normalisation move along.
-    - `drift`: the official code on TID2013. One worker goes on from task to task; after every batch the shared weights
-      move by 1/k of its whole way since it last started from them, every k tasks, so that drift counts twice.
-    - `interpolate`: the official code on KADID-10k. After every batch the shared weights move to the worker by 1/k of
-      the distance; it starts from them again after every task.
-    - `second_order`: MAML (https://arxiv.org/abs/1703.03400). The step on the support images is one of gradient descent
-      by `inner_lr`, and the optimiser descends the query loss after it through that step.
+    - `mean`: the paper. Every task starts from the shared weights, which then move by the mean of
+      where the tasks led (no second derivatives). Running statistics of normalisation move along.
+    - `drift`: the official code on TID2013. One worker goes on from task to task; after every batch
+      the shared weights move by 1/k of its whole way since it last started from them, every k
+      tasks, so that drift counts twice.
+    - `interpolate`: the official code on KADID-10k. After every batch the shared weights move to
+      the worker by 1/k of the distance; it starts from them again after every task.
+    - `second_order`: MAML (https://arxiv.org/abs/1703.03400). The step on the support images is one
+      of gradient descent by `inner_lr`, and the optimiser descends the query loss after it through
+      that step.
 
     Args:
         backbone: the network that is to be pre-trained.
@@ -87,13 +90,25 @@ class MetaPretraining(pl.LightningModule):
     ) -> None:
         super().__init__()
         if outer not in OUTER or output not in ("meta", "worker"):
-            raise ValueError(f"method.outer={outer!r}, output={output!r}: choose one of {OUTER}; meta or worker")
+            raise ValueError(
+                f"method.outer={outer!r}, output={output!r}: choose one of {OUTER}; meta or worker"
+            )
         self.automatic_optimization = False
         self.model = RegressionNet(backbone, dropout)
         self.worker = copy.deepcopy(self.model)
         self.start = copy.deepcopy(self.model).requires_grad_(False)
-        self.optimizer_factory, self.head_lr, self.outer, self.tasks = optimizer, head_lr, outer, tasks
-        self.shared_state, self.decay, self.every, self.compounding = shared_state, decay, every, compounding
+        self.optimizer_factory, self.head_lr, self.outer, self.tasks = (
+            optimizer,
+            head_lr,
+            outer,
+            tasks,
+        )
+        self.shared_state, self.decay, self.every, self.compounding = (
+            shared_state,
+            decay,
+            every,
+            compounding,
+        )
         self.output, self.inner_lr = output, inner_lr
         self.visited: Tensor
         self.register_buffer("visited", torch.tensor(0))
@@ -119,7 +134,7 @@ class MetaPretraining(pl.LightningModule):
             factor = decay_factor(self.current_epoch, self.decay, self.every, self.compounding)
             group["lr"] = group["initial_lr"] * factor
 
-    def training_step(self, batch: list[Episode], batch_idx: int) -> None:  # noqa: ARG002  # Lightning's signature
+    def training_step(self, batch: list[Episode], batch_idx: int) -> None:  # Lightning's signature
         """One mini-batch of tasks."""
         optimizer = self.optimizers()
         if self.outer == "second_order":
@@ -150,7 +165,10 @@ class MetaPretraining(pl.LightningModule):
     def released_task(self, episode: Episode, optimizer: Any) -> Tensor:
         """One task as the official code takes it; there is one process."""
         if self.trainer.world_size > 1:
-            raise ValueError(f"method.outer={self.outer} goes from task to task and cannot be shared out: one device")
+            raise ValueError(
+                f"method.outer={self.outer} goes from task to task and cannot be shared out: one "
+                "device"
+            )
         if self.visited % (self.tasks if self.outer == "drift" else 1) == 0:
             copy_state(self.model, self.start)
             self.restart(optimizer)
@@ -158,7 +176,9 @@ class MetaPretraining(pl.LightningModule):
             descend(self.worker, support, optimizer)
             loss = descend(self.worker, query, optimizer)
             origin = self.start if self.outer == "drift" else self.model
-            moves = zip(self.model.parameters(), self.worker.parameters(), origin.parameters(), strict=True)
+            moves = zip(
+                self.model.parameters(), self.worker.parameters(), origin.parameters(), strict=True
+            )
             with torch.no_grad():
                 for shared, worker, old in moves:
                     shared.add_((worker - old) / self.tasks)
@@ -171,7 +191,9 @@ class MetaPretraining(pl.LightningModule):
         total = [torch.zeros_like(value) for value in parameters.values()]
         losses = [torch.zeros((), device=self.device)]
         for episode in batch:
-            loss = adapted_loss(self.model, episode["support"][0], episode["query"][0], self.inner_lr, squared_error)
+            loss = adapted_loss(
+                self.model, episode["support"][0], episode["query"][0], self.inner_lr, squared_error
+            )
             gradients = torch.autograd.grad(loss, list(parameters.values()))
             total = [one + gradient for one, gradient in zip(total, gradients, strict=True)]
             losses.append(loss.detach())
@@ -188,8 +210,12 @@ class MetaPretraining(pl.LightningModule):
             optimizer.optimizer.state.clear()
 
 
-def descend(model: nn.Module, batch: Batch, optimizer: Any, loss: Loss = squared_error) -> Float[Tensor, ""]:
-    """One step of the optimiser. Not by `backward`, of which DDP would exchange the gradients of different tasks."""
+def descend(
+    model: nn.Module, batch: Batch, optimizer: Any, loss: Loss = squared_error
+) -> Float[Tensor, ""]:
+    """One step of the optimiser. Not by `backward`, of which DDP would exchange the gradients of
+    different tasks.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     value = loss(model, batch)
     for parameter, gradient in zip(parameters, torch.autograd.grad(value, parameters), strict=True):
@@ -198,12 +224,20 @@ def descend(model: nn.Module, batch: Batch, optimizer: Any, loss: Loss = squared
     return value.detach()
 
 
-def adapted_loss(model: nn.Module, support: Batch, query: Batch, lr: float, loss: Loss) -> Float[Tensor, ""]:
-    """Loss on the query after one step of gradient descent on the support, differentiable through that step."""
+def adapted_loss(
+    model: nn.Module, support: Batch, query: Batch, lr: float, loss: Loss
+) -> Float[Tensor, ""]:
+    """Loss on the query after one step of gradient descent on the support, differentiable through
+    that step.
+    """
     parameters = dict(model.named_parameters())
 
-    gradients = torch.autograd.grad(loss(At(model, parameters), support), list(parameters.values()), create_graph=True)
-    moved = {name: value - lr * g for (name, value), g in zip(parameters.items(), gradients, strict=True)}
+    gradients = torch.autograd.grad(
+        loss(At(model, parameters), support), list(parameters.values()), create_graph=True
+    )
+    moved = {
+        name: value - lr * g for (name, value), g in zip(parameters.items(), gradients, strict=True)
+    }
     return loss(At(model, moved), query)
 
 
@@ -212,7 +246,10 @@ class At(nn.Module):
 
     def __init__(self, model: nn.Module, values: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.models, self.values = [model], values  # in a list, so that its parameters are not this module's
+        self.models, self.values = (
+            [model],
+            values,
+        )  # in a list, so that its parameters are not this module's
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The model's output."""
@@ -222,7 +259,11 @@ class At(nn.Module):
 
 def floats(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and running statistics, detached."""
-    return {name: value.detach() for name, value in model.state_dict().items() if value.is_floating_point()}
+    return {
+        name: value.detach()
+        for name, value in model.state_dict().items()
+        if value.is_floating_point()
+    }
 
 
 def copy_state(source: nn.Module, target: nn.Module) -> None:
@@ -231,7 +272,9 @@ def copy_state(source: nn.Module, target: nn.Module) -> None:
 
 
 def decay_factor(epoch: int, decay: float, every: int, compounding: bool) -> float:
-    """Factor on the first rate in an epoch (from 0): decay^floor(epoch / every), or the product of all up to it."""
+    """Factor on the first rate in an epoch (from 0): decay^floor(epoch / every), or the product of
+    all up to it.
+    """
     epochs: Iterable[int] = range(1, epoch + 1) if compounding else [epoch]
     factor = 1.0
     for e in epochs:

@@ -1,4 +1,6 @@
-"""Patches of degraded photographs: the whole image is degraded first, so that a patch is never changed afterwards."""
+"""Patches of degraded photographs: the whole image is degraded first, so that a patch is never
+changed afterwards.
+"""
 
 from collections.abc import Sequence
 
@@ -15,7 +17,9 @@ Pixels = UInt8[Tensor, "3 height width"]
 Corner = tuple[int, int]
 
 
-def degrade_each(images: Sequence[Pixels], chains: Sequence[Chain], seeds: Sequence[int]) -> list[Pixels]:
+def degrade_each(
+    images: Sequence[Pixels], chains: Sequence[Chain], seeds: Sequence[int]
+) -> list[Pixels]:
     """Whole images of any sizes, each after its chain; those of one size go together."""
     out = list(images)
     groups: dict[tuple[int, ...], list[int]] = {}
@@ -23,7 +27,9 @@ def degrade_each(images: Sequence[Pixels], chains: Sequence[Chain], seeds: Seque
         groups.setdefault(tuple(image.shape), []).append(i)
     for rows in groups.values():
         stack = torch.stack([images[i] for i in rows])
-        for i, image in zip(rows, degrade(stack, [chains[i] for i in rows], [seeds[i] for i in rows]), strict=True):
+        for i, image in zip(
+            rows, degrade(stack, [chains[i] for i in rows], [seeds[i] for i in rows]), strict=True
+        ):
             out[i] = image
     return out
 
@@ -37,7 +43,8 @@ def random_corner(image: Pixels, side: int, generator: np.random.Generator) -> C
     free = [length - side for length in image.shape[-2:]]
     if min(free) < 0:
         raise ValueError(
-            f"an image of {image.shape[-2]}x{image.shape[-1]} pixels holds no patch of {side}: lower the patch, raise "
+            f"an image of {image.shape[-2]}x{image.shape[-1]} pixels holds no patch of {side}: "
+            "lower the patch, raise "
             "the size that images are shrunk to, or take the image out"
         )
     y, x = (int(generator.integers(length + 1)) for length in free)
@@ -45,7 +52,11 @@ def random_corner(image: Pixels, side: int, generator: np.random.Generator) -> C
 
 
 def overlapping_corners(
-    image: Pixels, side: int, overlap: tuple[float, float], generator: np.random.Generator, tries: int = 50
+    image: Pixels,
+    side: int,
+    overlap: tuple[float, float],
+    generator: np.random.Generator,
+    tries: int = 50,
 ) -> tuple[Corner, Corner]:
     """Two patches whose common area is such a share of one patch; the last two where none is found.
 

@@ -1,4 +1,6 @@
-"""Photographs without ratings: any folder, the embedded ones, and the training images of rated data sets."""
+"""Photographs without ratings: any folder, the embedded ones, and the training images of rated data
+sets.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -23,7 +25,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
 class Found(NamedTuple):
-    """A photograph before it is decoded: name, content (`data/contents.py`), height and width, decoder."""
+    """A photograph before it is decoded: name, content (`data/contents.py`), height and width,
+    decoder.
+    """
 
     name: str
     content: str
@@ -50,8 +54,10 @@ class Photographs(pl.LightningDataModule):
     Args:
         data: rated data sets, of which the training images are used, without their scores.
         folders: folders of image files, searched with all they hold.
-        embedded: whether the photographs of scikit-image and scikit-learn, which the demo streams show, are used.
-        resize: shorter side in pixels that larger images are shrunk to, once; 0 leaves them as they are.
+        embedded: whether the photographs of scikit-image and scikit-learn, which the demo streams
+            show, are used.
+        resize: shorter side in pixels that larger images are shrunk to, once; 0 leaves them as they
+            are.
         batch_size: images a batch, over all ranks; what is left over of an epoch is dropped.
         seed: of the order.
         num_workers: loader processes.
@@ -77,7 +83,7 @@ class Photographs(pl.LightningDataModule):
         self.contents: dict[str, str] = {}
         self.images: WholeImages | None = None
 
-    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002  # there is training only
+    def setup(self, stage: str | None = None) -> None:  # there is training only
         """Find and decode all images; a file that is there twice is one photograph."""
         if self.images is not None:
             return
@@ -85,8 +91,13 @@ class Photographs(pl.LightningDataModule):
         self.contents = {content: one.name for content, one in found.items()}
         photos = list(found.values())
         if len(photos) < self.batch_size:
-            raise ValueError(f"{len(photos)} photographs do not fill a batch of {self.batch_size}: name more folders")
-        source = ImageReader("photographs", "", len(photos), lambda i: photos[i].size(), lambda i: photos[i].load())
+            raise ValueError(
+                f"{len(photos)} photographs do not fill a batch of {self.batch_size}: name more "
+                "folders"
+            )
+        source = ImageReader(
+            "photographs", "", len(photos), lambda i: photos[i].size(), lambda i: photos[i].load()
+        )
         self.images = WholeImages(build_cache(source, self.resize, "ram", None))
 
     def found(self) -> Iterator[Found]:
@@ -106,7 +117,12 @@ class Photographs(pl.LightningDataModule):
             data.prepare_data()
             for row in data.parts.train.tolist():
                 name = f"{data.name}/{data.samples.table['image'].iloc[row]}"
-                yield Found(name, content_of(data, row), partial(data.image_size, row), partial(data.load_image, row))
+                yield Found(
+                    name,
+                    content_of(data, row),
+                    partial(data.image_size, row),
+                    partial(data.load_image, row),
+                )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of the current epoch, this rank's share."""
@@ -119,7 +135,9 @@ class Photographs(pl.LightningDataModule):
             order = generator.permutation(len(self.contents))[: size * count]
             return list(order.reshape(count, size, 1))
 
-        sampler = EpochSampler(draw, (self.seed, trainer.current_epoch), trainer.global_rank, trainer.world_size)
+        sampler = EpochSampler(
+            draw, (self.seed, trainer.current_epoch), trainer.global_rank, trainer.world_size
+        )
         return DataLoader(
             self.images,
             batch_sampler=sampler,
@@ -137,4 +155,7 @@ def size_of(load: Callable[[], Image.Image]) -> tuple[int, int]:
 
 def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
     """A batch of images of any sizes."""
-    return {"image": [item["image"] for item in items], "index": torch.tensor([item["index"] for item in items])}
+    return {
+        "image": [item["image"] for item in items],
+        "index": torch.tensor([item["index"] for item in items]),
+    }

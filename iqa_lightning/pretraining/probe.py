@@ -1,4 +1,6 @@
-"""Linear probes: what a backbone knows about quality before it is trained, by ridge regression on frozen features."""
+"""Linear probes: what a backbone knows about quality before it is trained, by ridge regression on
+frozen features.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,7 +14,7 @@ from scipy import stats
 from torch.nn import functional as F
 
 from iqa_lightning.audit.contents import card_of, content_of
-from iqa_lightning.datasets.base import IQADataModule, test_set_unlocked
+from iqa_lightning.datasets.base import IQADataModule, unlocked_test_set
 from iqa_lightning.datasets.samplers import SizeSampler
 from iqa_lightning.metrics.correlation import srcc
 from iqa_lightning.models.backbones import Backbone
@@ -21,7 +23,9 @@ Array = NDArray[np.float64]
 
 
 ALPHAS = np.logspace(-2, 6, 33)
-"""Strengths of the ridge, for features of unit variance; the best by SRCC on the validation images is taken."""
+"""Strengths of the ridge, for features of unit variance; the best by SRCC on the validation images
+is taken.
+"""
 
 
 MAX_PIXELS = 16 * 224 * 224
@@ -34,7 +38,8 @@ def probe_start(
     scales: Sequence[float],
     seen: frozenset[str] = frozenset(),
 ) -> pd.DataFrame:
-    """One row a split: SRCC on the test images that no pre-training has `seen`, `alpha` chosen on validation images.
+    """One row a split: SRCC on the test images that no pre-training has `seen`, `alpha` chosen on
+    validation images.
 
     Columns `start`, `dataset`, `split`, `train`, `test` (images), `alpha`, `val_srcc`, `test_srcc`.
     """
@@ -44,20 +49,29 @@ def probe_start(
     rows = []
     for split, data in by_split.items():
         train, val, test = (np.asarray(part) for part in data.parts)
-        test = np.array([row for row in test if not seen or content_of(data, int(row)) not in seen], dtype=np.int64)
+        test = np.array(
+            [row for row in test if not seen or content_of(data, int(row)) not in seen],
+            dtype=np.int64,
+        )
         scores = ridge_scores(x[train], mos[train], np.concatenate([x[val], x[test]]))
         chosen = [srcc(one[: len(val)], mos[val]) for one in scores]
         best = int(np.nanargmax(chosen))
         found = srcc(scores[best][len(val) :], mos[test]) if len(test) > 2 else np.nan
-        rows.append((name, data.name, split, len(train), len(test), ALPHAS[best], chosen[best], found))
+        rows.append(
+            (name, data.name, split, len(train), len(test), ALPHAS[best], chosen[best], found)
+        )
     names = ["start", "dataset", "split", "train", "test", "alpha", "val_srcc", "test_srcc"]
     return pd.DataFrame(rows, columns=names)
 
 
-def features(backbone: Backbone, data: IQADataModule, scales: Sequence[float]) -> Float[np.ndarray, "images width"]:
-    """Pooled features of every image of a data set, whole, at each scale, one beside the other; NaN if in no part."""
+def features(
+    backbone: Backbone, data: IQADataModule, scales: Sequence[float]
+) -> Float[np.ndarray, "images width"]:
+    """Pooled features of every image of a data set, whole, at each scale, one beside the other; NaN
+    if in no part.
+    """
     out = np.full((len(data.samples), backbone.width * len(scales)), np.nan)
-    with test_set_unlocked(), torch.no_grad():
+    with unlocked_test_set(), torch.no_grad():
         for part in (data.part(name) for name in ("train", "val", "test")):
             for batch in SizeSampler(part.sizes, MAX_PIXELS):
                 image = torch.stack([part[i]["image"] for i in batch])
@@ -71,8 +85,12 @@ def _smaller(image: torch.Tensor, scale: float) -> torch.Tensor:
     return F.interpolate(image.float(), size, mode="bicubic", antialias=True).clamp(0, 255)
 
 
-def ridge_scores(x: Array, y: Array, new: Array, alphas: Array = ALPHAS) -> Float[np.ndarray, "alphas images"]:
-    """Predictions of ridge regression on standardised features, of all strengths from one decomposition."""
+def ridge_scores(
+    x: Array, y: Array, new: Array, alphas: Array = ALPHAS
+) -> Float[np.ndarray, "alphas images"]:
+    """Predictions of ridge regression on standardised features, of all strengths from one
+    decomposition.
+    """
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     deviation = np.where(deviation > 0, deviation, 1.0)
     u, s, vt = np.linalg.svd((x - mean) / deviation, full_matrices=False)
@@ -84,14 +102,17 @@ def ridge_scores(x: Array, y: Array, new: Array, alphas: Array = ALPHAS) -> Floa
 
 def seen_by(starts: Iterable[str | None]) -> frozenset[str]:
     """Contents of all images that the pre-trainings of any start have seen."""
-    return frozenset(content for weights in starts for content in card_of(weights).get("images", {}))
+    return frozenset(
+        content for weights in starts for content in card_of(weights).get("images", {})
+    )
 
 
 def summarise(frames: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """All splits, and of each start and data set the median and mean over them with a 95 % interval.
+    """All splits, and of each start and data set the median and mean over them with a 95 %
+    interval.
 
-    The interval is that of the mean by Student's t, as if the splits were independent; they share images, so it is
-    rather too narrow.
+    The interval is that of the mean by Student's t, as if the splits were independent; they share
+    images, so it is rather too narrow.
     """
     splits = pd.concat(frames, ignore_index=True)
     rows = []
@@ -99,7 +120,9 @@ def summarise(frames: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFram
         values = group["test_srcc"].to_numpy(np.float64)
         low, high = t_bounds(values)
         tested = int(group["test"].sum())
-        rows.append((start, dataset, len(values), tested, np.median(values), values.mean(), low, high))
+        rows.append(
+            (start, dataset, len(values), tested, np.median(values), values.mean(), low, high)
+        )
     names = ["start", "dataset", "splits", "tested", "median", "mean", "low", "high"]
     return splits, pd.DataFrame(rows, columns=names)
 
@@ -108,7 +131,9 @@ def t_bounds(values: Array) -> tuple[float, float]:
     """95 % t-interval of a mean; NaN of a single value."""
     if len(values) < 2:
         return np.nan, np.nan
-    low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), values.std(ddof=1) / np.sqrt(len(values)))
+    low, high = stats.t.interval(
+        0.95, len(values) - 1, values.mean(), values.std(ddof=1) / np.sqrt(len(values))
+    )
     return float(low), float(high)
 
 
@@ -120,7 +145,8 @@ def table(summary: pd.DataFrame, config: Mapping[str, Any]) -> str:
         "# Linear probes",
         "",
         f"SRCC of ridge regression on frozen features: {config['backbone']['name']}, whole images, shorter side "
-        f"{config['view']['resize']}, scales {', '.join(map(str, probe['scales']))}; ridge by validation images.",
+        f"{config['view']['resize']}, scales {', '.join(map(str, probe['scales']))}; ridge by "
+        "validation images.",
         f"Median over {len(probe['splits'])} splits, in brackets the 95 % t-interval of the mean over splits, which "
         f"share images. Test images that a pre-training has seen (without scores): {seen}.",
         "",
@@ -128,6 +154,9 @@ def table(summary: pd.DataFrame, config: Mapping[str, Any]) -> str:
         f"|---|{'---|' * len(datasets)}",
     ]
     for start, group in summary.groupby("start", sort=False):
-        cells = {row.dataset: f"{row.median:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in group.itertuples()}
+        cells = {
+            row.dataset: f"{row.median:.3f} [{row.low:.3f}, {row.high:.3f}]"
+            for row in group.itertuples()
+        }
         lines.append(f"| {start} | {' | '.join(cells[name] for name in datasets)} |")
     return "\n".join(lines) + "\n"

@@ -1,9 +1,10 @@
-"""Quality-aware contrastive pre-training of a backbone on photographs without ratings, and its nearest relatives.
+"""Quality-aware contrastive pre-training of a backbone on photographs without ratings, and its
+nearest relatives.
 
-QPT: K. Zhao et al., "Quality-aware Pre-trained Models for Blind Image Quality Assessment", CVPR 2023,
-https://arxiv.org/abs/2303.00521. There is no public code, and its text was not at hand: what goes beyond the abstract
-is our own design. Re-IQA (https://arxiv.org/abs/2304.00451) and ARNIQA (https://arxiv.org/abs/2310.14918) follow their
-official codes.
+QPT: K. Zhao et al., "Quality-aware Pre-trained Models for Blind Image Quality Assessment", CVPR
+2023, https://arxiv.org/abs/2303.00521. There is no public code, and its text was not at hand: what
+goes beyond the abstract is our own design. Re-IQA (https://arxiv.org/abs/2304.00451) and ARNIQA
+(https://arxiv.org/abs/2310.14918) follow their official codes.
 """
 
 import copy
@@ -20,19 +21,27 @@ from iqa_lightning.distributed import from_all, world_size
 from iqa_lightning.images.degradations.chain import Chain
 from iqa_lightning.losses.contrastive import NEGATIVES, quality_contrast
 from iqa_lightning.pretraining.contrastive import Contrastive, Patches
-from iqa_lightning.pretraining.patches import degrade_each, overlapping_corners, patch, random_corner
+from iqa_lightning.pretraining.patches import (
+    degrade_each,
+    overlapping_corners,
+    patch,
+    random_corner,
+)
 
 
 class QPT(Contrastive):
-    """Patches of one degraded photograph attract; the same under another degradation and other photographs repel.
+    """Patches of one degraded photograph attract; the same under another degradation and other
+    photographs repel.
 
-    Two chains a photograph, two patches of each result: a query and a key, encoded by a copy of the encoder that
-    follows it slowly. The last `queue` keys, those of the same photograph left out, are the other photographs'.
-    `negatives`: `joint` or `summed`, see `losses.contrastive`. `versions`, `overlap`, `pristine`, `same_negatives` make
-    it Re-IQA: that many single distortions of different kinds and the pristine image, of which all show the two patches
-    of one geometry with `overlap`, half of them swapped, and only the queue repels.
+    Two chains a photograph, two patches of each result: a query and a key, encoded by a copy of the
+    encoder that follows it slowly. The last `queue` keys, those of the same photograph left out,
+    are the other photographs'. `negatives`: `joint` or `summed`, see `losses.contrastive`.
+    `versions`, `overlap`, `pristine`, `same_negatives` make it Re-IQA: that many single distortions
+    of different kinds and the pristine image, of which all show the two patches of one geometry
+    with `overlap`, half of them swapped, and only the queue repels.
 
-    Key patches are exchanged between ranks before they are encoded, so that batch statistics tell nothing of a pair.
+    Key patches are exchanged between ranks before they are encoded, so that batch statistics tell
+    nothing of a pair.
     """
 
     queue: Tensor
@@ -67,29 +76,45 @@ class QPT(Contrastive):
         losses, keys = [], []
         for queries, shown in zip(self.scales(query), self.scales(key), strict=True):
             u, k = self.encoder(queries), self.encode_keys(shown)
-            same = others(k.view(len(index), count, -1)) if self.same_negatives else k.new_empty(len(k), 0, k.shape[1])
-            usable = (self.queue_index >= 0) & (self.queue_index != index.repeat_interleave(count)[:, None])
-            losses.append(quality_contrast(u, k, same, queue, self.temperature, self.negatives, usable))
+            same = (
+                others(k.view(len(index), count, -1))
+                if self.same_negatives
+                else k.new_empty(len(k), 0, k.shape[1])
+            )
+            usable = (self.queue_index >= 0) & (
+                self.queue_index != index.repeat_interleave(count)[:, None]
+            )
+            losses.append(
+                quality_contrast(u, k, same, queue, self.temperature, self.negatives, usable)
+            )
             keys.append(k)
         self.enqueue(torch.cat(keys), index.repeat_interleave(count).repeat(len(keys)))
         return torch.stack(losses).mean()
 
-    def patches(self, images: Sequence[Tensor], draws: Sequence[np.random.Generator]) -> tuple[Patches, Patches]:
+    def patches(
+        self, images: Sequence[Tensor], draws: Sequence[np.random.Generator]
+    ) -> tuple[Patches, Patches]:
         """Query and key patch of each version of each image."""
         chains = [self.versions_of(draw) for draw in draws]
         seeds = [
-            [int(seed) for seed in draw.integers(2**63, size=len(own))] for draw, own in zip(draws, chains, strict=True)
+            [int(seed) for seed in draw.integers(2**63, size=len(own))]
+            for draw, own in zip(draws, chains, strict=True)
         ]
         repeated = [image for image, own in zip(images, chains, strict=True) for _ in own]
         flat_seeds = [seed for own in seeds for seed in own]
-        damaged = iter(degrade_each(repeated, [chain for own in chains for chain in own], flat_seeds))
+        damaged = iter(
+            degrade_each(repeated, [chain for own in chains for chain in own], flat_seeds)
+        )
         query, key = [], []
         for draw, own in zip(draws, chains, strict=True):
             shared = None
             for k in range(len(own)):
                 image = next(damaged)
                 if self.overlap is None:
-                    pair = random_corner(image, self.patch, draw), random_corner(image, self.patch, draw)
+                    pair = (
+                        random_corner(image, self.patch, draw),
+                        random_corner(image, self.patch, draw),
+                    )
                 else:
                     shared = shared or overlapping_corners(image, self.patch, self.overlap, draw)
                     pair = shared if k % 2 == 0 else shared[::-1]
@@ -103,7 +128,9 @@ class QPT(Contrastive):
         kinds = {step.kind for chain in chains for step in chain}
         while len(chains) < self.versions + self.pristine:
             chain = self.chains.draw(draw)
-            taken = self.overlap is not None and bool(kinds & {step.kind for step in chain})  # Re-IQA: distinct kinds
+            taken = self.overlap is not None and bool(
+                kinds & {step.kind for step in chain}
+            )  # Re-IQA: distinct kinds
             if chain not in chains and not taken:
                 chains.append(chain)
                 kinds |= {step.kind for step in chain}
@@ -112,7 +139,9 @@ class QPT(Contrastive):
     @torch.no_grad()
     def follow(self) -> None:
         """The key encoder moves a little towards the encoder."""
-        for slow, fast in zip(self.key_encoder.parameters(), self.encoder.parameters(), strict=True):
+        for slow, fast in zip(
+            self.key_encoder.parameters(), self.encoder.parameters(), strict=True
+        ):
             slow.lerp_(fast, 1 - self.momentum)
 
     @torch.no_grad()

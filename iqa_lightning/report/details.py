@@ -1,8 +1,10 @@
-"""Beyond the averages of a table: tables of all runs made from their records, then `details.md` and figures.
+"""Beyond the averages of a table: tables of all runs made from their records, then `details.md` and
+figures.
 
-`pair_flips.csv`, `forgetting.csv` (by MOS band, distortion, scene), `worst_images.csv`, `gate.csv` and `orders.csv`
-(all orders of the tasks from one set of trainings) are collected from the run folders; the rest follows from tables. A
-run speaks by the readout it is used with (`gated`, else `single`, else `latest`) unless a table has a column `readout`.
+`pair_flips.csv`, `forgetting.csv` (by MOS band, distortion, scene), `worst_images.csv`, `gate.csv`
+and `orders.csv` (all orders of the tasks from one set of trainings) are collected from the run
+folders; the rest follows from tables. A run speaks by the readout it is used with (`gated`, else
+`single`, else `latest`) unless a table has a column `readout`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -44,25 +46,32 @@ COLUMNS = {
     "gate": GATE,
     "orders": ["readout", "order", "recorded", *MEASURES],
 }
-"""The collected tables and their columns, after those that name the run; in `orders`, the run's order is `trained`."""
+"""The collected tables and their columns, after those that name the run; in `orders`, the run's
+order is `trained`.
+"""
 
 
 Details = dict[str, pd.DataFrame]
 
 
-def collect_details(folders: Sequence[RunFolder], independent: Sequence[bool], resamples: int = 1000) -> Details:
+def collect_details(
+    folders: Sequence[RunFolder], independent: Sequence[bool], resamples: int = 1000
+) -> Details:
     """The collected tables of finished runs.
 
     Args:
         folders: of the runs.
-        independent: whether what a task of the run learns depends on no other task, so that its orders can be had.
+        independent: whether what a task of the run learns depends on no other task, so that its
+            orders can be had.
         resamples: of the test images, for intervals.
     """
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in COLUMNS}
     for folder, free in zip(folders, independent, strict=True):
         row, predictions = run_row(folder), folder.predictions()
         for name, table in run_details(predictions, free, resamples).items():
-            run = {("trained" if name == "orders" and key == "order" else key): row[key] for key in RUN}
+            run = {
+                ("trained" if name == "orders" and key == "order" else key): row[key] for key in RUN
+            }
             parts[name].append(table.assign(**run)[[*run, *COLUMNS[name]]])
     return {name: stacked(name, tables) for name, tables in parts.items()}
 
@@ -71,7 +80,11 @@ def stacked(name: str, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """One table of all runs; its header where no run has rows."""
     filled = [table for table in tables if len(table)]
     run = [("trained" if name == "orders" and key == "order" else key) for key in RUN]
-    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=[*run, *COLUMNS[name]])
+    return (
+        pd.concat(filled, ignore_index=True)
+        if filled
+        else pd.DataFrame(columns=[*run, *COLUMNS[name]])
+    )
 
 
 def run_details(predictions: dict[str, pd.DataFrame], independent: bool, resamples: int) -> Details:
@@ -85,12 +98,16 @@ def run_details(predictions: dict[str, pd.DataFrame], independent: bool, resampl
     weighed = gate_rows(predictions, owner) if {"oracle", "gated"} <= set(readouts) else ()
     tables = {
         "pair_flips": pd.concat(flips, ignore_index=True),
-        "forgetting": pd.concat([part for part in grouped if len(part)] or grouped[:1], ignore_index=True),
+        "forgetting": pd.concat(
+            [part for part in grouped if len(part)] or grouped[:1], ignore_index=True
+        ),
         "worst_images": worst_forgotten(predictions, readout),
         "gate": pd.DataFrame([row for row in weighed if row["after"] == last], columns=GATE),
     }
     if independent and len(predictions) - 1 <= MOST_TASKS:
-        with suppress(ValueError):  # the records do not bear it out: only the orders that were run are told
+        with suppress(
+            ValueError
+        ):  # the records do not bear it out: only the orders that were run are told
             tables["orders"] = all_orders(predictions)
     return tables
 
@@ -102,8 +119,12 @@ def write_details(folder: Path, details: Details) -> None:
 
 
 def read_details(folder: Path) -> Details:
-    """The collected tables stored in `folder`; none where it was written by a version that made none."""
-    texts = dict.fromkeys(["method", "order", "trained", "readout", "dataset", "after", "by", "group", "image"], str)
+    """The collected tables stored in `folder`; none where it was written by a version that made
+    none.
+    """
+    texts = dict.fromkeys(
+        ["method", "order", "trained", "readout", "dataset", "after", "by", "group", "image"], str
+    )
     files = {name: folder / f"{name}.csv" for name in COLUMNS}
     return {
         name: pd.read_csv(file, dtype=texts, keep_default_na=False, na_values=[""])
@@ -116,7 +137,8 @@ def spreads(results: Results, details: Details) -> pd.DataFrame:
     """Order sensitivity of the orders that were run, and of all orders where the records hold them.
 
     Returns:
-        `order_sensitivity` with a first column `orders_from`: `runs`, or `trained <order>` of one set of trainings.
+        `order_sensitivity` with a first column `orders_from`: `runs`, or `trained <order>` of one
+        set of trainings.
     """
     parts = [order_sensitivity(results.measures).assign(orders_from="runs")]
     if len(held := details.get("orders", pd.DataFrame())):
@@ -126,11 +148,14 @@ def spreads(results: Results, details: Details) -> pd.DataFrame:
             parts.append(order_sensitivity(rows).assign(orders_from=f"trained {trained}"))
     table = pd.concat(parts, ignore_index=True)
     table = table[table["measure"].isin(list(MEASURES)) & (table["orders"] > 1)]
-    return table[["orders_from", *(column for column in table if column != "orders_from")]].reset_index(drop=True)
+    return table[
+        ["orders_from", *(column for column in table if column != "orders_from")]
+    ].reset_index(drop=True)
 
 
 def written_details(folder: Path, name: str, results: Results, figures: bool) -> None:
-    """Write all of a table that is beyond averages, from stored results: CSV, `details.md`, `figures/*.png`.
+    """Write all of a table that is beyond averages, from stored results: CSV, `details.md`,
+    `figures/*.png`.
 
     Args:
         folder: of the table.
@@ -139,11 +164,17 @@ def written_details(folder: Path, name: str, results: Results, figures: bool) ->
         figures: whether to draw.
     """
     details, rankings = read_details(folder / "results"), ranked(results)
-    for table_name, table in (("ranks", rank_table(rankings)), ("order_spread", spreads(results, details))):
+    for table_name, table in (
+        ("ranks", rank_table(rankings)),
+        ("order_spread", spreads(results, details)),
+    ):
         write_bytes(folder / "results" / f"{table_name}.csv", csv_bytes(table))
     if details.keys() == COLUMNS.keys():
         synthetic, spread = bool(results.runs["synthetic"].any()), spreads(results, details)
-        write_bytes(folder / "details.md", details_markdown(name, synthetic, details, rankings, spread).encode())
+        write_bytes(
+            folder / "details.md",
+            details_markdown(name, synthetic, details, rankings, spread).encode(),
+        )
     if figures:
         drawn = table_figures(results, rankings, details.get("orders", pd.DataFrame()))
         for old in (folder / "figures").glob("*.png"):
@@ -162,7 +193,11 @@ def ranked(results: Results) -> dict[str, Ranking]:
 def rank_table(rankings: dict[str, Ranking]) -> pd.DataFrame:
     """Rankings as one table: `measure`, `method`, `rank`, `blocks`, `distance`, `p`."""
     parts: Iterable[pd.DataFrame] = (
-        ranking.ranks.assign(measure=measure, blocks=ranking.blocks, distance=ranking.distance, p=ranking.p)
+        ranking.ranks.assign(
+            measure=measure, blocks=ranking.blocks, distance=ranking.distance, p=ranking.p
+        )
         for measure, ranking in rankings.items()
     )
-    return pd.concat(list(parts), ignore_index=True)[["measure", "method", "rank", "blocks", "distance", "p"]]
+    return pd.concat(list(parts), ignore_index=True)[
+        ["measure", "method", "rank", "blocks", "distance", "p"]
+    ]

@@ -1,4 +1,6 @@
-"""Heat maps of the matrices of a run, as PNG bytes that are the same whenever the numbers are the same."""
+"""Heat maps of the matrices of a run, as PNG bytes that are the same whenever the numbers are the
+same.
+"""
 
 import io
 import math
@@ -34,7 +36,9 @@ NEGATIVE = "#8c3b4a"
 SCALE = Normalize(0.0, 1.0)
 
 
-def matrix_figure(folder: str | os.PathLike[str], kind: str = "srcc", synthetic: bool = False) -> bytes:
+def matrix_figure(
+    folder: str | os.PathLike[str], kind: str = "srcc", synthetic: bool = False
+) -> bytes:
     """The matrices of a run folder as one PNG picture with a panel per readout.
 
     Args:
@@ -56,19 +60,26 @@ def heat_map(matrix: pd.DataFrame, title: str, synthetic: bool = False) -> bytes
 def heat_maps(matrices: Mapping[str, pd.DataFrame], title: str, synthetic: bool = False) -> bytes:
     """Matrices of one run side by side as a PNG picture.
 
-    Rows are the states after each task, columns the data sets. The colour scale always reaches from 0 to 1, with a
-    colour of its own for what is negative; cells that were just learnt are outlined, zero-shot ones are in italics,
-    those without a value hatched.
+    Rows are the states after each task, columns the data sets. The colour scale always reaches from
+    0 to 1, with a colour of its own for what is negative; cells that were just learnt are outlined,
+    zero-shot ones are in italics, those without a value hatched.
 
     Args:
-        matrices: By the name of their panel; index `after` (`start`, then the tasks), one column per data set.
+        matrices: By the name of their panel; index `after` (`start`, then the tasks), one column
+            per data set.
         title: What the numbers are.
         synthetic: Whether the targets are no human ratings, which the title then says.
     """
     rows, columns = next(iter(matrices.values())).shape
-    labels = max(len(str(name)) for matrix in matrices.values() for name in (*matrix.index, *matrix.columns))
+    labels = max(
+        len(str(name)) for matrix in matrices.values() for name in (*matrix.index, *matrix.columns)
+    )
     title = f"{title}\n{SYNTHETIC}" if synthetic else title
-    width = max(len(matrices) * (columns * CELL + 0.15) + 0.085 * labels + 1.5, 0.125 * len(title.split("\n")[0]), 5.0)
+    width = max(
+        len(matrices) * (columns * CELL + 0.15) + 0.085 * labels + 1.5,
+        0.125 * len(title.split("\n")[0]),
+        5.0,
+    )
     figure = Figure(figsize=(width, rows * CELL + 0.06 * labels + 1.6), layout="compressed")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(matrices), squeeze=False, sharey=True)[0]
@@ -77,12 +88,18 @@ def heat_maps(matrices: Mapping[str, pd.DataFrame], title: str, synthetic: bool 
         _draw(axis, matrix, colours)
         axis.set_title(name, fontsize=11)
     axes[0].set_ylabel("after task", fontsize=10)
-    figure.colorbar(ScalarMappable(SCALE, colours), ax=list(axes), extend="min", shrink=0.9, pad=0.02, aspect=25)
+    figure.colorbar(
+        ScalarMappable(SCALE, colours), ax=list(axes), extend="min", shrink=0.9, pad=0.02, aspect=25
+    )
     figure.suptitle(title, fontsize=13, fontweight="bold")
-    figure.supxlabel("outlined: just learnt    italics: zero-shot    hatched: no value", fontsize=9, color="0.35")
+    figure.supxlabel(
+        "outlined: just learnt    italics: zero-shot    hatched: no value", fontsize=9, color="0.35"
+    )
     picture = io.BytesIO()
     dpi = min(150, LONGEST / max(figure.get_size_inches()))  # long streams have many cells
-    figure.savefig(picture, format="png", dpi=dpi, metadata={"Software": None})  # whose version changes the bytes
+    figure.savefig(
+        picture, format="png", dpi=dpi, metadata={"Software": None}
+    )  # whose version changes the bytes
     return picture.getvalue()
 
 
@@ -93,7 +110,11 @@ def _draw(axis: Axes, matrix: pd.DataFrame, colours: Colormap) -> None:
     for (t, d), value in np.ndenumerate(values):
         corner = d - 0.5, t - 0.5
         if math.isnan(value):
-            axis.add_patch(Rectangle(corner, 1, 1, hatch="////", facecolor="0.96", edgecolor="0.75", linewidth=0))
+            axis.add_patch(
+                Rectangle(
+                    corner, 1, 1, hatch="////", facecolor="0.96", edgecolor="0.75", linewidth=0
+                )
+            )
         else:
             slant = "italic" if t < learnt[d] else "normal"
             axis.text(
@@ -108,8 +129,16 @@ def _draw(axis: Axes, matrix: pd.DataFrame, colours: Colormap) -> None:
             )
         if t == learnt[d]:
             inset = corner[0] + 0.04, corner[1] + 0.04
-            axis.add_patch(Rectangle(inset, 0.92, 0.92, fill=False, edgecolor="black", linewidth=2.2, zorder=3))
-    axis.set_xticks(range(len(matrix.columns)), list(matrix.columns), rotation=40, ha="right", rotation_mode="anchor")
+            axis.add_patch(
+                Rectangle(inset, 0.92, 0.92, fill=False, edgecolor="black", linewidth=2.2, zorder=3)
+            )
+    axis.set_xticks(
+        range(len(matrix.columns)),
+        list(matrix.columns),
+        rotation=40,
+        ha="right",
+        rotation_mode="anchor",
+    )
     axis.set_yticks(range(len(matrix.index)), list(matrix.index))
     axis.set_xticks(np.arange(len(matrix.columns) - 1) + 0.5, minor=True)
     axis.set_yticks(np.arange(len(matrix.index) - 1) + 0.5, minor=True)

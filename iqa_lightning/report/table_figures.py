@@ -28,12 +28,15 @@ DPI = 110
 WIDEST = 48.0  # inches of a row of panels
 
 
-def table_figures(results: Results, rankings: Mapping[str, Ranking], orders: pd.DataFrame) -> dict[str, bytes]:
+def table_figures(
+    results: Results, rankings: Mapping[str, Ranking], orders: pd.DataFrame
+) -> dict[str, bytes]:
     """All figures of a table by name.
 
-    `srcc_<method>` and `stability_<method>`: heat maps of the first order, means over splits and seeds; `curves`: SRCC
-    of each data set over the tasks; `ranks`: critical-difference diagrams; `orders`: spread over orders. What cannot be
-    drawn, such as ranks of a single method, is not there.
+    `srcc_<method>` and `stability_<method>`: heat maps of the first order, means over splits and
+    seeds; `curves`: SRCC of each data set over the tasks; `ranks`: critical-difference diagrams;
+    `orders`: spread over orders. What cannot be drawn, such as ranks of a single method, is not
+    there.
 
     Args:
         results: of the runs.
@@ -48,7 +51,11 @@ def table_figures(results: Results, rankings: Mapping[str, Ranking], orders: pd.
                 mean_matrices(results.cells, method, kind), f"{method}: {title}", synthetic
             )
     figures["curves"] = task_curves(results.cells, synthetic)
-    drawn = {key: ranking for key, ranking in rankings.items() if ranking.blocks > 1 and len(ranking.ranks) > 1}
+    drawn = {
+        key: ranking
+        for key, ranking in rankings.items()
+        if ranking.blocks > 1 and len(ranking.ranks) > 1
+    }
     if drawn:
         figures["ranks"] = rank_diagrams(drawn, synthetic)
     if results.runs["order"].nunique() > 1 or len(orders):
@@ -68,14 +75,18 @@ def mean_matrices(cells: pd.DataFrame, method: str, kind: str = "srcc") -> dict[
     means = rows.groupby(["readout", "after", "dataset"], sort=False)[kind].mean().reset_index()
     found = {}
     for readout, part in means.groupby("readout", sort=False):
-        table = part.pivot_table(index="after", columns="dataset", values=kind, sort=False, dropna=False)
+        table = part.pivot_table(
+            index="after", columns="dataset", values=kind, sort=False, dropna=False
+        )
         after, names = (list(dict.fromkeys(rows[key])) for key in ("after", "dataset"))
         found[str(readout)] = table.reindex(index=pd.Index(after, name="after"), columns=names)
     return found
 
 
 def task_curves(cells: pd.DataFrame, synthetic: bool = False) -> bytes:
-    """SRCC of each data set over the tasks, a line per method: means over splits and seeds of the first order."""
+    """SRCC of each data set over the tasks, a line per method: means over splits and seeds of the
+    first order.
+    """
     shown = cells[cells["order"] == cells["order"].iloc[0]]
     after, names = (list(dict.fromkeys(shown[key])) for key in ("after", "dataset"))
     width = 2.6 + 0.35 * len(after)
@@ -90,12 +101,22 @@ def task_curves(cells: pd.DataFrame, synthetic: bool = False) -> bytes:
             readout = used_readout(matrices)
             values = matrices[readout].reindex(after)[name].to_numpy(np.float64)
             label = f"{method} ({readout})"
-            axis.plot(range(len(after)), values, color=f"C{i % 10}", marker=MARKS[i % 10], ms=4, lw=1.3, label=label)
+            axis.plot(
+                range(len(after)),
+                values,
+                color=f"C{i % 10}",
+                marker=MARKS[i % 10],
+                ms=4,
+                lw=1.3,
+                label=label,
+            )
         learnt = next((i for i, task in enumerate(after) if name in str(task).split("+")), None)
         if learnt is not None:
             axis.axvline(learnt, color="0.6", lw=1, ls=":")
         axis.set_title(name, fontsize=10)
-        axis.set_xticks(range(len(after)), after, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
+        axis.set_xticks(
+            range(len(after)), after, rotation=40, ha="right", rotation_mode="anchor", fontsize=8
+        )
         axis.set_ylim(-0.35, 1.02)
         axis.grid(axis="y", color="0.9")
     axes[0].set_ylabel("SRCC")
@@ -104,7 +125,9 @@ def task_curves(cells: pd.DataFrame, synthetic: bool = False) -> bytes:
 
 
 def rank_diagrams(rankings: Mapping[str, Ranking], synthetic: bool = False) -> bytes:
-    """Critical-difference diagrams, one per measure: bars join methods that are not distinguishable."""
+    """Critical-difference diagrams, one per measure: bars join methods that are not
+    distinguishable.
+    """
     most = max(len(ranking.ranks) for ranking in rankings.values())
     figure, axes = canvas(1, 7.0, len(rankings) * (0.9 + 0.24 * most), rows=len(rankings))
     for axis, (measure, ranking) in zip(axes, rankings.items(), strict=True):
@@ -142,7 +165,9 @@ def draw_ranks(axis: Axes, ranking: Ranking) -> None:
 
 
 def order_spread(measures: pd.DataFrame, orders: pd.DataFrame, synthetic: bool = False) -> bytes:
-    """Measures of each method by order: large dots are orders that were run, small grey ones are re-indexed."""
+    """Measures of each method by order: large dots are orders that were run, small grey ones are
+    re-indexed.
+    """
     chosen = chosen_readouts(measures)
     methods = list(dict.fromkeys(chosen["method"]))
     figure, axes = canvas(len(SPREAD), 1.6 + 0.7 * len(methods), 3.4, sharey=False)
@@ -151,22 +176,43 @@ def order_spread(measures: pd.DataFrame, orders: pd.DataFrame, synthetic: bool =
             run = chosen[(chosen["measure"] == measure) & (chosen["method"] == method)]
             if len(orders):
                 held = orders[(orders["method"] == method) & orders["readout"].isin(run["readout"])]
-                means = held.groupby(["trained", "order"], sort=False)[measure].mean().to_numpy(np.float64)
-                axis.plot(i + np.linspace(-0.25, 0.25, len(means)), np.sort(means), ".", color="0.65", ms=4)
+                means = (
+                    held.groupby(["trained", "order"], sort=False)[measure]
+                    .mean()
+                    .to_numpy(np.float64)
+                )
+                axis.plot(
+                    i + np.linspace(-0.25, 0.25, len(means)),
+                    np.sort(means),
+                    ".",
+                    color="0.65",
+                    ms=4,
+                )
             means = run.groupby("order", sort=False)["value"].mean().to_numpy(np.float64)
             axis.plot([i] * len(means), means, "o", color=f"C{i % 10}", ms=6, mec="white")
-        axis.set_xticks(range(len(methods)), methods, rotation=30, ha="right", rotation_mode="anchor", fontsize=9)
+        axis.set_xticks(
+            range(len(methods)),
+            methods,
+            rotation=30,
+            ha="right",
+            rotation_mode="anchor",
+            fontsize=9,
+        )
         axis.set_xlim(-0.6, len(methods) - 0.4)
         axis.set_title(MEASURES[measure], fontsize=10)
         axis.grid(axis="y", color="0.9")
     return png(figure, titled("By order of the tasks (grey: re-indexed)", synthetic))
 
 
-def canvas(columns: int, width: float, height: float, rows: int = 1, sharey: bool = True) -> tuple[Figure, list[Axes]]:
+def canvas(
+    columns: int, width: float, height: float, rows: int = 1, sharey: bool = True
+) -> tuple[Figure, list[Axes]]:
     """A figure without a window, and its axes; `width` inches a column, `height` inches in all."""
     figure = Figure(figsize=(columns * width, height + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(rows, columns, squeeze=False, sharey=sharey and rows == 1).ravel())
+    return figure, list(
+        figure.subplots(rows, columns, squeeze=False, sharey=sharey and rows == 1).ravel()
+    )
 
 
 def legend(figure: Figure, axis: Axes) -> None:
@@ -185,5 +231,7 @@ def png(figure: Figure, title: str) -> bytes:
     figure.suptitle(title, fontsize=11)
     picture = io.BytesIO()
     dpi = min(DPI, LONGEST / max(figure.get_size_inches()))
-    figure.savefig(picture, format="png", dpi=dpi, metadata={"Software": None})  # whose version changes the bytes
+    figure.savefig(
+        picture, format="png", dpi=dpi, metadata={"Software": None}
+    )  # whose version changes the bytes
     return picture.getvalue()

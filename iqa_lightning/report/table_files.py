@@ -18,7 +18,11 @@ def write_table(folder: Path, planned: Sequence[dict[str, Any]], figures: bool =
     """
     results = read_results(folder / "results")
     summary = summarise(results, read_published(folder / "published.csv"))
-    for name, table in (("summary", summary.lines), ("tests", summary.tests), ("variance", summary.variance)):
+    for name, table in (
+        ("summary", summary.lines),
+        ("tests", summary.tests),
+        ("variance", summary.variance),
+    ):
         write_bytes(folder / "results" / f"{name}.csv", csv_bytes(table))
     name = folder.resolve().name
     text = markdown(name, summary, missing_runs(list(planned), results.runs))

@@ -1,7 +1,9 @@
-"""The views of a table in wandb, built by code: a workspace and a report, runs grouped by method, order and split.
+"""The views of a table in wandb, built by code: a workspace and a report, runs grouped by method,
+order and split.
 
-Curves have the task as x-axis, heat maps and tables are those that each run logged; the report also holds the table
-itself, since wandb knows no intervals. Without a network: `wandb leet <run folder>/wandb` shows a run in the terminal.
+Curves have the task as x-axis, heat maps and tables are those that each run logged; the report also
+holds the table itself, since wandb knows no intervals. Without a network: `wandb leet <run
+folder>/wandb` shows a run in the terminal.
 """
 
 import warnings
@@ -20,7 +22,11 @@ if TYPE_CHECKING:
 TASK = "task/t"
 
 
-GROUPS = ("run.method", "run.order", "run.split")  # of the config, see `continual.tracking.log_identity`
+GROUPS = (
+    "run.method",
+    "run.order",
+    "run.split",
+)  # of the config, see `continual.tracking.log_identity`
 
 
 def push(target: str, name: str, experiment: str, results: Results, summary: Summary) -> str:
@@ -40,12 +46,15 @@ def push(target: str, name: str, experiment: str, results: Results, summary: Sum
 
     entity, _, project = target.partition("/")
     if not entity or not project or "/" in project:
-        raise ValueError(f"push={target}: give <entity>/<project>, the place in wandb in which the runs are")
+        raise ValueError(
+            f"push={target}: give <entity>/<project>, the place in wandb in which the runs are"
+        )
     try:
         wandb.Api()
     except Exception as error:
         raise ValueError(
-            f"push={target}: not logged in to wandb ({error}); run `wandb login` or set WANDB_API_KEY, "
+            f"push={target}: not logged in to wandb ({error}); run `wandb login` or set "
+            "WANDB_API_KEY, "
             "or leave push out: the HTML page needs no account"
         ) from error
     workspace, report = views(entity, project, name, experiment, results, summary)
@@ -71,25 +80,39 @@ def views(
         project=project,
         name=f"{name}: task by task",
         sections=[
-            ws.Section(name=title, panels=parts, is_open=i < 2) for i, (title, parts) in enumerate(sections.items())
+            ws.Section(name=title, panels=parts, is_open=i < 2)
+            for i, (title, parts) in enumerate(sections.items())
         ],
         settings=ws.WorkspaceSettings(x_axis=TASK, max_runs=50),
-        runset_settings=ws.RunsetSettings(groupby=[expr.Config(group) for group in GROUPS], filters=runs),
+        runset_settings=ws.RunsetSettings(
+            groupby=[expr.Config(group) for group in GROUPS], filters=runs
+        ),
     )
     groups = [f"config.{group}" for group in GROUPS]
-    runset = {"entity": entity, "project": project, "name": name, "groupby": groups, "filters": runs}
+    runset = {
+        "entity": entity,
+        "project": project,
+        "name": name,
+        "groupby": groups,
+        "filters": runs,
+    }
     synthetic = [wr.CalloutBlock(SYNTHETIC)] if summary.lines["synthetic"].any() else []
     blocks = [wr.TableOfContents(), *synthetic, wr.H2("Table"), wr.P(LEGEND)]
     blocks += [wr.MarkdownBlock(grid(*main_table(summary.lines)))]
     for title, parts in sections.items():
         blocks += [wr.H2(title), wr.PanelGrid(runsets=[wr.Runset(**runset)], panels=parts)]
-    blocks += [wr.H2("Differences between methods"), wr.MarkdownBlock("\n\n".join(tests_part(summary.tests)))]
+    blocks += [
+        wr.H2("Differences between methods"),
+        wr.MarkdownBlock("\n\n".join(tests_part(summary.tests))),
+    ]
     report = wr.Report(entity=entity, project=project, title=name, blocks=blocks, width="fluid")
     return workspace, report
 
 
 def panels(results: Results) -> dict[str, list[Any]]:
-    """The panels by section; every key in them is one that the runs of the results log after a task."""
+    """The panels by section; every key in them is one that the runs of the results log after a
+    task.
+    """
     wr = libraries()[1]
     there = results.measures[results.measures["value"].notna()]
     names = list(dict.fromkeys(results.cells["dataset"]))
@@ -98,15 +121,21 @@ def panels(results: Results) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for readout, rows in there.groupby("readout", sort=False):
         measured = [key for key in MEASURES if key in set(rows["measure"])]
-        found[f"Measures, {readout}"] = [line(MEASURES[key], f"task/{key}/{readout}") for key in measured]
-        found[f"SRCC, {readout}"] = [line(f"SRCC on {name}", f"task/srcc/{readout}/{name}") for name in names]
+        found[f"Measures, {readout}"] = [
+            line(MEASURES[key], f"task/{key}/{readout}") for key in measured
+        ]
+        found[f"SRCC, {readout}"] = [
+            line(f"SRCC on {name}", f"task/srcc/{readout}/{name}") for name in names
+        ]
         maps = {
             "srcc": list(dict.fromkeys(state for after in states for state in after)),
             "stability": list(dict.fromkeys(state for after in states for state in after[1:])),
         }
         found[f"Heat maps, {readout}"] = [
             wr.MediaBrowser(
-                title=kind, media_keys=[f"{kind}_map/{readout}/{state}" for state in kept], gallery_axis="step"
+                title=kind,
+                media_keys=[f"{kind}_map/{readout}/{state}" for state in kept],
+                gallery_axis="step",
             )
             for kind, kept in maps.items()
             if kept
@@ -117,7 +146,10 @@ def panels(results: Results) -> dict[str, list[Any]]:
     if "gated" in set(there["readout"]):
         found["Gate"] = [
             line(f"{label}, {name}", f"task/gate/{key}/{name}")
-            for key, label in (("regret", "regret (lower is better)"), ("own", "weight of its own head"))
+            for key, label in (
+                ("regret", "regret (lower is better)"),
+                ("own", "weight of its own head"),
+            )
             for name in names
         ]
     found["Training"] = [

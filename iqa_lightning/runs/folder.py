@@ -1,8 +1,10 @@
-"""Runs seen from outside: where one lies, who owns it, the process that trains it. No torch and no Hydra in here.
+"""Runs seen from outside: where one lies, who owns it, the process that trains it. No torch and no
+Hydra in here.
 
-A run of a sweep or of a table is a process of its own, `python -m iqa_lightning.train <overrides>`, whatever asked for
-it: several devices in it start as they do by hand, a crash takes nothing else along, and nothing that one run sets (the
-environment of ranks, wandb, the state of torch) reaches the next.
+A run of a sweep or of a table is a process of its own, `python -m iqa_lightning.train <overrides>`,
+whatever asked for it: several devices in it start as they do by hand, a crash takes nothing else
+along, and nothing that one run sets (the environment of ranks, wandb, the state of torch) reaches
+the next.
 """
 
 import os
@@ -13,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 BUSY = 75
-"""Exit status of a run that another process is at work on: EX_TEMPFAIL of sysexits.h, `try again later`."""
+"""Exit status of a run that another process is at work on: EX_TEMPFAIL of sysexits.h, `try again
+later`.
+"""
 
 
 class BusyError(ValueError):
@@ -21,7 +25,8 @@ class BusyError(ValueError):
 
 
 def task_names(stream: Mapping[str, Any]) -> list[str]:
-    """Names of the tasks that the config of a stream builds: its data sets, a user's folders, or distortions.
+    """Names of the tasks that the config of a stream builds: its data sets, a user's folders, or
+    distortions.
 
     Raises:
         ValueError: It is a stream of another kind.
@@ -31,22 +36,28 @@ def task_names(stream: Mapping[str, Any]) -> list[str]:
     if folders := stream.get("folders"):
         return [re.sub(r"[^A-Za-z0-9_-]+", "_", Path(folder).resolve().name) for folder in folders]
     raise ValueError(
-        "the stream has no tasks, groups or folders, so its orders have no names: give a list as stream.order"
+        "the stream has no tasks, groups or folders, so its orders have no names: give a list as "
+        "stream.order"
     )
 
 
 def method_name(method: str, variant: str | None) -> str:
-    """What folders and tables call the choice of `method=`, alone or with other settings that have a name.
+    """What folders and tables call the choice of `method=`, alone or with other settings that have
+    a name.
 
     Raises:
         ValueError: the name of the variant is not made of letters, digits, `_`, `.` and `-`.
     """
     if variant is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", str(variant)):
-        raise ValueError(f"variant={variant!r} becomes the name of a folder: letters, digits, _ . and - only")
+        raise ValueError(
+            f"variant={variant!r} becomes the name of a folder: letters, digits, _ . and - only"
+        )
     return method if variant is None else f"{method}@{variant}"
 
 
-def names_of(experiment: str | None, method: str, order: Sequence[Any], split: int, seed: int) -> tuple[str, ...]:
+def names_of(
+    experiment: str | None, method: str, order: Sequence[Any], split: int, seed: int
+) -> tuple[str, ...]:
     """The five names of a run, which are its folder: experiment, method, order, split, seed."""
     from iqa_lightning.stream.orders import numbered  # noqa: PLC0415
 
@@ -59,7 +70,11 @@ def shortened(order: str) -> str:
     """A folder name of an order; long ones end in a hash, since file systems allow 255 bytes."""
     import hashlib  # noqa: PLC0415
 
-    return order if len(order) <= 120 else f"{order[:100]}-{hashlib.sha256(order.encode()).hexdigest()[:12]}"
+    return (
+        order
+        if len(order) <= 120
+        else f"{order[:100]}-{hashlib.sha256(order.encode()).hexdigest()[:12]}"
+    )
 
 
 def keep_config(folder: Path, config: dict[str, Any]) -> None:
@@ -91,15 +106,20 @@ def check_config(folder: Path, config: dict[str, Any]) -> None:
         return
     old: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))  # type: ignore[assignment]  # a dict
     if changed := config_changes(old, config):
-        lines = "\n".join(f"  {key}: {there} there, {now} now" for key, (there, now) in changed.items())
+        lines = "\n".join(
+            f"  {key}: {there} there, {now} now" for key, (there, now) in changed.items()
+        )
         raise ValueError(
             f"{folder} holds a run of another config:\n{lines}\n"
-            "take these back to go on with it, or choose another paths.output (or delete the folder)"
+            "take these back to go on with it, or choose another paths.output (or delete the "
+            "folder)"
         )
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that the user started, not one that it started for another device."""
+    """Whether this is the process that the user started, not one that it started for another
+    device.
+    """
     return all(int(os.environ.get(name, "0")) == 0 for name in ("LOCAL_RANK", "NODE_RANK"))
 
 
@@ -118,10 +138,12 @@ def sole_owner(folder: Path) -> Iterator[None]:
         return
     with (folder / ".lock").open("w") as file:
         try:
-            # of this process alone: loader workers, which live on a while after a kill, do not inherit it
+            # of this process alone: loader workers, which live on a while after a kill, do not
+            # inherit it
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise BusyError(
-                f"another process is at work in {folder}: wait for it, or choose another paths.output"
+                f"another process is at work in {folder}: wait for it, or choose another "
+                "paths.output"
             ) from error
         yield

@@ -1,8 +1,10 @@
-"""Runs seen from outside: where one lies, who owns it, the process that trains it. No torch and no Hydra in here.
+"""Runs seen from outside: where one lies, who owns it, the process that trains it. No torch and no
+Hydra in here.
 
-A run of a sweep or of a table is a process of its own, `python -m iqa_lightning.train <overrides>`, whatever asked for
-it: several devices in it start as they do by hand, a crash takes nothing else along, and nothing that one run sets (the
-environment of ranks, wandb, the state of torch) reaches the next.
+A run of a sweep or of a table is a process of its own, `python -m iqa_lightning.train <overrides>`,
+whatever asked for it: several devices in it start as they do by hand, a crash takes nothing else
+along, and nothing that one run sets (the environment of ranks, wandb, the state of torch) reaches
+the next.
 """
 
 import os
@@ -20,11 +22,21 @@ from iqa_lightning.runs.folder import BUSY, check_config, names_of, task_names
 PARENT = "IQA_LIGHTNING_PARENT"
 
 
-RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+RANKS = (
+    "RANK",
+    "LOCAL_RANK",
+    "NODE_RANK",
+    "GROUP_RANK",
+    "WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
 
 
 JOB_STEP = ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE")
-"""By these Lightning takes Slurm for the one who starts ranks; here the job is one task, and the run starts its own."""
+"""By these Lightning takes Slurm for the one who starts ranks; here the job is one task, and the
+run starts its own.
+"""
 
 
 LOG = "train.log"
@@ -32,7 +44,8 @@ LOG = "train.log"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run: `finished`, `skipped` (finished before), `busy` (another process is at it), `failed`.
+    """What became of a run: `finished`, `skipped` (finished before), `busy` (another process is at
+    it), `failed`.
 
     `reason` says why for the last two. `folder` is empty where none could be named.
     """
@@ -55,7 +68,8 @@ def run_subprocess(
     words: Sequence[str],
     env: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Train the run of a config unless it is finished, in a process of its own; go on with it if it was interrupted.
+    """Train the run of a config unless it is finished, in a process of its own; go on with it if it
+    was interrupted.
 
     Args:
         config: all of it, references resolved; its order may be a name.
@@ -71,7 +85,9 @@ def run_subprocess(
     from iqa_lightning.stream.orders import checked_order  # noqa: PLC0415
 
     given, split, seed = config["stream"]["order"], config["split"], config["seed"]
-    title = f"{method} {given if isinstance(given, str) else '-'.join(map(str, given or ['default']))}"
+    title = (
+        f"{method} {given if isinstance(given, str) else '-'.join(map(str, given or ['default']))}"
+    )
     title, start, folder = f"{title} split{split} seed{seed}", monotonic(), Path()
     try:
         tasks = task_names(config["stream"])
@@ -92,8 +108,8 @@ def run_subprocess(
 def train(words: Sequence[str], log: Path, env: Mapping[str, str]) -> tuple[int, str]:
     """Run the train command to its end, with its output appended to `log`.
 
-    Whatever ends this function ends the command: SIGTERM, and SIGKILL ten seconds later. If this process itself is
-    killed, Linux kills the command too (see `follow_parent`).
+    Whatever ends this function ends the command: SIGTERM, and SIGKILL ten seconds later. If this
+    process itself is killed, Linux kills the command too (see `follow_parent`).
 
     Returns:
         Exit status, and the last thing that was said, or the signal that killed it.
@@ -105,7 +121,11 @@ def train(words: Sequence[str], log: Path, env: Mapping[str, str]) -> tuple[int,
         before = file.tell()
         command = [sys.executable, "-m", "iqa_lightning.train", *words]
         process = subprocess.Popen(  # noqa: S603  # ours
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=own | dict(env)
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=own | dict(env),
         )
         try:
             status = process.wait()
@@ -113,7 +133,9 @@ def train(words: Sequence[str], log: Path, env: Mapping[str, str]) -> tuple[int,
             stop(process)
     if status < 0:
         return status, f"killed by {signal.Signals(-status).name}"
-    lines = log.read_bytes()[before:].decode(errors="replace").strip().splitlines() or ["it said nothing"]
+    lines = log.read_bytes()[before:].decode(errors="replace").strip().splitlines() or [
+        "it said nothing"
+    ]
     errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
     said = lines[errors[-1] :] if errors else lines[-1:]  # an error message may have several lines
     return status, " ".join(" ".join(line.removeprefix("error: ").split()) for line in said)
@@ -131,8 +153,12 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 def follow_parent() -> None:
-    """Let this process be killed with the one that started it by `train` (Linux; elsewhere it would go on alone)."""
-    parent = os.environ.pop(PARENT, None)  # so that ranks, which this process starts, do not take it for theirs
+    """Let this process be killed with the one that started it by `train` (Linux; elsewhere it would
+    go on alone).
+    """
+    parent = os.environ.pop(
+        PARENT, None
+    )  # so that ranks, which this process starts, do not take it for theirs
     if parent is None or sys.platform != "linux":
         return
     import ctypes  # noqa: PLC0415

@@ -1,13 +1,15 @@
-"""A sweep, `python -m iqa_lightning.train -m ...`: all orders of a design by one word, and a report at the end.
+"""A sweep, `python -m iqa_lightning.train -m ...`: all orders of a design by one word, and a report
+at the end.
 
-Hydra's launcher starts jobs, one per combination; a job only starts the process of its run and notes what became of it
-in the folder of the sweep, so that this holds under every launcher. The same command skips what is finished and goes on
-with what was interrupted.
+Hydra's launcher starts jobs, one per combination; a job only starts the process of its run and
+notes what became of it in the folder of the sweep, so that this holds under every launcher. The
+same command skips what is finished and goes on with what was interrupted.
 
-Slurm: of the two who could requeue a job, Lightning and submitit, it is submitit, since its job is the one that Slurm
-signals on preemption and `hydra.launcher.signal_delay_s` before its end: the job ends its run, which loses at most the
-epoch under way, and hands itself in again. This is tested with submitit's local executor, signal included, and the
-submission and the ranks of a run with a Slurm made of shell scripts; a real Slurm has not seen it.
+Slurm: of the two who could requeue a job, Lightning and submitit, it is submitit, since its job is
+the one that Slurm signals on preemption and `hydra.launcher.signal_delay_s` before its end: the job
+ends its run, which loses at most the epoch under way, and hands itself in again. This is tested
+with submitit's local executor, signal included, and the submission and the ranks of a run with a
+Slurm made of shell scripts; a real Slurm has not seen it.
 """
 
 import atexit
@@ -30,16 +32,25 @@ from iqa_lightning.stream.orders import single_names
 STATES = ("failed", "unfinished", "busy", "skipped", "finished")
 
 
-PLUGINS = {"hydra_joblib_launcher": "joblib", "hydra_ray_launcher": "ray", "hydra_submitit_launcher": "submitit"}
+PLUGINS = {
+    "hydra_joblib_launcher": "joblib",
+    "hydra_ray_launcher": "ray",
+    "hydra_submitit_launcher": "submitit",
+}
 """Launcher plugins and what each stands on."""
 
 
-# conf/hydra/launcher: presets by the names of the plugins, whose own configs check and complete them
-warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema with the same name")
+# conf/hydra/launcher: presets by the names of the plugins, whose own configs check and complete
+# them
+warnings.filterwarnings(
+    "ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema with the same name"
+)
 
 
 def run_job(cfg: DictConfig) -> None:
-    """One job of a sweep: train its run and note what became of it in the folder of the sweep; it raises nothing."""
+    """One job of a sweep: train its run and note what became of it in the folder of the sweep; it
+    raises nothing.
+    """
     hydra = HydraConfig.get()
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # it is a dict
     words = list(hydra.overrides.task)
@@ -47,7 +58,12 @@ def run_job(cfg: DictConfig) -> None:
     for source in hydra.runtime.config_sources:
         words += ["--config-dir", source.path] if source.provider == "command-line" else []
     note = Path(hydra.sweep.dir) / f"{hydra.job.num}.json"
-    write_note(note, Outcome(" ".join(hydra.overrides.task), "unfinished", "it was started and did not come back"))
+    write_note(
+        note,
+        Outcome(
+            " ".join(hydra.overrides.task), "unfinished", "it was started and did not come back"
+        ),
+    )
     method = method_name(hydra.runtime.choices["method"], cfg.variant)
     outcome = run_subprocess(config, hydra.runtime.choices.get("experiment"), method, words)
     write_note(note, outcome)
@@ -62,17 +78,20 @@ def write_note(file: Path, outcome: Outcome) -> None:
 
 
 class Sweep(Callback):
-    """What happens around a sweep, in the process that the user started; `hydra.callbacks.sweep` of conf/train.yaml."""
+    """What happens around a sweep, in the process that the user started; `hydra.callbacks.sweep` of
+    conf/train.yaml.
+    """
 
     def __init__(self) -> None:
         self.folder: Path | None = None
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002  # Hydra's signature
-        """Check the launcher, spell out designs of orders, and fix where jobs note what became of their runs.
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # Hydra's signature
+        """Check the launcher, spell out designs of orders, and fix where jobs note what became of
+        their runs.
 
         Raises:
-            SystemExit: A plugin is not installed, or a design cannot be spelt out. (Hydra turns other errors of a
-                callback into warnings.)
+            SystemExit: A plugin is not installed, or a design cannot be spelt out. (Hydra turns
+                other errors of a callback into warnings.)
         """
         try:
             require_plugin(config.hydra.launcher)
@@ -81,17 +100,24 @@ class Sweep(Callback):
             raise SystemExit(f"error: {error}") from error
         self.folder = Path(config.hydra.sweep.dir).absolute()
         place = str(self.folder).replace("'", r"\'")
-        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{place}'")  # jobs resolve their own config
-        atexit.register(self.report)  # Hydra does not call back after an interrupt or a launcher's own error
+        config.hydra.overrides.hydra.append(
+            f"hydra.sweep.dir='{place}'"
+        )  # jobs resolve their own config
+        atexit.register(
+            self.report
+        )  # Hydra does not call back after an interrupt or a launcher's own error
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002  # Hydra's signature
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # Hydra's signature
         """Print the report.
 
         Raises:
             SystemExit: A run failed.
         """
         if broken := self.report():
-            raise SystemExit(f"{broken} of the runs failed: the same command tries these again and skips the others")
+            raise SystemExit(
+                f"{broken} of the runs failed: the same command tries these again and skips the "
+                "others"
+            )
 
     def report(self) -> int:
         """Print what became of each run, once; how many failed or did not come back."""
@@ -125,15 +151,18 @@ def require_plugin(launcher: DictConfig) -> None:
             there = False
         if not there:
             raise ValueError(
-                f"this launcher needs {name}, which is not installed: pip install 'iqa-lightning[cluster]'"
+                f"this launcher needs {name}, which is not installed: pip install "
+                "'iqa-lightning[cluster]'"
             )
 
 
 def spell_out(config: DictConfig) -> None:
-    """Put the orders that `williams` and `all` stand for in the place of these words among the task overrides.
+    """Put the orders that `williams` and `all` stand for in the place of these words among the task
+    overrides.
 
     Raises:
-        ValueError: There are too many, or the stream is swept as well, so that its tasks have no one name.
+        ValueError: There are too many, or the stream is swept as well, so that its tasks have no
+            one name.
     """
     parser, words = OverridesParser.create(), config.hydra.overrides.task
     parsed = [parser.parse_override(word) for word in words]
@@ -142,7 +171,9 @@ def spell_out(config: DictConfig) -> None:
         if override.key_or_group != "stream.order" or override.is_delete():
             continue
         values = (
-            override.sweep_string_iterator() if override.is_discrete_sweep() else [override.get_value_element_as_str()]
+            override.sweep_string_iterator()
+            if override.is_discrete_sweep()
+            else [override.get_value_element_as_str()]
         )
         values = [str(value) for value in values]
         bare = [value.strip("'\"") for value in values]
@@ -150,10 +181,15 @@ def spell_out(config: DictConfig) -> None:
             continue
         if both := [key for key in swept if key in ("experiment", "stream")]:
             raise ValueError(
-                f"stream.order={','.join(bare)} is a list of orders of one stream, and {both[0]} is swept too: sweep "
+                f"stream.order={','.join(bare)} is a list of orders of one stream, and {both[0]} "
+                "is swept too: sweep "
                 "one stream at a time"
             )
         tasks = task_names(config.stream)
         designs = {name: single_names(name, tasks) for name in {"williams", "all"} & set(bare)}
-        names = [name for value, word in zip(values, bare, strict=True) for name in designs.get(word, [value])]
+        names = [
+            name
+            for value, word in zip(values, bare, strict=True)
+            for name in designs.get(word, [value])
+        ]
         words[number] = f"stream.order={','.join(dict.fromkeys(names))}"

@@ -42,19 +42,26 @@ def named_order(name: str, tasks: Sequence[str]) -> list[str]:
         return list(reversed(tasks))
     if match := re.fullmatch(r"random:(\d+)", name):
         draw = random.Random(int(match[1]))  # noqa: S311  # an order is no secret
-        return sorted(tasks, key=lambda _: draw.random())  # of Python's draws only `random()` never changes
+        return sorted(
+            tasks, key=lambda _: draw.random()
+        )  # of Python's draws only `random()` never changes
     if name in DESIGNS:
         raise ValueError(
-            f"stream.order={name} is a list of orders, and a run takes one: sweep over them (`-m`), or choose {SINGLE} "
+            f"stream.order={name} is a list of orders, and a run takes one: sweep over them "
+            f"(`-m`), or choose {SINGLE} "
             f"or a list of {list(tasks)}"
         )
     design, _, place = name.partition(":")
     if design in DESIGNS and place.isdecimal():
         orders = expand_orders(design, tasks)
         if not 1 <= int(place) <= len(orders):
-            raise ValueError(f"stream.order={name}: there are {len(orders)} orders of this kind, counted from 1")
+            raise ValueError(
+                f"stream.order={name}: there are {len(orders)} orders of this kind, counted from 1"
+            )
         return orders[int(place) - 1]
-    raise ValueError(f"stream.order={name} is not known: choose {SINGLE} or a list of {list(tasks)}")
+    raise ValueError(
+        f"stream.order={name} is not known: choose {SINGLE} or a list of {list(tasks)}"
+    )
 
 
 def expand_orders(name: str, tasks: Sequence[str]) -> list[list[str]]:
@@ -69,7 +76,8 @@ def expand_orders(name: str, tasks: Sequence[str]) -> list[list[str]]:
         return [named_order(name, tasks)]
     if len(tasks) > LONGEST:
         raise ValueError(
-            f"order 'all' takes {LONGEST} tasks at most and there are {len(tasks)}: use williams or random:<seed>"
+            f"order 'all' takes {LONGEST} tasks at most and there are {len(tasks)}: use williams "
+            "or random:<seed>"
         )
     return [list(order) for order in permutations(tasks)]
 
@@ -85,17 +93,25 @@ def single_names(name: str, tasks: Sequence[str]) -> list[str]:
 
 
 def williams(tasks: Sequence[str]) -> list[list[str]]:
-    """Orders in which each task stands once (T odd: twice) at each position and directly after each other task.
+    """Orders in which each task stands once (T odd: twice) at each position and directly after each
+    other task.
 
     The first order is `tasks` itself. E. J. Williams, Australian Journal of Chemistry 2 (1949),
-    https://doi.org/10.1071/CH9490149: neighbours in 0, T-1, 1, T-2, ... have all differences modulo T once each when T
-    is even, so its T cyclic shifts are balanced; when T is odd, they are together with their mirror images.
+    https://doi.org/10.1071/CH9490149: neighbours in 0, T-1, 1, T-2, ... have all differences modulo
+    T once each when T is even, so its T cyclic shifts are balanced; when T is odd, they are
+    together with their mirror images.
     """
     count = len(tasks)
     zigzag = [i // 2 if i % 2 == 0 else count - 1 - i // 2 for i in range(count)]
-    label = {place: tasks[i] for i, place in enumerate(zigzag)}  # so that the first order is the given one
+    label = {
+        place: tasks[i] for i, place in enumerate(zigzag)
+    }  # so that the first order is the given one
     shifts = [[label[(place + shift) % count] for place in zigzag] for shift in range(count)]
-    return shifts if count % 2 == 0 or count == 1 else shifts + [list(reversed(order)) for order in shifts]
+    return (
+        shifts
+        if count % 2 == 0 or count == 1
+        else shifts + [list(reversed(order)) for order in shifts]
+    )
 
 
 def checked_order(order: Order, tasks: Collection[str]) -> list[str | list[str]]:
@@ -105,7 +121,10 @@ def checked_order(order: Order, tasks: Collection[str]) -> list[str | list[str]]
     names = [name for item in plain for name in (item if isinstance(item, list) else [item])]
     unknown = [name for name in names if not isinstance(name, str) or name not in tasks]
     if unknown:
-        raise ValueError(f"stream.order names {unknown[0]!r}, which is not in the stream: choose from {list(tasks)}")
+        raise ValueError(
+            f"stream.order names {unknown[0]!r}, which is not in the stream: choose from "
+            f"{list(tasks)}"
+        )
     if not names or [] in plain:
         raise ValueError(f"stream.order={plain} holds no data set: choose from {list(tasks)}")
     for item in plain:
@@ -122,8 +141,17 @@ def numbered(order: list[str | list[str]]) -> tuple[list[tuple[str, ...]], dict[
     for item in order:
         names = []
         for source in [item] if isinstance(item, str) else item:
-            candidates = (source, *(f"{source}_{again}" for again in range(2, 3 + len(given) + len(sources))))
-            names.append(next(name for name in candidates if name not in sources and name not in given - {source}))
+            candidates = (
+                source,
+                *(f"{source}_{again}" for again in range(2, 3 + len(given) + len(sources))),
+            )
+            names.append(
+                next(
+                    name
+                    for name in candidates
+                    if name not in sources and name not in given - {source}
+                )
+            )
             sources[names[-1]] = source
         tasks.append(tuple(names))
     return tasks, sources

@@ -16,11 +16,12 @@ from iqa_lightning.stream.pairs import Draw, SampledPairs, shuffled
 class FilePairs(SampledPairs):
     """The pairs of `<data set>_train.txt`: all of them once an epoch, in a new order each.
 
-    The target is the list's: `soft` its g = P(image 1 is better), `binary` its y. Each image of a pair is cropped and
-    flipped on its own; the batch size counts images, two a pair.
+    The target is the list's: `soft` its g = P(image 1 is better), `binary` its y. Each image of a
+    pair is cropped and flipped on its own; the batch size counts images, two a pair.
 
     Args:
-        folder: the folder that holds the lists (see `data/split_files.py`); use it with `splits=files` of the same.
+        folder: the folder that holds the lists (see `data/split_files.py`); use it with
+            `splits=files` of the same.
         split: number of the split.
         target: `binary` or `soft`.
 
@@ -37,8 +38,8 @@ class FilePairs(SampledPairs):
         """Read the lists of a task's data sets.
 
         Raises:
-            ValueError: naming file, row and remedy: no list, an image that is not in the train part, a pair of an image
-                with itself or listed twice, a target that is none.
+            ValueError: naming file, row and remedy: no list, an image that is not in the train
+                part, a pair of an image with itself or listed twice, a target that is none.
         """
         tables = []
         self._targets = {}
@@ -52,11 +53,11 @@ class FilePairs(SampledPairs):
 
     def draw(
         self,
-        sizes: Sequence[int],  # noqa: ARG002  # the lists say all
-        names: Sequence[str],  # noqa: ARG002  # the same
-        seed: int,  # noqa: ARG002  # the same
+        sizes: Sequence[int],  # the lists say all
+        names: Sequence[str],  # the same
+        seed: int,  # the same
         batch_size: int,
-        count: int | None = None,  # noqa: ARG002  # the same
+        count: int | None = None,  # the same
     ) -> Draw:
         """Batches of the listed pairs, (pairs, 2) positions each."""
         assert len(self._table), "find() comes first"
@@ -64,14 +65,19 @@ class FilePairs(SampledPairs):
 
     def targets(self, index: Int[Tensor, "pairs 2"]) -> Float[Tensor, " pairs"]:
         """Listed targets of pairs, as positions among the images of the task."""
-        return torch.tensor([self._targets[first, second] for first, second in index.tolist()], dtype=torch.float32)
+        return torch.tensor(
+            [self._targets[first, second] for first, second in index.tolist()], dtype=torch.float32
+        )
 
     def _read(self, index: ImageIndex, name: str) -> tuple[NDArray[np.int64], list[float]]:
         files = find_list(self.folder, PAIRS.format(tag=name), self.split)
         if len(files) != 1:
-            found = "no pair list" if not files else f"more than one pair list ({files[0]}, {files[1]})"
+            found = (
+                "no pair list" if not files else f"more than one pair list ({files[0]}, {files[1]})"
+            )
             raise ValueError(
-                f"data set {name!r}: {found} {PAIRS.format(tag=name)} of split {self.split} under {self.folder}; "
+                f"data set {name!r}: {found} {PAIRS.format(tag=name)} of split {self.split} under "
+                f"{self.folder}; "
                 f"set pairs.folder to the folder of one, or draw pairs with pairs=paper"
             )
         column, known = (2, "in [0, 1]") if self.target == "soft" else (5, "0 or 1")
@@ -80,10 +86,16 @@ class FilePairs(SampledPairs):
         for row in read_rows(files[0], 6):
             pair, target = (index.find(row, 0), index.find(row, 1)), number(row, column)
             if not 0 <= target <= 1 or (column == 5 and target not in (0, 1)):
-                raise ValueError(f"{row}: the target {row.cells[column]} is not {known}; get the list again")
+                raise ValueError(
+                    f"{row}: the target {row.cells[column]} is not {known}; get the list again"
+                )
             first = seen.setdefault(frozenset(pair), row.number)
             if pair[0] == pair[1] or first != row.number:
-                what = "an image with itself" if pair[0] == pair[1] else f"the pair of row {first} again"
+                what = (
+                    "an image with itself"
+                    if pair[0] == pair[1]
+                    else f"the pair of row {first} again"
+                )
                 raise ValueError(f"{row}: {what}; remove the row")
             pairs.append(pair)
             targets.append(target)

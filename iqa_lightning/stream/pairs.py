@@ -1,8 +1,8 @@
 """Pairs of images of one data set and their targets: what ranking losses learn from.
 
-Pairs never cross data sets, so the sets' different rating scales do not matter. Three protocols: `SampledPairs`, the
-papers' (a fixed draw per task), `InBatchPairs` (all pairs of a batch: B (B - 1) / 2 of them for B forward passes), and
-`FilePairs` of `data/pair_files.py` (the papers' own lists).
+Pairs never cross data sets, so the sets' different rating scales do not matter. Three protocols:
+`SampledPairs`, the papers' (a fixed draw per task), `InBatchPairs` (all pairs of a batch: B (B - 1)
+/ 2 of them for B forward passes), and `FilePairs` of `data/pair_files.py` (the papers' own lists).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,8 @@ TARGETS = ("binary", "sign", "soft")
 
 
 def draw_pairs(images: int, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """`count` distinct unordered pairs of `images` images, (count, 2), without listing all combinations.
+    """`count` distinct unordered pairs of `images` images, (count, 2), without listing all
+    combinations.
 
     Fewer where there are not so many. The order inside a pair is random too.
     """
@@ -44,9 +45,10 @@ def pair_target(
 ) -> Float[Tensor, " pairs"]:
     """Wanted preference for the first image of each pair, in [0, 1].
 
-    `binary`: 1 where the first MOS is strictly higher, else 0 (the papers' default; a tie gives 0 as in the official
-    lists). `sign`: the same, but a tie gives 0.5 (LIQE). `soft`: Thurstone, Phi((m1 - m2) / sqrt(s1^2 + s2^2)); where
-    both deviations are 0, the sign of m1 - m2 (0.5 for a tie).
+    `binary`: 1 where the first MOS is strictly higher, else 0 (the papers' default; a tie gives 0
+    as in the official lists). `sign`: the same, but a tie gives 0.5 (LIQE). `soft`: Thurstone,
+    Phi((m1 - m2) / sqrt(s1^2 + s2^2)); where both deviations are 0, the sign of m1 - m2 (0.5 for a
+    tie).
     """
     difference = (mos[:, 0] - mos[:, 1]).double()
     if kind == "binary":
@@ -54,7 +56,9 @@ def pair_target(
     if kind == "sign":
         return 0.5 * (1.0 + difference.sign().float())
     spread = mos_std.double().square().sum(dim=1).sqrt()
-    z = torch.where(spread > 0, difference / spread.clamp_min(1e-300), difference.sign() * torch.inf)
+    z = torch.where(
+        spread > 0, difference / spread.clamp_min(1e-300), difference.sign() * torch.inf
+    )
     return torch.from_numpy(ndtr(torch.nan_to_num(z, nan=0.0).numpy())).float()
 
 
@@ -64,11 +68,18 @@ class Pairs(Protocol):
     target: str
 
     def draw(
-        self, sizes: Sequence[int], names: Sequence[str], seed: int, batch_size: int, count: int | None = None
+        self,
+        sizes: Sequence[int],
+        names: Sequence[str],
+        seed: int,
+        batch_size: int,
+        count: int | None = None,
     ) -> Draw:
-        """The function that draws an epoch's batches; `sizes` and `names` of the data sets that the task joins.
+        """The function that draws an epoch's batches; `sizes` and `names` of the data sets that the
+        task joins.
 
-        `count` asks for so many pairs of each data set instead of what is configured, where pairs are counted.
+        `count` asks for so many pairs of each data set instead of what is configured, where pairs
+        are counted.
         """
 
     def positions(self, dataset_index: Int[Tensor, " batch"]) -> Int[Tensor, "pairs 2"]:
@@ -87,26 +98,37 @@ class ListedPairs(Pairs, Protocol):
 
 
 class SampledPairs:
-    """The papers' protocol: M pairs per data set, fixed for the whole training, re-shuffled each epoch.
+    """The papers' protocol: M pairs per data set, fixed for the whole training, re-shuffled each
+    epoch.
 
-    The draw is a function of (seed, data set). Each image of a pair is cropped and flipped on its own. `count` is M for
-    data sets that `counts` does not name; the batch size counts images, two a pair.
+    The draw is a function of (seed, data set). Each image of a pair is cropped and flipped on its
+    own. `count` is M for data sets that `counts` does not name; the batch size counts images, two a
+    pair.
 
     Source: specification of LwF-KG (https://github.com/zwx8981/BIQA_CL), which ships such lists.
     """
 
-    def __init__(self, count: int = 20_000, counts: Mapping[str, int] | None = None, target: str = "binary") -> None:
+    def __init__(
+        self, count: int = 20_000, counts: Mapping[str, int] | None = None, target: str = "binary"
+    ) -> None:
         self.count, self.counts, self.target = count, dict(counts or {}), checked_target(target)
 
     def draw(
-        self, sizes: Sequence[int], names: Sequence[str], seed: int, batch_size: int, count: int | None = None
+        self,
+        sizes: Sequence[int],
+        names: Sequence[str],
+        seed: int,
+        batch_size: int,
+        count: int | None = None,
     ) -> Draw:
         """Batches of pairs, (pairs, 2) positions each, all pairs once an epoch."""
         starts = np.cumsum([0, *sizes])
         pairs = []
         for start, size, name in zip(starts[:-1], sizes, names, strict=True):
             wanted = self.counts.get(name, self.count) if count is None else count
-            pairs.append(start + draw_pairs(size, wanted, np.random.default_rng((seed, *name.encode()))))
+            pairs.append(
+                start + draw_pairs(size, wanted, np.random.default_rng((seed, *name.encode())))
+            )
         return shuffled(np.concatenate(pairs), batch_size)
 
     def positions(self, dataset_index: Int[Tensor, " batch"]) -> Int[Tensor, "pairs 2"]:
@@ -116,7 +138,9 @@ class SampledPairs:
 
 
 def shuffled(table: NDArray[np.int64], batch_size: int) -> Draw:
-    """Batches of the pairs of a table, (pairs, 2), in a new order each epoch; `batch_size` counts images."""
+    """Batches of the pairs of a table, (pairs, 2), in a new order each epoch; `batch_size` counts
+    images.
+    """
     step = max(1, batch_size // 2)
 
     def epoch(generator: np.random.Generator) -> list[NDArray[np.int64]]:
@@ -129,10 +153,11 @@ def shuffled(table: NDArray[np.int64], batch_size: int) -> Draw:
 class InBatchPairs:
     """All pairs of a batch of single images that come from the same data set.
 
-    Each image is drawn once an epoch; a set with fewer than `min_images` images is gone through again, in new crops,
-    until so many are drawn, so that small tasks get enough optimiser steps. Where a task joins several sets, a batch is
-    half of one set and half of another (or the same): drawn one by one, the images of a set that makes up a twentieth
-    of the union would meet hardly ever, and give a four-hundredth of the pairs.
+    Each image is drawn once an epoch; a set with fewer than `min_images` images is gone through
+    again, in new crops, until so many are drawn, so that small tasks get enough optimiser steps.
+    Where a task joins several sets, a batch is half of one set and half of another (or the same):
+    drawn one by one, the images of a set that makes up a twentieth of the union would meet hardly
+    ever, and give a four-hundredth of the pairs.
     """
 
     def __init__(self, min_images: int = 0, target: str = "binary") -> None:
@@ -141,10 +166,10 @@ class InBatchPairs:
     def draw(
         self,
         sizes: Sequence[int],
-        names: Sequence[str],  # noqa: ARG002  # pairs are made in the batch
-        seed: int,  # noqa: ARG002  # the same
+        names: Sequence[str],  # pairs are made in the batch
+        seed: int,  # the same
         batch_size: int,
-        count: int | None = None,  # noqa: ARG002  # the same
+        count: int | None = None,  # the same
     ) -> Draw:
         """Batches of images, (images, 1) positions each."""
         starts = np.cumsum([0, *sizes])
@@ -173,8 +198,8 @@ class InBatchPairs:
 class PairCollate:
     """Stack the images of a batch and add `pairs` (P, 2) and `target` (P,).
 
-    The images of the first `own` sources are the batch; others are its `memory`, a batch of its own within it, in which
-    the images of each task are paired by themselves.
+    The images of the first `own` sources are the batch; others are its `memory`, a batch of its own
+    within it, in which the images of each task are paired by themselves.
     """
 
     def __init__(self, pairs: Pairs, own: int | None = None) -> None:
@@ -194,13 +219,22 @@ class PairCollate:
         batch: dict[str, Any] = default_collate([item for group in groups for item in group])
         sources = batch["dataset_index"].split([len(group) for group in groups])
         starts = np.cumsum([0, *map(len, sources)])
-        both = torch.cat([int(k) + self.pairs.positions(part) for k, part in zip(starts[:-1], sources, strict=True)])
-        both = both[batch["index"][both[:, 0]] != batch["index"][both[:, 1]]]  # two crops of one image are no pair
+        both = torch.cat(
+            [
+                int(k) + self.pairs.positions(part)
+                for k, part in zip(starts[:-1], sources, strict=True)
+            ]
+        )
+        both = both[
+            batch["index"][both[:, 0]] != batch["index"][both[:, 1]]
+        ]  # two crops of one image are no pair
         batch["pairs"] = both
         if isinstance(self.pairs, ListedPairs):
             batch["target"] = self.pairs.targets(batch["index"][both])
         else:
-            batch["target"] = pair_target(batch["mos"][both], batch["mos_std"][both], self.pairs.target)
+            batch["target"] = pair_target(
+                batch["mos"][both], batch["mos_std"][both], self.pairs.target
+            )
         return batch
 
 
@@ -212,35 +246,48 @@ def checked_target(target: str) -> str:
 
 
 class SetBatches(InBatchPairs):
-    """`steps` batches an epoch, each of `images` images of every data set (`by_set` names others), paired within it.
+    """`steps` batches an epoch, each of `images` images of every data set (`by_set` names others),
+    paired within it.
 
-    A data set is gone through in a new order each time, and again when it is used up, so that an epoch shows a random
-    part of a large set. What does not fill a mini-batch is left out of that pass: a single image has no pair. The batch
-    size of the schedule has no say.
+    A data set is gone through in a new order each time, and again when it is used up, so that an
+    epoch shows a random part of a large set. What does not fill a mini-batch is left out of that
+    pass: a single image has no pair. The batch size of the schedule has no say.
 
     Source: the official code of LIQE, https://github.com/zwx8981/LIQE.
     """
 
     def __init__(
-        self, steps: int = 200, images: int = 4, by_set: Mapping[str, int] | None = None, target: str = "sign"
+        self,
+        steps: int = 200,
+        images: int = 4,
+        by_set: Mapping[str, int] | None = None,
+        target: str = "sign",
     ) -> None:
         super().__init__(target=target)
         self.steps, self.images, self.by_set = steps, images, dict(by_set or {})
-        small = next((name for name, count in {"images": images, **self.by_set}.items() if count < 2), None)
+        small = next(
+            (name for name, count in {"images": images, **self.by_set}.items() if count < 2), None
+        )
         if small is not None or steps < 1:
-            raise ValueError(f"pairs: {small or 'steps'} is too small; give 1 step or more of 2 images or more a set")
+            raise ValueError(
+                f"pairs: {small or 'steps'} is too small; give 1 step or more of 2 images or more "
+                "a set"
+            )
 
     def draw(
         self,
         sizes: Sequence[int],
         names: Sequence[str],
-        seed: int,  # noqa: ARG002  # each epoch draws anew
-        batch_size: int,  # noqa: ARG002
-        count: int | None = None,  # noqa: ARG002
+        seed: int,  # each epoch draws anew
+        batch_size: int,
+        count: int | None = None,
     ) -> Draw:
         """Batches of images, (images, 1) positions each."""
         starts = np.cumsum([0, *sizes])[:-1]
-        parts = [min(self.by_set.get(name, self.images), size) for name, size in zip(names, sizes, strict=True)]
+        parts = [
+            min(self.by_set.get(name, self.images), size)
+            for name, size in zip(names, sizes, strict=True)
+        ]
 
         def epoch(generator: np.random.Generator) -> list[NDArray[np.int64]]:
             sets = [
@@ -253,7 +300,12 @@ class SetBatches(InBatchPairs):
 
 
 def rounds(size: int, part: int, steps: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """`steps` mini-batches of `part` of `size` images, (steps, part), from as many passes as that takes."""
+    """`steps` mini-batches of `part` of `size` images, (steps, part), from as many passes as that
+    takes.
+    """
     whole = size // part
-    passes = [generator.permutation(size)[: whole * part].reshape(whole, part) for _ in range(-(-steps // whole))]
+    passes = [
+        generator.permutation(size)[: whole * part].reshape(whole, part)
+        for _ in range(-(-steps // whole))
+    ]
     return np.concatenate(passes)[:steps]

@@ -6,13 +6,16 @@ from math import cos, pi
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of each task's training: warm-up (heads only) or fine-tuning (all that the method trains).
+    """A part of each task's training: warm-up (heads only) or fine-tuning (all that the method
+    trains).
 
-    `trains` is `heads`, `all`, `nothing` (a task that only passes by) or `generator` (what replays it later on, while
-    the network stands still). `batch_size` counts images over all ranks. The learning rates are the optimiser's times
-    `lr_factor`, over the epochs of the phase constant, along a half `cosine` to zero, or in the `triangle` waves of
-    LIQE: down that cosine for five epochs and up again for four. With a `fixed_crops`, a phase of heads shows each image in
-    so many fixed crops instead of a new one each time: methods then compute their features once (`data/bank.py`).
+    `trains` is `heads`, `all`, `nothing` (a task that only passes by) or `generator` (what replays
+    it later on, while the network stands still). `batch_size` counts images over all ranks. The
+    learning rates are the optimiser's times `lr_factor`, over the epochs of the phase constant,
+    along a half `cosine` to zero, or in the `triangle` waves of LIQE: down that cosine for five
+    epochs and up again for four. With a `fixed_crops`, a phase of heads shows each image in so many
+    fixed crops instead of a new one each time: methods then compute their features once
+    (`data/bank.py`).
     """
 
     name: str
@@ -30,19 +33,26 @@ class Phase:
             ("decay", self.decay, ("constant", "cosine", "triangle")),
         ):
             if value not in known:
-                raise ValueError(f"schedule: phase {self.name!r} has {key}={value!r}: choose one of {known}")
+                raise ValueError(
+                    f"schedule: phase {self.name!r} has {key}={value!r}: choose one of {known}"
+                )
         if self.epochs < 1 or self.batch_size < 2:
-            raise ValueError(f"schedule: phase {self.name!r} needs at least 1 epoch and 2 images a batch, got {self}")
+            raise ValueError(
+                f"schedule: phase {self.name!r} needs at least 1 epoch and 2 images a batch, got "
+                f"{self}"
+            )
         if self.fixed_crops is not None and (self.fixed_crops < 1 or self.trains != "heads"):
             raise ValueError(
-                f"schedule: phase {self.name!r} has fixed_crops, which takes trains='heads' and 1 crop or more"
+                f"schedule: phase {self.name!r} has fixed_crops, which takes trains='heads' and 1 "
+                "crop or more"
             )
 
     def lr_at(self, epoch: int) -> float:
         """Factor on the learning rates in epoch `epoch` (from 0) of the phase."""
         if self.decay == "constant":
             return self.lr_factor
-        # the authors' loop takes one more step where the cosine reaches 0, so that epochs 4 and 5 are alike
+        # the authors' loop takes one more step where the cosine reaches 0, so that epochs 4 and 5
+        # are alike
         way = epoch / self.epochs if self.decay == "cosine" else min(epoch % 9, 9 - epoch % 9) / 5
         return self.lr_factor * 0.5 * (1 + cos(pi * way))
 
@@ -58,7 +68,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Position:
-    """Where in the walk an epoch lies. A pure function of the epoch, so there is nothing to store or to restore."""
+    """Where in the walk an epoch lies. A pure function of the epoch, so there is nothing to store
+    or to restore.
+    """
 
     task: Task
     phase: Phase

@@ -20,17 +20,25 @@ from iqa_lightning.images.transforms import View
 from iqa_lightning.stream.orders import Order, checked_order, numbered
 from iqa_lightning.stream.pairs import InBatchPairs, ListedPairs, PairCollate, Pairs
 from iqa_lightning.stream.schedule import Phase, Position, Task
-from iqa_lightning.stream.training_images import FixedCrops, TaskImages, TrainingImages, cycled, draw_from, replay
+from iqa_lightning.stream.training_images import (
+    FixedCrops,
+    TaskImages,
+    TrainingImages,
+    cycled,
+    draw_from,
+    replay,
+)
 
 
 class TaskStream(pl.LightningDataModule):
     """The tasks in order, as one Lightning data module for one fit over all of them.
 
-    `tasks` maps the name of a data set to what builds its data module (a partial of its class); `order` picks from it:
-    a name is a task, a list of names is one joint task, null takes all as they stand, `reverse` and `random:<seed>`
-    (`data/orders.py`) all in that order. A data set that comes again is a task of its own, called `<name>_2`. `split`
-    (1 to 10) and `seed` fix all that is drawn. `splits` and `split_files` (see `IQADataModule`) hold for every data set
-    that does not set its own. `max_pixels` bounds a batch of an evaluation (see `SizeSampler`).
+    `tasks` maps the name of a data set to what builds its data module (a partial of its class);
+    `order` picks from it: a name is a task, a list of names is one joint task, null takes all as
+    they stand, `reverse` and `random:<seed>` (`data/orders.py`) all in that order. A data set that
+    comes again is a task of its own, called `<name>_2`. `split` (1 to 10) and `seed` fix all that
+    is drawn. `splits` and `split_files` (see `IQADataModule`) hold for every data set that does not
+    set its own. `max_pixels` bounds a batch of an evaluation (see `SizeSampler`).
 
     Raises:
         ValueError: an order that names what `tasks` does not hold, an empty order or schedule.
@@ -56,17 +64,31 @@ class TaskStream(pl.LightningDataModule):
         self.order = checked_order(list(tasks) if order is None else order, tasks)
         names, sources = numbered(self.order)
         self.tasks = [Task(t, "+".join(sets), sets) for t, sets in enumerate(names, start=1)]
-        shown = {"split": split, "view": view or View(resize=0, crop=224), "cache": cache, "cache_dir": cache_dir}
-        given = {key: value for key, value in (("splits", splits), ("split_files", split_files)) if value is not None}
-        own = {name: getattr(tasks[name], "keywords", {}) for name in sources.values()}  # of a partial
-        self.task_datasets = ["+".join(sources[name] for name in task.datasets) for task in self.tasks]
+        shown = {
+            "split": split,
+            "view": view or View(resize=0, crop=224),
+            "cache": cache,
+            "cache_dir": cache_dir,
+        }
+        given = {
+            key: value
+            for key, value in (("splits", splits), ("split_files", split_files))
+            if value is not None
+        }
+        own = {
+            name: getattr(tasks[name], "keywords", {}) for name in sources.values()
+        }  # of a partial
+        self.task_datasets = [
+            "+".join(sources[name] for name in task.datasets) for task in self.tasks
+        ]
         built = {name: tasks[name](**(given | own[name] | {"name": name} | shown)) for name in own}
         self.data = {name: built[source] for name, source in sources.items()}
         if not phases:
             raise ValueError("the schedule has no phase")
         if brought := next((phase.name for phase in phases if phase.trains == "generator"), None):
             raise ValueError(
-                f"schedule: phase {brought!r} has trains='generator': a method that needs it brings it itself"
+                f"schedule: phase {brought!r} has trains='generator': a method that needs it "
+                "brings it itself"
             )
         self.phases, self.pairs = list(phases), pairs or InBatchPairs()
         self.split, self.seed = split, seed
@@ -83,14 +105,27 @@ class TaskStream(pl.LightningDataModule):
         """
         training_images.check(len(self.tasks))
         self.training_images, self.after = training_images, list(after)
-        self._walk = [(task, k, phase) for task in self.tasks for k, phase in enumerate(self.phases_of(task))]
+        self._walk = [
+            (task, k, phase) for task in self.tasks for k, phase in enumerate(self.phases_of(task))
+        ]
         self._ends = list(accumulate(phase.epochs for _, _, phase in self._walk))
 
     def phases_of(self, task: Task) -> list[Phase]:
-        """The schedule; where the first task has learnt all there is, the others pass by: one batch, no change."""
+        """The schedule; where the first task has learnt all there is, the others pass by: one
+        batch, no change.
+        """
         if self.training_images.images != "all" or task.t == 1:
             return self.phases + (self.after if task.t < len(self.tasks) else [])
-        return [replace(self.phases[-1], name="keep", epochs=1, trains="nothing", lr_factor=0.0, fixed_crops=None)]
+        return [
+            replace(
+                self.phases[-1],
+                name="keep",
+                epochs=1,
+                trains="nothing",
+                lr_factor=0.0,
+                fixed_crops=None,
+            )
+        ]
 
     @property
     def datasets(self) -> list[str]:
@@ -109,7 +144,9 @@ class TaskStream(pl.LightningDataModule):
 
     @property
     def split_hash(self) -> str:
-        """16 hex digits that change with any image of any part; the same for every order of the same sets."""
+        """16 hex digits that change with any image of any part; the same for every order of the
+        same sets.
+        """
         known = sorted({f"{data.name}:{data.split_hash}" for data in self.data.values()})
         return hashlib.sha256("\n".join(known).encode()).hexdigest()[:16]
 
@@ -124,7 +161,11 @@ class TaskStream(pl.LightningDataModule):
         task, k, phase = self._walk[index]
         phases = self.phases_of(task)
         within = epoch - (self._ends[index] - phase.epochs)
-        full = within + sum(p.epochs for p in phases[:k] if p.trains == "all") if phase.trains == "all" else -1
+        full = (
+            within + sum(p.epochs for p in phases[:k] if p.trains == "all")
+            if phase.trains == "all"
+            else -1
+        )
         last = k == len(phases) - 1 and within == phase.epochs - 1
         return Position(task, phase, within, full, k == 0 and within == 0, last)
 
@@ -144,14 +185,18 @@ class TaskStream(pl.LightningDataModule):
             data.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:
-        """Read tables, splits and images of every data set; all that can be wrong with them is reported here."""
+        """Read tables, splits and images of every data set; all that can be wrong with them is
+        reported here.
+        """
         for data in self.data.values():
             data.setup(stage)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches of the current epoch, whose order is fixed here: loader workers fetch ahead before any other hook.
+        """Batches of the current epoch, whose order is fixed here: loader workers fetch ahead
+        before any other hook.
 
-        So they do not outlive it. Starting two takes 0.2 s, and decoded images need none (`benchmarks/loader.py`).
+        So they do not outlive it. Starting two takes 0.2 s, and decoded images need none
+        (`benchmarks/loader.py`).
         """
         trainer = self._trainer
         epoch = min(trainer.current_epoch, self.num_epochs - 1)
@@ -168,8 +213,12 @@ class TaskStream(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def _training(self, position: Position, seed: tuple[int, ...]) -> tuple[TaskImages, Sampler[list[Key]], int]:
-        """Images that an epoch may show, its batches, and how many of the data sets are not of the replay memory."""
+    def _training(
+        self, position: Position, seed: tuple[int, ...]
+    ) -> tuple[TaskImages, Sampler[list[Key]], int]:
+        """Images that an epoch may show, its batches, and how many of the data sets are not of the
+        replay memory.
+        """
         t, phase, trainer = position.task.t, position.phase, self._trainer
         learnt = self.training_images.learnt(t, len(self.tasks))
         replayed = self.training_images.replayed(t) if phase.trains == "all" else range(0)
@@ -183,7 +232,9 @@ class TaskStream(pl.LightningDataModule):
             if memory and self.training_images.images == "replay_memory"
             else {}
         )
-        pool = {name: found for k in learnt for name, found in images.positions(k, rows.get(k)).items()}
+        pool = {
+            name: found for k in learnt for name, found in images.positions(k, rows.get(k)).items()
+        }
         draw = draw_from(pool, self.pairs, self.seed, phase.batch_size)
         if phase.trains == "nothing":
             draw = cycled(draw, 1)
@@ -199,10 +250,13 @@ class TaskStream(pl.LightningDataModule):
         """Let listed pairs look up the images of the task."""
         if self.training_images.images != "task" or self.training_images.replay_memory is not None:
             raise ValueError(
-                "pairs=files lists the pairs of one data set, and this method learns from images of other tasks too: "
+                "pairs=files lists the pairs of one data set, and this method learns from images "
+                "of other tasks too: "
                 "draw pairs with pairs=paper or pairs=in_batch"
             )
-        pairs.find([part.images for part in images.parts], [self.data[name].name for name in task.datasets])
+        pairs.find(
+            [part.images for part in images.parts], [self.data[name].name for name in task.datasets]
+        )
 
     def _parts(self, t: int, part: str) -> dict[str, SplitDataset]:
         """A part of each data set of task t."""
@@ -211,31 +265,45 @@ class TaskStream(pl.LightningDataModule):
     def validation_sets(self, task: Task) -> list[str]:
         """Data sets whose validation parts choose the best epoch of a task."""
         return [
-            name for t in self.training_images.validated(task.t, len(self.tasks)) for name in self.tasks[t - 1].datasets
+            name
+            for t in self.training_images.validated(task.t, len(self.tasks))
+            for name in self.tasks[t - 1].datasets
         ]
 
     def kept_bytes(self, t: int) -> int:
-        """Bytes of the pixels of training images that the method must still have once task t is learnt."""
+        """Bytes of the pixels of training images that the method must still have once task t is
+        learnt.
+        """
         numbers = range(1, len(self.tasks) + 1)
-        nbytes = [np.concatenate([part.nbytes for part in self._parts(k, "train").values()]) for k in numbers]
+        nbytes = [
+            np.concatenate([part.nbytes for part in self._parts(k, "train").values()])
+            for k in numbers
+        ]
         kept = self.training_images.kept(t, [len(images) for images in nbytes])
         return sum(int(images[rows].sum()) for images, rows in zip(nbytes, kept, strict=False))
 
     def evaluation_dataloader(self, name: str, part: str) -> DataLoader[Any]:
         """This rank's share of a part of data set `name`, every image once, in the evaluation view."""
         trainer, images = self._trainer, self.data[name].part(part)
-        sampler = SizeSampler(images.sizes, self.max_pixels, trainer.global_rank, trainer.world_size)
-        return DataLoader(images, batch_sampler=sampler, num_workers=self.num_workers, generator=torch.Generator())
+        sampler = SizeSampler(
+            images.sizes, self.max_pixels, trainer.global_rank, trainer.world_size
+        )
+        return DataLoader(
+            images, batch_sampler=sampler, num_workers=self.num_workers, generator=torch.Generator()
+        )
 
 
 def folder_stream(folders: Sequence[str], **options: Any) -> TaskStream:
-    """A stream of a user's own folders, each with a `ratings.csv` and the images it names; tasks are named after them.
+    """A stream of a user's own folders, each with a `ratings.csv` and the images it names; tasks
+    are named after them.
 
     Raises:
         ValueError: no folder, or two folders of the same name.
     """
     if not folders:
-        raise ValueError("stream.folders is empty: give a list, as in 'stream.folders=[photos/a,photos/b]'")
+        raise ValueError(
+            "stream.folders is empty: give a list, as in 'stream.folders=[photos/a,photos/b]'"
+        )
     names = [CSVData(folder).name for folder in folders]
     if len(set(names)) < len(names):
         raise ValueError(f"stream.folders: two folders are called the same: {names}; rename one")

@@ -1,4 +1,6 @@
-"""What the batches of a task are made of: its own images, those of other tasks, or what a memory holds of them."""
+"""What the batches of a task are made of: its own images, those of other tasks, or what a memory
+holds of them.
+"""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -20,16 +22,18 @@ IMAGES = ("task", "seen", "all", "replay_memory")
 class ReplayMemory:
     """At most `capacity` training images of the tasks learnt so far.
 
-    A task whose training images all fit into what is free is kept whole. Otherwise every task keeps at most
-    floor(capacity / t) images after task t: earlier tasks are trimmed at random, the new one is sampled at random, and
-    a share that a small task leaves unused is not given to others.
+    A task whose training images all fit into what is free is kept whole. Otherwise every task keeps
+    at most floor(capacity / t) images after task t: earlier tasks are trimmed at random, the new
+    one is sampled at random, and a share that a small task leaves unused is not given to others.
 
-    What is kept is a pure function of (`seed`, numbers of images, t): task k keeps a prefix of a random order of its
-    images, and trimming shortens the prefix. So nothing is stored, and a resumed run or another rank finds the same
-    images; their pixels come from the cache of decoded images.
+    What is kept is a pure function of (`seed`, numbers of images, t): task k keeps a prefix of a
+    random order of its images, and trimming shortens the prefix. So nothing is stored, and a
+    resumed run or another rank finds the same images; their pixels come from the cache of decoded
+    images.
 
-    `shares` says how many images of each earlier task a step replays, as a share of the batch, with one, two, and so on
-    earlier tasks; the last holds for more. The paper's 32, 16 and 8 pairs beside 32 pairs are 1, 1/2 and 1/4.
+    `shares` says how many images of each earlier task a step replays, as a share of the batch, with
+    one, two, and so on earlier tasks; the last holds for more. The paper's 32, 16 and 8 pairs
+    beside 32 pairs are 1, 1/2 and 1/4.
 
     Source: specification of LwF-KG's replay baselines (https://github.com/zwx8981/BIQA_CL).
 
@@ -37,23 +41,33 @@ class ReplayMemory:
         ValueError: a capacity below 2, no share, or a share that is not positive.
     """
 
-    def __init__(self, capacity: int = 1000, seed: int = 0, shares: Sequence[float] = (1.0, 0.5, 0.25)) -> None:
+    def __init__(
+        self, capacity: int = 1000, seed: int = 0, shares: Sequence[float] = (1.0, 0.5, 0.25)
+    ) -> None:
         if capacity < 2:
             raise ValueError(
-                f"method.replay_memory.capacity={capacity}: a memory needs at least 2 images, which make a pair"
+                f"method.replay_memory.capacity={capacity}: a memory needs at least 2 images, "
+                "which make a pair"
             )
         if not shares or min(shares) <= 0:
             raise ValueError(
-                f"method.replay_memory.shares={list(shares)}: give one positive share of the batch or more"
+                f"method.replay_memory.shares={list(shares)}: give one positive share of the "
+                "batch or more"
             )
         self.capacity, self.seed, self.shares = capacity, seed, tuple(shares)
 
     def counts(self, sizes: Sequence[int]) -> list[int]:
-        """Images kept of each task, after all the tasks whose numbers of training images are `sizes`."""
+        """Images kept of each task, after all the tasks whose numbers of training images are
+        `sizes`.
+        """
         kept: list[int] = []
         for t, size in enumerate(sizes, start=1):
             fits = size <= self.capacity - sum(kept)
-            kept = [*kept, size] if fits else [min(count, self.capacity // t) for count in (*kept, size)]
+            kept = (
+                [*kept, size]
+                if fits
+                else [min(count, self.capacity // t) for count in (*kept, size)]
+            )
         return kept
 
     def order(self, t: int, size: int) -> NDArray[np.int64]:
@@ -61,7 +75,9 @@ class ReplayMemory:
         return np.random.default_rng((self.seed, t)).permutation(size)
 
     def rows(self, sizes: Sequence[int]) -> list[NDArray[np.int64]]:
-        """Positions, among its training images, of what is kept of each task after tasks of `sizes` images."""
+        """Positions, among its training images, of what is kept of each task after tasks of `sizes`
+        images.
+        """
         pairs = enumerate(zip(sizes, self.counts(sizes), strict=True), start=1)
         return [self.order(t, size)[:count] for t, (size, count) in pairs]
 
@@ -74,10 +90,11 @@ class ReplayMemory:
 class TrainingImages:
     """Which training images a method learns from; tasks are numbered from 1.
 
-    `images`: `task` (those of the current one), `seen` (of all tasks so far), `all` (of all tasks of the stream at
-    once, in the place of the first task; the later ones then train nothing), `replay_memory` (of what the memory holds, the
-    current task included). With `task`, a memory rides along: in the phases that train all, each batch also brings
-    images of every earlier task, as `batch["replay"]`.
+    `images`: `task` (those of the current one), `seen` (of all tasks so far), `all` (of all tasks
+    of the stream at once, in the place of the first task; the later ones then train nothing),
+    `replay_memory` (of what the memory holds, the current task included). With `task`, a memory
+    rides along: in the phases that train all, each batch also brings images of every earlier task,
+    as `batch["replay"]`.
     """
 
     images: str = "task"
@@ -86,7 +103,9 @@ class TrainingImages:
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
         assert self.images in IMAGES, f"{self.images} is not one of {IMAGES}"
-        assert self.replay_memory is not None or self.images != "replay_memory", "there is no memory to learn from"
+        assert self.replay_memory is not None or self.images != "replay_memory", (
+            "there is no memory to learn from"
+        )
         assert self.replay_memory is None or self.images in ("task", "replay_memory"), (
             f"with {self.images} a memory is of no use"
         )
@@ -105,7 +124,9 @@ class TrainingImages:
         return range(t, t + 1) if self.images == "replay_memory" else self.learnt(t, count)
 
     def kept(self, t: int, sizes: Sequence[int]) -> list[NDArray[np.int64]]:
-        """Training images of each task that must still be there once task t is learnt, by position; `sizes` of all."""
+        """Training images of each task that must still be there once task t is learnt, by position;
+        `sizes` of all.
+        """
         if self.replay_memory is not None:
             return self.replay_memory.rows(sizes[:t])
         last = {"task": 0, "seen": t}.get(self.images, len(sizes))
@@ -119,16 +140,18 @@ class TrainingImages:
         """
         if self.replay_memory is not None and self.replay_memory.capacity < 2 * tasks:
             raise ValueError(
-                f"method.replay_memory.capacity={self.replay_memory.capacity} is too little for {tasks} tasks: a pair of each takes "
+                f"method.replay_memory.capacity={self.replay_memory.capacity} is too little for "
+                f"{tasks} tasks: a pair of each takes "
                 f"{2 * tasks} images; raise it"
             )
 
 
 class TaskImages(Dataset[dict[str, Any]]):
-    """Training images of tasks (by number), the parts of their data sets (by name) one after another.
+    """Training images of tasks (by number), the parts of their data sets (by name) one after
+    another.
 
-    An item also says its `task`, its `dataset_index` (number of the part) and, as `index`, its position among the images of
-    its task.
+    An item also says its `task`, its `dataset_index` (number of the part) and, as `index`, its
+    position among the images of its task.
     """
 
     def __init__(self, tasks: Mapping[int, Mapping[str, SplitDataset]]) -> None:
@@ -150,20 +173,34 @@ class TaskImages(Dataset[dict[str, Any]]):
         top, left, flip = view
         t = self.names[dataset_index][0]
         item = self.parts[dataset_index][(position - self.ends[dataset_index], top, left, flip)]
-        return item | {"index": position - self.starts[t], "dataset_index": dataset_index, "task": t}
+        return item | {
+            "index": position - self.starts[t],
+            "dataset_index": dataset_index,
+            "task": t,
+        }
 
-    def positions(self, t: int, rows: NDArray[np.int64] | None = None) -> dict[str, NDArray[np.int64]]:
-        """Positions of the images of task t by data set: of all of them, or of those at `rows` of the task."""
+    def positions(
+        self, t: int, rows: NDArray[np.int64] | None = None
+    ) -> dict[str, NDArray[np.int64]]:
+        """Positions of the images of task t by data set: of all of them, or of those at `rows` of
+        the task.
+        """
         found = {}
         for dataset_index, (task, name) in enumerate(self.names):
             if task == t:
                 whole = np.arange(self.ends[dataset_index], self.ends[dataset_index + 1])
-                found[name] = whole if rows is None else whole[np.isin(whole - self.starts[t], rows)]
+                found[name] = (
+                    whole if rows is None else whole[np.isin(whole - self.starts[t], rows)]
+                )
         return found
 
 
 def draw_from(
-    pool: Mapping[str, NDArray[np.int64]], pairs: Pairs, seed: int, batch_size: int, count: int | None = None
+    pool: Mapping[str, NDArray[np.int64]],
+    pairs: Pairs,
+    seed: int,
+    batch_size: int,
+    count: int | None = None,
 ) -> Draw:
     """The function that draws an epoch's batches out of a pool of positions by data set."""
     draw = pairs.draw([len(rows) for rows in pool.values()], list(pool), seed, batch_size, count)
@@ -180,9 +217,10 @@ def replay(
 ) -> JoinedSampler:
     """The batches of `current` with about `batch_size` images of each earlier task appended.
 
-    Per earlier task there are (units of the current epoch) // (earlier tasks) pairs, one draw for the whole task, gone
-    through pass after pass as long as there are batches of `current`. Pairs of a batch (`InBatchPairs`) go through the
-    images of the memory in the same way and pair what comes together.
+    Per earlier task there are (units of the current epoch) // (earlier tasks) pairs, one draw for
+    the whole task, gone through pass after pass as long as there are batches of `current`. Pairs of
+    a batch (`InBatchPairs`) go through the images of the memory in the same way and pair what comes
+    together.
 
     Raises:
         ValueError: the memory of a task is too small to give a pair to each rank.
@@ -197,7 +235,8 @@ def replay(
         if len(sampler) < steps:
             held = sum(map(len, pool.values()))
             raise ValueError(
-                f"the memory holds {held} images of task {t}, too few for a pair on each of {ranks} devices: "
+                f"the memory holds {held} images of task {t}, too few for a pair on each of "
+                f"{ranks} devices: "
                 "raise method.replay_memory.capacity"
             )
         samplers.append(sampler)
@@ -205,7 +244,8 @@ def replay(
 
 
 def cycled(draw: Draw, steps: int) -> Draw:
-    """`steps` batches of one size, from as many passes of `draw` as that takes; what is left over of a pass is dropped.
+    """`steps` batches of one size, from as many passes of `draw` as that takes; what is left over
+    of a pass is dropped.
 
     None at all where a pass is empty.
     """
@@ -223,10 +263,12 @@ def cycled(draw: Draw, steps: int) -> Draw:
 
 
 class FixedCrops(Dataset[dict[str, Any]]):
-    """Images of a task, each in `crops` views, which `seed` alone draws. Crop c is view c % crops of image c // crops.
+    """Images of a task, each in `crops` views, which `seed` alone draws. Crop c is view c % crops
+    of image c // crops.
 
-    With the key c an item is crop c, and c its `index`. With a key of a training batch, which would choose among all
-    views, its first number chooses among the crops of the image; the item says as `crop` which it is.
+    With the key c an item is crop c, and c its `index`. With a key of a training batch, which would
+    choose among all views, its first number chooses among the crops of the image; the item says as
+    `crop` which it is.
     """
 
     def __init__(self, images: TaskImages, crops: int, seed: tuple[int, ...]) -> None:

@@ -46,8 +46,19 @@ def audited(data: IQADataModule) -> Audit:
 def test_a_sound_folder(tmp_path: Path) -> None:
     audit = audited(CSVData(write_photographs(tmp_path / "set", 0), native_range=(0, 5)))
     assert audit.findings == []
-    expected = {"images": 20, "found": 20, "missing": [], "unreadable": [], "mos": [0.0, 4.75], "references": 20}
-    expected |= {"native_range": [0.0, 5.0], "parts": {"train": 14, "val": 2, "test": 4}, "splits": "generated"}
+    expected = {
+        "images": 20,
+        "found": 20,
+        "missing": [],
+        "unreadable": [],
+        "mos": [0.0, 4.75],
+        "references": 20,
+    }
+    expected |= {
+        "native_range": [0.0, 5.0],
+        "parts": {"train": 14, "val": 2, "test": 4},
+        "splits": "generated",
+    }
     assert {key: audit.facts[key] for key in expected} == expected
     assert audit.facts["smallest"] == audit.facts["largest"] == [72, 96]
     name = "images/3.png"
@@ -65,7 +76,7 @@ def test_missing_and_unreadable_files_are_all_named(tmp_path: Path) -> None:
     assert audit.facts["missing"] == ["images/3.png", "images/5.png"]
     (unreadable,) = audit.facts["unreadable"]
     assert "8.png" in unreadable
-    texts = [finding.text for finding in audit.findings if finding.level == "error"]
+    texts = [finding.text for finding in audit.findings if finding.severity == "error"]
     assert "2 of 20 images are missing" in texts[0]
     assert "images/3.png, images/5.png; get them from" in texts[0]
     assert "1 images are unreadable" in texts[1]
@@ -74,7 +85,7 @@ def test_missing_and_unreadable_files_are_all_named(tmp_path: Path) -> None:
 
 def test_a_table_that_cannot_be_used_and_where_to_get_a_set(tmp_path: Path) -> None:
     (finding,) = audited(CLIVE(tmp_path / "nowhere")).findings
-    assert finding.level == "error"
+    assert finding.severity == "error"
     assert "live.ece.utexas.edu" in finding.text
 
 
@@ -96,10 +107,14 @@ def test_the_direction_is_checked_where_levels_are_known(
 
     kept = base.check_table
     monkeypatch.setattr(
-        base, "check_table", lambda name, source, table: kept(name, source, table).assign(level=table["level"])
+        base,
+        "check_table",
+        lambda name, source, table: kept(name, source, table).assign(level=table["level"]),
     )
     monkeypatch.setattr(
-        Levels, "make_split", lambda self, samples: Split(*map(np.array, ([*range(10)], [10, 11], [15, 16])))
+        Levels,
+        "make_split",
+        lambda self, samples: Split(*map(np.array, ([*range(10)], [10, 11], [15, 16]))),
     )
     audit = audited(Levels(write_photographs(tmp_path / "set", 0)))
     assert ("fall" if sign < 0 else "rise") in audit.facts["direction"]
@@ -109,13 +124,17 @@ def test_the_direction_is_checked_where_levels_are_known(
     assert any("less than a tenth" in finding.text for finding in audit.findings)
 
 
-def test_references_in_two_parts_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_references_in_two_parts_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = write_photographs(tmp_path / "set", 0)
     rows = [f"images/{i}.png,{i},r{i % 12}" for i in range(20)]
     (root / "ratings.csv").write_text("\n".join(["image,mos,group", *rows]))
     leaking = Split(np.arange(12), np.arange(12, 14), np.arange(14, 20))
     monkeypatch.setattr(CSVData, "make_split", lambda self, samples: leaking)
-    errors = [finding.text for finding in audited(CSVData(root)).findings if finding.level == "error"]
+    errors = [
+        finding.text for finding in audited(CSVData(root)).findings if finding.severity == "error"
+    ]
     assert len(errors) == 1
     assert "8 references are in two parts: r0, r1" in errors[0]
 
@@ -126,7 +145,11 @@ def test_references_in_two_parts_are_an_error(tmp_path: Path, monkeypatch: pytes
 def test_hashes_hardly_change_with_size_and_compression(tmp_path: Path) -> None:
     image = photograph(1)
     image.save(tmp_path / "1.jpg", quality=40)
-    versions = [image.resize((60, 45)), image.filter(ImageFilter.GaussianBlur(1)), Image.open(tmp_path / "1.jpg")]
+    versions = [
+        image.resize((60, 45)),
+        image.filter(ImageFilter.GaussianBlur(1)),
+        Image.open(tmp_path / "1.jpg"),
+    ]
     whole = np.array([perceptual_hashes(image)], dtype=np.uint64)
     for version in versions:
         near = np.array([perceptual_hashes(version)], dtype=np.uint64)
@@ -159,29 +182,38 @@ def pair_of_sets(tmp_path: Path, *, parts: tuple[str, str], copy: str) -> list[A
         data.tabulate()
     i, j = (int(getattr(data.parts, part)[0]) for data, part in zip(sets, parts, strict=True))
     image = photograph(i)
-    (image if copy == "file" else image.resize((120, 90))).save(tmp_path / "b" / "images" / f"{j}.png")
+    (image if copy == "file" else image.resize((120, 90))).save(
+        tmp_path / "b" / "images" / f"{j}.png"
+    )
     return [audited(data) for data in sets]
 
 
 @pytest.mark.parametrize(
-    ("parts", "level"), [(("train", "test"), "error"), (("test", "train"), "error"), (("train", "train"), "warning")]
+    ("parts", "level"),
+    [(("train", "test"), "error"), (("test", "train"), "error"), (("train", "train"), "warning")],
 )
 @pytest.mark.parametrize("copy", ["file", "resized"])
-def test_a_picture_in_two_sets(parts: tuple[str, str], level: str, copy: str, tmp_path: Path) -> None:
+def test_a_picture_in_two_sets(
+    parts: tuple[str, str], level: str, copy: str, tmp_path: Path
+) -> None:
     audits = pair_of_sets(tmp_path, parts=parts, copy=copy)
     (found,) = find_duplicates(audits)
-    rows = [int(getattr(audit.data.parts, part)[0]) for audit, part in zip(audits, parts, strict=True)]
+    rows = [
+        int(getattr(audit.data.parts, part)[0]) for audit, part in zip(audits, parts, strict=True)
+    ]
     assert found.images == tuple(f"images/{row}.png" for row in rows)
     assert (found.datasets, found.parts, found.identical) == (("a", "b"), parts, copy == "file")
     (finding,) = findings([found])
-    assert finding.level == found.level == level
-    assert f"a/images/{rows[0]}.png ({parts[0]}) = b/images/{rows[1]}.png ({parts[1]})" in finding.text
+    assert finding.severity == found.severity == level
+    assert (
+        f"a/images/{rows[0]}.png ({parts[0]}) = b/images/{rows[1]}.png ({parts[1]})" in finding.text
+    )
     by_images = {"images": [f"b/{found.images[1]}", f"a/{found.images[0]}"], "reason": "known"}
     for waiver in ({"datasets": ["b", "a"], "reason": "known"}, by_images):
         (waived,) = find_duplicates(audits, [waiver])
-        assert (waived.waived, waived.level, findings([waived])) == ("known", "note", [])
+        assert (waived.waived, waived.severity, findings([waived])) == ("known", "note", [])
     (other,) = find_duplicates(audits, [{"datasets": ["a", "c"], "reason": "known"}])
-    assert other.level == level
+    assert other.severity == level
 
 
 @pytest.mark.parametrize(
@@ -192,18 +224,26 @@ def test_a_picture_in_two_sets(parts: tuple[str, str], level: str, copy: str, tm
         (("train", "train"), "file", "note"),
     ],
 )
-def test_a_picture_twice_in_a_set(parts: tuple[str, str], copy: str, level: str, tmp_path: Path) -> None:
+def test_a_picture_twice_in_a_set(
+    parts: tuple[str, str], copy: str, level: str, tmp_path: Path
+) -> None:
     data = CSVData(write_photographs(tmp_path / "a", 0))
     data.tabulate()
     i, j = int(getattr(data.parts, parts[0])[0]), int(getattr(data.parts, parts[1])[1])
-    (photograph(i) if copy == "file" else photograph(i).resize((120, 90))).save(tmp_path / "a/images" / f"{j}.png")
+    (photograph(i) if copy == "file" else photograph(i).resize((120, 90))).save(
+        tmp_path / "a/images" / f"{j}.png"
+    )
     (found,) = find_duplicates([audited(data)])
     assert {*found.images} == {f"images/{i}.png", f"images/{j}.png"}
-    assert found.level == level
-    assert [finding.level for finding in findings([found])] == ([] if level == "note" else [level])
+    assert found.severity == level
+    assert [finding.severity for finding in findings([found])] == (
+        [] if level == "note" else [level]
+    )
 
 
-def test_versions_of_one_reference_are_no_duplicates_but_are_counted_across_sets(tmp_path: Path) -> None:
+def test_versions_of_one_reference_are_no_duplicates_but_are_counted_across_sets(
+    tmp_path: Path,
+) -> None:
     for k, name in enumerate("ab"):
         root = write_photographs(tmp_path / name, 100 * k)
         rows = [f"images/{i}.png,{i},r{i // 2}" for i in range(20)]
@@ -211,7 +251,9 @@ def test_versions_of_one_reference_are_no_duplicates_but_are_counted_across_sets
         for i in (0, 1):
             photograph(77).resize((90 + i, 70)).save(root / "images" / f"{i}.png")
     one, two = (audited(CSVData(tmp_path / name)) for name in "ab")
-    assert [pair for pair in find_duplicates([one]) if pair.images == ("images/0.png", "images/1.png")] == []
+    assert [
+        pair for pair in find_duplicates([one]) if pair.images == ("images/0.png", "images/1.png")
+    ] == []
     across = [pair for pair in find_duplicates([one, two]) if pair.datasets == ("a", "b")]
     assert len(across) == 1
     assert across[0].count == 4
@@ -248,7 +290,9 @@ def test_the_manifest_is_written_once_and_compared_ever_after(tmp_path: Path) ->
 
     assert errors() == ["written"]
     assert errors() == ["verified"]
-    done = subprocess.run(["sha256sum", "-c", "--quiet", str(file)], cwd=root, capture_output=True, check=False)
+    done = subprocess.run(
+        ["sha256sum", "-c", "--quiet", str(file)], cwd=root, capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     before = file.read_bytes()
     photograph(50).save(root / "images/4.png")
@@ -257,7 +301,9 @@ def test_the_manifest_is_written_once_and_compared_ever_after(tmp_path: Path) ->
     assert "1 files are changed" in text
     assert "'images/4.png'" in text
     photograph(4).save(root / "images/4.png")
-    (root / "ratings.csv").write_text((root / "ratings.csv").read_text().replace("7.png,1.75", "7.png,1.74"))
+    (root / "ratings.csv").write_text(
+        (root / "ratings.csv").read_text().replace("7.png,1.75", "7.png,1.74")
+    )
     assert "the first is the table" in errors()[1]
     assert file.read_bytes() == before
     file.write_text("garbage\n")

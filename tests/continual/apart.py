@@ -6,7 +6,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class Apart(DDPStrategy):
-    """DDP whose ranks keep their gradients to themselves (Lightning registers such a hook on GPUs alone)."""
+    """DDP whose ranks keep their gradients to themselves (Lightning registers such a hook on GPUs
+    alone).
+    """
 
     def configure_ddp(self) -> None:
         """Wrap the model, then put the hook in."""

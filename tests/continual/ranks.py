@@ -1,7 +1,8 @@
-"""Two ranks that stay: two processes that walk one stream after another together, so that no test waits for imports.
+"""Two ranks that stay: two processes that walk one stream after another together, so that no test
+waits for imports.
 
-Lightning finds them as it finds the processes of torchrun, by `LOCAL_RANK`. That it starts ranks itself, and that a run
-under each launcher does, is for the tests that type `trainer=ddp`.
+Lightning finds them as it finds the processes of torchrun, by `LOCAL_RANK`. That it starts ranks
+itself, and that a run under each launcher does, is for the tests that type `trainer=ddp`.
 """
 
 import multiprocessing
@@ -75,7 +76,12 @@ def answer(pipe: Connection) -> str:
 
 def serve(rank: int, port: int, pipe: Connection) -> None:
     """Walk whatever comes through the pipe, and answer with nothing or with a traceback."""
-    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {
+        "LOCAL_RANK": str(rank),
+        "NODE_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     while True:
         output, overrides = pipe.recv()
         try:

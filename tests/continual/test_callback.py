@@ -29,7 +29,9 @@ from tests.walks import IN_BATCH, TINY, composed, results, stream_of_folders, wa
 IMAGES = 4 + 8  # of 40: those of the validation and of the test part
 
 
-def fit(folder: Path, *words: str, callbacks: tuple[list[Any], list[Any]] = ([], [])) -> SimpleNamespace:
+def fit(
+    folder: Path, *words: str, callbacks: tuple[list[Any], list[Any]] = ([], [])
+) -> SimpleNamespace:
     """A walk with callbacks that stand before and after `ContinualLearning`; all its parts."""
     cfg = composed(*TINY, IN_BATCH, *words)
     pl.seed_everything(0, verbose=False)
@@ -64,13 +66,24 @@ def listening(events: list[str]) -> Iterator[None]:
         listen(patch, ContinualMethod, "on_phase_start", lambda position: position.phase.name)
         listen(patch, ContinualMethod, "configure_optimizers", lambda: "optimiser")
         listen(patch, BestWeights, "restore", lambda method: "best weights")
-        listen(patch, RunFolder, "write_predictions", lambda t, task, frame: f"predictions {t} {task}")
+        listen(
+            patch, RunFolder, "write_predictions", lambda t, task, frame: f"predictions {t} {task}"
+        )
         listen(patch, AtomicCheckpointIO, "save_checkpoint", lambda content, path, *_: "checkpoint")
         yield
 
 
 TASK = ["warmup", "checkpoint", "finetune", "checkpoint", "finetune", "best weights"]
-WALK = ["optimiser", "predictions 0 start", "start a", "optimiser", *TASK, "end a", "predictions 1 a", "checkpoint"]
+WALK = [
+    "optimiser",
+    "predictions 0 start",
+    "start a",
+    "optimiser",
+    *TASK,
+    "end a",
+    "predictions 1 a",
+    "checkpoint",
+]
 WALK += ["start b", "optimiser", *TASK, "end b", "predictions 2 b", "checkpoint"]
 
 
@@ -113,7 +126,9 @@ def test_a_kill_between_records_and_checkpoint_repeats_the_end_of_the_task(
 
     for _ in range(2):
         with monkeypatch.context() as patch:
-            patch.setattr(callback, "save_atomic", kill)  # which is called when the records are written
+            patch.setattr(
+                callback, "save_atomic", kill
+            )  # which is called when the records are written
             with pytest.raises(Interrupted):
                 walk(tmp_path / "broken", *words)
     (folder,) = (tmp_path / "broken").glob("*/*/*/*/*")
@@ -126,7 +141,9 @@ def test_a_kill_between_records_and_checkpoint_repeats_the_end_of_the_task(
 
 
 class Optimisers(pl.Callback):
-    """Notes learning rates at the start of each epoch and how many steps the optimiser remembers at its ends."""
+    """Notes learning rates at the start of each epoch and how many steps the optimiser remembers at
+    its ends.
+    """
 
     def __init__(self) -> None:
         self.rates: list[list[float]] = []
@@ -146,7 +163,9 @@ class Optimisers(pl.Callback):
 
 
 @pytest.mark.parametrize("method", ["tsn_iqa", "sh_cl"])
-def test_the_optimiser_restarts_with_each_task(method: str, folders: list[Path], tmp_path: Path) -> None:
+def test_the_optimiser_restarts_with_each_task(
+    method: str, folders: list[Path], tmp_path: Path
+) -> None:
     note = Optimisers()
     words = [f"method={method}", "method.head_lr_factor=10", "schedule.warmup.lr_factor=0.5"]
     walked = fit(tmp_path, *words, *stream_of_folders(folders), callbacks=([], [note]))
@@ -180,14 +199,23 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
     [(True, (1, 3)), (False, (2, 5))],
 )
 def test_a_task_ends_with_its_best_weights_and_the_next_starts_from_them(
-    select_best: bool, chosen: tuple[int, int], folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    select_best: bool,
+    chosen: tuple[int, int],
+    folders: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    values = iter([0.1, 0.9, 0.3, 0.5, 0.2, 0.5])  # one an epoch; the best of a task counts within the task only
+    values = iter(
+        [0.1, 0.9, 0.3, 0.5, 0.2, 0.5]
+    )  # one an epoch; the best of a task counts within the task only
     monkeypatch.setattr(callback, "srcc", lambda pred, mos: next(values))
     note = Snapshots()
     words = ["method=sh_cl", f"select_best={select_best}", *stream_of_folders(folders)]
     walked = fit(tmp_path, *words, callbacks=([note], []))
-    kept = [torch.load(tmp_path / "tasks" / name, weights_only=True) for name in ("1_a.ckpt", "2_b.ckpt")]
+    kept = [
+        torch.load(tmp_path / "tasks" / name, weights_only=True)
+        for name in ("1_a.ckpt", "2_b.ckpt")
+    ]
     for state, epoch in zip(kept, chosen, strict=True):
         assert [equal(state, end) for end in note.ends] == [epoch == i for i in range(6)]
     assert equal(note.starts[3], kept[0])
@@ -202,9 +230,15 @@ def test_a_task_ends_with_its_best_weights_and_the_next_starts_from_them(
     np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(("order", "expected"), [("[a,b]", [["a"]] * 3 + [["b"]] * 3), ("[[a,b]]", [["a", "b"]] * 3)])
+@pytest.mark.parametrize(
+    ("order", "expected"), [("[a,b]", [["a"]] * 3 + [["b"]] * 3), ("[[a,b]]", [["a", "b"]] * 3)]
+)
 def test_an_epoch_is_judged_by_the_validation_part_of_its_own_task(
-    order: str, expected: list[list[str]], folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    order: str,
+    expected: list[list[str]],
+    folders: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[tuple[int, str, str]] = []
     original = TaskStream.evaluation_dataloader
@@ -230,9 +264,17 @@ class Start(pl.Callback):
             self.files = [path.name for path in folder.iterdir()]
 
 
-def test_zero_shot_scores_are_recorded_before_any_training(folders: list[Path], tmp_path: Path) -> None:
+def test_zero_shot_scores_are_recorded_before_any_training(
+    folders: list[Path], tmp_path: Path
+) -> None:
     note = Start()
-    fit(tmp_path, "method=sh_cl", "stream.order=[a]", *stream_of_folders(folders), callbacks=([], [note]))
+    fit(
+        tmp_path,
+        "method=sh_cl",
+        "stream.order=[a]",
+        *stream_of_folders(folders),
+        callbacks=([], [note]),
+    )
     assert note.files == ["after_0_start.parquet"]
 
 
@@ -241,19 +283,38 @@ def test_records_say_what_the_data_sets_know_of_an_image(tmp_path: Path) -> None
     folders = [write_folder(tmp_path / name, seed) for seed, name in enumerate("pq")]
     ratings = pd.read_csv(folders[0] / "ratings.csv", dtype={"image": str})
     kinds = {image: f"kind{i % 3}" for i, image in enumerate(ratings["image"])}
-    ratings.assign(distortion=ratings["image"].map(kinds)).to_csv(folders[0] / "ratings.csv", index=False)
+    ratings.assign(distortion=ratings["image"].map(kinds)).to_csv(
+        folders[0] / "ratings.csv", index=False
+    )
     ratings.drop(columns="mos_std").to_csv(folders[1] / "ratings.csv", index=False)
     stream = train.build_stream(composed(*TINY, *stream_of_folders(folders)))
     stream.setup("fit")
     first, second = (image_columns(stream, name, "val") for name in "pq")
-    assert list(first) == ["dataset", "split", "image", "mos", "image/reference", "image/distortion", "mos_std"]
+    assert list(first) == [
+        "dataset",
+        "split",
+        "image",
+        "mos",
+        "image/reference",
+        "image/distortion",
+        "mos_std",
+    ]
     assert list(second) == list(first)
     assert list(first["image/distortion"]) == [kinds[image] for image in first["image"]]
     assert (first["mos_std"] == 5).all()
-    assert (list(set(second["image/distortion"])), np.isnan(second["mos_std"]).all()) == ([""], True)
+    assert (list(set(second["image/distortion"])), np.isnan(second["mos_std"]).all()) == (
+        [""],
+        True,
+    )
     without = train.build_stream(composed(*TINY, *stream_of_folders(folders[1:])))
     without.setup("fit")
-    assert list(image_columns(without, "q", "val")) == ["dataset", "split", "image", "mos", "image/reference"]
+    assert list(image_columns(without, "q", "val")) == [
+        "dataset",
+        "split",
+        "image",
+        "mos",
+        "image/reference",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -271,7 +332,11 @@ def test_forward_passes_of_evaluations(
     method: str, tasks: int, passes: int, folders: list[Path], tmp_path: Path
 ) -> None:
     order = (["a", "b"] * 3)[:tasks]
-    words = ["schedule.warmup.epochs=0", "schedule.finetune.epochs=1", f"stream.order=[{','.join(order)}]"]
+    words = [
+        "schedule.warmup.epochs=0",
+        "schedule.finetune.epochs=1",
+        f"stream.order=[{','.join(order)}]",
+    ]
     fit(tmp_path, f"method={method}", *stream_of_folders(folders), *words)
     cost = RunFolder(tmp_path).read_summary()["cost"]
     assert cost["forwards_eval"] == passes * tasks * IMAGES

@@ -8,7 +8,12 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from iqa_lightning.continual.checkpoints import AtomicCheckpointIO, BestWeights, restart_optimizers, save_atomic
+from iqa_lightning.continual.checkpoints import (
+    AtomicCheckpointIO,
+    BestWeights,
+    restart_optimizers,
+    save_atomic,
+)
 
 
 class Line(pl.LightningModule):
@@ -65,7 +70,9 @@ def test_best_weights_go_through_a_checkpoint(tmp_path: Path) -> None:
 
 
 class Restart(pl.Callback):
-    """Restarts the optimiser at the third epoch, and notes the steps its state has seen and the learning rate."""
+    """Restarts the optimiser at the third epoch, and notes the steps its state has seen and the
+    learning rate.
+    """
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, float]] = []
@@ -119,7 +126,9 @@ def test_a_failure_of_the_first_write_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_new_file_replaces_the_old_one_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_file_replaces_the_old_one_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "last.ckpt"
     save_atomic({"epoch": 1}, file)
     original, before = Path.replace, []
@@ -130,7 +139,9 @@ def test_a_new_file_replaces_the_old_one_at_once(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(Path, "replace", replace)
     save_atomic({"epoch": 2}, file)
-    assert before == [({"epoch": 1}, {"epoch": 2})]  # until the rename the old one is whole, and so is the new one
+    assert before == [
+        ({"epoch": 1}, {"epoch": 2})
+    ]  # until the rename the old one is whole, and so is the new one
     assert torch.load(file, weights_only=True) == {"epoch": 2}
 
 

@@ -1,4 +1,6 @@
-"""The test part is read by the evaluation alone: seen from what is read, and from what it could change."""
+"""The test part is read by the evaluation alone: seen from what is read, and from what it could
+change.
+"""
 
 from collections import Counter
 from pathlib import Path
@@ -39,12 +41,16 @@ def spoil(folder: Path, rows: list[int]) -> None:
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     """The weights after both tasks."""
-    states = [torch.load(path, weights_only=True) for path in sorted((folder / "tasks").glob("*.ckpt"))]
+    states = [
+        torch.load(path, weights_only=True) for path in sorted((folder / "tasks").glob("*.ckpt"))
+    ]
     return {f"{t} {key}": value for t, state in enumerate(states) for key, value in state.items()}
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_other_test_images_and_scores_leave_every_weight_as_it_is(method: str, tmp_path: Path) -> None:
+def test_other_test_images_and_scores_leave_every_weight_as_it_is(
+    method: str, tmp_path: Path
+) -> None:
     words = [f"method={method}", IN_BATCH]
     words += ["method.init=nearest"] if method == "tsn_iqa" else []
     folders = [write_folder(tmp_path / name, seed) for seed, name in enumerate("ab")]
@@ -85,7 +91,10 @@ def test_no_test_image_is_fetched_outside_of_an_evaluation(
     walk(tmp_path, f"method={method}", IN_BATCH, *stream_of_folders(folders))
     assert len(caches) == 2
     for number, folder in enumerate(folders):
-        test, open_rows = rows_of(folder, "test"), {i for k, i, is_open in fetched if k == number and is_open}
+        test, open_rows = (
+            rows_of(folder, "test"),
+            {i for k, i, is_open in fetched if k == number and is_open},
+        )
         closed = {i for k, i, is_open in fetched if k == number and not is_open}
         assert not closed & set(test)
         assert closed == set(rows_of(folder, "train")) | set(rows_of(folder, "val"))

@@ -1,4 +1,6 @@
-"""What a walk computes: features of fixed crops once, evaluations that grow linearly, no table while it trains."""
+"""What a walk computes: features of fixed crops once, evaluations that grow linearly, no table
+while it trains.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,18 @@ from tests.test_contract import Interrupted, interrupt_after
 from tests.walks import SAMPLED, results, stream_of_folders, walk
 
 CROPS, TRAIN = 2, 28
-BANK = ("schedule.warmup.epochs=3", f"schedule.warmup.fixed_crops={CROPS}", "schedule.finetune.epochs=1")
+BANK = (
+    "schedule.warmup.epochs=3",
+    f"schedule.warmup.fixed_crops={CROPS}",
+    "schedule.finetune.epochs=1",
+)
 KINDS = {"tsn_iqa": TSNIQA, "mh_cl": SingleHead, "lwf": SingleHead}
 
 
 def warm_heads(monkeypatch: pytest.MonkeyPatch) -> tuple[list[torch.Tensor], list[int]]:
-    """Where heads and passes of the network at the end of each epoch of warm-up will be written down."""
+    """Where heads and passes of the network at the end of each epoch of warm-up will be written
+    down.
+    """
     heads: list[torch.Tensor] = []
     passes: list[int] = []
     start, end = ContinualLearning.on_train_epoch_start, ContinualLearning.on_train_epoch_end
@@ -82,7 +90,10 @@ def test_features_that_do_not_fit_are_refused(
     monkeypatch: pytest.MonkeyPatch, folders: list[Path], tmp_path: Path
 ) -> None:
     monkeypatch.setattr("iqa_lightning.methods.base.ram_budget", lambda: 1000)
-    with pytest.raises(ValueError, match=f"features of {CROPS * TRAIN} fixed crops .* lower the phase's `fixed_crops`"):
+    with pytest.raises(
+        ValueError,
+        match=f"features of {CROPS * TRAIN} fixed crops .* lower the phase's `fixed_crops`",
+    ):
         fit(tmp_path, "method=tsn_iqa", *BANK, *stream_of_folders(folders))
 
 
@@ -102,11 +113,15 @@ def test_a_resumed_warm_up_goes_on_with_the_same_features(
 def test_work_of_an_evaluation_grows_linearly_with_the_tasks(
     folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TSN-IQA: after each of T tasks one pass over each of T data sets, and no more after the last than the first."""
+    """TSN-IQA: after each of T tasks one pass over each of T data sets, and no more after the last
+    than the first.
+    """
     found: dict[int, list[int]] = {}
     evaluate = ContinualLearning.evaluate
 
-    def noting(self: ContinualLearning, trainer: Any, method: ContinualMethod, t: int, task: str) -> None:
+    def noting(
+        self: ContinualLearning, trainer: Any, method: ContinualMethod, t: int, task: str
+    ) -> None:
         before = method.images_forwarded
         evaluate(self, trainer, method, t, task)
         found.setdefault(len(method.tasks), []).append(method.images_forwarded - before)
@@ -122,17 +137,33 @@ def test_work_of_an_evaluation_grows_linearly_with_the_tasks(
 def test_no_table_is_read_while_batches_are_made(
     folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From an epoch's first batch on: rows of a table are slow, and a thousand times an epoch too slow."""
-    stream = fit(tmp_path, "method=sh_cl", "backbone.name=test_resnet", *stream_of_folders(folders)).stream
+    """From an epoch's first batch on: rows of a table are slow, and a thousand times an epoch too
+    slow.
+    """
+    stream = fit(
+        tmp_path, "method=sh_cl", "backbone.name=test_resnet", *stream_of_folders(folders)
+    ).stream
     loader = stream.train_dataloader()
 
     def forbidden(*_: Any, **__: Any) -> Any:
         raise AssertionError("a table is read")
 
     for kind in (pd.DataFrame, pd.Series):
-        for name in ("__getitem__", "iloc", "loc", "iat", "at", "to_dict", "to_numpy", "values", "iterrows"):
+        for name in (
+            "__getitem__",
+            "iloc",
+            "loc",
+            "iat",
+            "at",
+            "to_dict",
+            "to_numpy",
+            "values",
+            "iterrows",
+        ):
             if hasattr(kind, name):
-                monkeypatch.setattr(kind, name, property(forbidden) if name[0] != "_" else forbidden)
+                monkeypatch.setattr(
+                    kind, name, property(forbidden) if name[0] != "_" else forbidden
+                )
     with pytest.raises(AssertionError, match="a table is read"):
         _ = stream.data["a"].samples.table["mos"]
     assert isinstance(loader.collate_fn, PairCollate)

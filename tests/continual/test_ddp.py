@@ -10,13 +10,33 @@ import pytest
 import torch
 
 from iqa_lightning.continual.evaluation import evaluation_mode
-from iqa_lightning.datasets.base import test_set_unlocked
+from iqa_lightning.datasets.base import unlocked_test_set
 from iqa_lightning.train import build_method, build_stream
 from tests.continual.ranks import TWO_RANKS, Ranks
 from tests.test_contract import ALIKE, METHODS
-from tests.walks import IN_BATCH, SAMPLED, TINY, call, composed, results, stream_of_folders, suited, walk, write_folder
+from tests.walks import (
+    IN_BATCH,
+    SAMPLED,
+    TINY,
+    call,
+    composed,
+    results,
+    stream_of_folders,
+    suited,
+    walk,
+    write_folder,
+)
 
-IDENTITY = ("dataset", "split", "image", "mos", "mos_std", "image/reference", "image/distortion", "image/scene")
+IDENTITY = (
+    "dataset",
+    "split",
+    "image",
+    "mos",
+    "mos_std",
+    "image/reference",
+    "image/distortion",
+    "image/scene",
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +55,27 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 DRIFTING = ("unique", "unique_lwf")
-"""Their head has a bias that no difference of two scores sees: rounding alone moves it, and all scores alike."""
+"""Their head has a bias that no difference of two scores sees: rounding alone moves it, and all
+scores alike.
+"""
 
 GENTLY = {"liqa": ("method.feature_generator.lr=1.0e-5", "method.feature_generator.steps=2")}
-"""Two networks that learn against each other blow rounding up: few and small steps, so that it stays rounding."""
+"""Two networks that learn against each other blow rounding up: few and small steps, so that it
+stays rounding.
+"""
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*the replay of 'a' has collapsed")  # too few steps to learn much
+@pytest.mark.filterwarnings(
+    "ignore:.*the replay of 'a' has collapsed"
+)  # too few steps to learn much
 @pytest.mark.parametrize("method", [method for method in METHODS if method not in ALIKE])
-def test_two_ranks_agree_with_one_process(method: str, odd: list[Path], ranks: Ranks, tmp_path: Path) -> None:
-    """Normalisation by fixed statistics and a mean loss over equal shares: two ranks take the steps of one process."""
+def test_two_ranks_agree_with_one_process(
+    method: str, odd: list[Path], ranks: Ranks, tmp_path: Path
+) -> None:
+    """Normalisation by fixed statistics and a mean loss over equal shares: two ranks take the steps
+    of one process.
+    """
     words = [
         f"method={method}",
         *suited(method),
@@ -59,27 +89,38 @@ def test_two_ranks_agree_with_one_process(method: str, odd: list[Path], ranks: R
 
     assert results(one).keys() == results(two).keys()
     for name in ("after_0_start", "after_1_a", "after_2_b"):
-        alone, shared = (pd.read_parquet(folder / "predictions" / f"{name}.parquet") for folder in (one, two))
+        alone, shared = (
+            pd.read_parquet(folder / "predictions" / f"{name}.parquet") for folder in (one, two)
+        )
         identity = [name for name in alone.columns if name in IDENTITY]
         pd.testing.assert_frame_equal(alone[identity], shared[identity])
         assert not shared.duplicated(["dataset", "image"]).any()
         sizes = shared.groupby(["dataset", "split"]).size().unstack()
         assert sizes.to_dict("list") == {"test": [9, 9], "val": [5, 5]}
         columns = alone.columns.drop(identity)
-        drift = (shared[columns] - alone[columns]).mean() if method in DRIFTING and name != "after_0_start" else 0.0
+        drift = (
+            (shared[columns] - alone[columns]).mean()
+            if method in DRIFTING and name != "after_0_start"
+            else 0.0
+        )
         np.testing.assert_allclose(shared[columns] - drift, alone[columns], rtol=0, atol=2e-3)
     costs = [json.loads((folder / "summary.json").read_text())["cost"] for folder in (one, two)]
     assert costs[0]["images_seen"] == costs[1]["images_seen"]
     assert costs[0]["forwards_eval"] == costs[1]["forwards_eval"]
-    weights = [torch.load(folder / "tasks" / "2_b.ckpt", weights_only=True) for folder in (one, two)]
+    weights = [
+        torch.load(folder / "tasks" / "2_b.ckpt", weights_only=True) for folder in (one, two)
+    ]
     for key, tensor in weights[0].items():
         if method in DRIFTING and key.endswith("head.bias"):
             continue
-        # less than a step on average: where a gradient is nearly nothing, rounding gives the step of Adam its sign
+        # less than a step on average: where a gradient is nearly nothing, rounding gives the step
+        # of Adam its sign
         assert (weights[1][key].double() - tensor.double()).abs().mean() < 2e-3, key
 
 
-NOT_SYNCHRONISED = "++trainer.strategy={_target_: tests.continual.apart.Apart, find_unused_parameters: true}"
+NOT_SYNCHRONISED = (
+    "++trainer.strategy={_target_: tests.continual.apart.Apart, find_unused_parameters: true}"
+)
 
 
 @pytest.mark.slow
@@ -89,19 +130,32 @@ def test_ranks_that_keep_their_gradients_to_themselves_are_found_out(
 ) -> None:
     """The tolerance of the test above is far below what a forgotten synchronisation does."""
     words = [f"method={method}", "method.bn_stats=frozen", *SAMPLED, *stream_of_folders(odd)]
-    one, two = walk(tmp_path / "one", *words), ranks.walk(tmp_path / "two", *words, NOT_SYNCHRONISED)
-    alone, apart = (pd.read_parquet(folder / "predictions" / "after_2_b.parquet") for folder in (one, two))
+    one, two = (
+        walk(tmp_path / "one", *words),
+        ranks.walk(tmp_path / "two", *words, NOT_SYNCHRONISED),
+    )
+    alone, apart = (
+        pd.read_parquet(folder / "predictions" / "after_2_b.parquet") for folder in (one, two)
+    )
     columns = [name for name in alone.columns if name in ("latest", "oracle")]
     assert (apart[columns] - alone[columns]).abs().max().min() > 10 * 2e-3
 
 
 @pytest.mark.slow
 def test_ranks_have_the_same_normalisation_statistics(odd: list[Path], tmp_path: Path) -> None:
-    """Each rank gathers statistics from its own share; what the other one scores tells which it scores by.
+    """Each rank gathers statistics from its own share; what the other one scores tells which it
+    scores by.
 
     These two ranks are started by Lightning, as those of a user are.
     """
-    words = [*TINY, IN_BATCH, "method=sh_cl", "method.bn_stats=always", "stream.order=[a]", *stream_of_folders(odd)]
+    words = [
+        *TINY,
+        IN_BATCH,
+        "method=sh_cl",
+        "method.bn_stats=always",
+        "stream.order=[a]",
+        *stream_of_folders(odd),
+    ]
     words += ["schedule.warmup.epochs=0", "schedule.finetune.epochs=1"]
     call(*words, *TWO_RANKS, f"paths.output={tmp_path}")
     (folder,) = tmp_path.glob("none/*/*/*/*")
@@ -112,7 +166,9 @@ def test_ranks_have_the_same_normalisation_statistics(odd: list[Path], tmp_path:
     method = build_method(cfg, stream)
     method.load_state_dict(torch.load(folder / "tasks" / "1_a.ckpt", weights_only=True))
     stream.setup()
-    with test_set_unlocked(), evaluation_mode(method), torch.no_grad():
+    with unlocked_test_set(), evaluation_mode(method), torch.no_grad():
         parts = [stream.data["a"].part(name) for name in ("val", "test")]
-        scores = [float(method.score(part[i]["image"][None])) for part in parts for i in range(len(part))]
+        scores = [
+            float(method.score(part[i]["image"][None])) for part in parts for i in range(len(part))
+        ]
     np.testing.assert_allclose(frame["single"], scores, rtol=0, atol=2e-3)

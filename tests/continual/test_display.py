@@ -28,7 +28,9 @@ TIME = r"\d+:\d\d"
 def shown(folders: list[Path], folder: Path, terminal: bool) -> str:
     """The output of a walk of two tasks."""
     output = StringIO()
-    play(folders, folder, Console(file=output, force_terminal=terminal, width=120, _environ=TERMINAL))
+    play(
+        folders, folder, Console(file=output, force_terminal=terminal, width=120, _environ=TERMINAL)
+    )
     return output.getvalue()
 
 
@@ -36,15 +38,22 @@ def play(folders: list[Path], folder: Path, console: Console) -> None:
     """Walk two tasks and show it."""
     cfg = composed(*TINY, IN_BATCH, "method=mh_cl", *stream_of_folders(folders))
     stream, records = build_stream(cfg), RunFolder(folder)
-    callbacks: list[pl.Callback] = [ContinualLearning(records, {}), Display(records, print_matrix, console)]
-    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=False, enable_checkpointing=False)
+    callbacks: list[pl.Callback] = [
+        ContinualLearning(records, {}),
+        Display(records, print_matrix, console),
+    ]
+    trainer = instantiate(
+        cfg.trainer, callbacks=callbacks, logger=False, enable_checkpointing=False
+    )
     try:
         trainer.fit(build_method(cfg, stream), datamodule=stream)
     finally:
         torch.use_deterministic_algorithms(False)
 
 
-def test_elsewhere_than_on_a_terminal_each_epoch_is_a_line(folders: list[Path], tmp_path: Path) -> None:
+def test_elsewhere_than_on_a_terminal_each_epoch_is_a_line(
+    folders: list[Path], tmp_path: Path
+) -> None:
     text = shown(folders, tmp_path, terminal=False)
     assert "\x1b" not in text
     assert "\r" not in text
@@ -67,11 +76,14 @@ def test_elsewhere_than_on_a_terminal_each_epoch_is_a_line(folders: list[Path], 
     assert "SRCC, oracle" in lines[at:]
 
 
-def test_on_a_terminal_a_bar_names_the_place_and_the_time_left(folders: list[Path], tmp_path: Path) -> None:
+def test_on_a_terminal_a_bar_names_the_place_and_the_time_left(
+    folders: list[Path], tmp_path: Path
+) -> None:
     raw = shown(folders, tmp_path, terminal=True)
     assert raw.rindex(SHOW_CURSOR) > raw.rindex(HIDE_CURSOR)
     text = ESCAPE.sub("", raw)
-    # the bar is drawn some times a second: what stands there for sure is its last state and those around a matrix
+    # the bar is drawn some times a second: what stands there for sure is its last state and those
+    # around a matrix
     assert re.search(rf"task 1/2 a, finetune 2/2  loss .*━.* {TIME}:\d\d \d?-?{TIME}", text)
     assert re.search(r"task 2/2 b, finetune 2/2  loss -?\d\.\d+  val SRCC -?\d\.\d+.*0:00:00", text)
     assert "after task 1/2, a:" in text
@@ -92,6 +104,8 @@ def test_a_walk_that_breaks_off_gives_the_terminal_back(
     assert text.rindex(SHOW_CURSOR) > text.rindex(HIDE_CURSOR)
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.9, "0:59"), (61, "1:01"), (3725, "62:05")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.9, "0:59"), (61, "1:01"), (3725, "62:05")]
+)
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text

@@ -77,21 +77,35 @@ def test_rows_stand_in_the_order_of_the_data_set() -> None:
         assert values.dtype == np.float32
 
 
-REAL_SIZES = [(500, 500), (768, 1024), (384, 512), (512, 384)]  # CLIVE, KonIQ-10k, KADID-10k, one upright
+REAL_SIZES = [
+    (500, 500),
+    (768, 1024),
+    (384, 512),
+    (512, 384),
+]  # CLIVE, KonIQ-10k, KADID-10k, one upright
 
 
-@pytest.mark.parametrize(("kind", "backbone"), [(SingleHead, "resnet18"), (TSNIQA, "test_efficientnet")])
+@pytest.mark.parametrize(
+    ("kind", "backbone"), [(SingleHead, "resnet18"), (TSNIQA, "test_efficientnet")]
+)
 def test_scores_do_not_depend_on_the_batches(kind: type, backbone: str) -> None:
-    """Images of real sizes, mixed: one by one, within a budget that cuts the buckets, and in whole buckets."""
+    """Images of real sizes, mixed: one by one, within a budget that cuts the buckets, and in whole
+    buckets.
+    """
     method, sizes = build(kind, backbone), np.array(REAL_SIZES[1:3] + REAL_SIZES + REAL_SIZES[:1])
     start(method, 1)
     method.trainer = trainer()
     generator = torch.Generator().manual_seed(0)
-    whole = [torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8) for size in sizes.tolist()]
+    whole = [
+        torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
+        for size in sizes.tolist()
+    ]
 
     def scored(max_pixels: int) -> tuple[set[int], dict[str, np.ndarray]]:
         batches = [torch.tensor(rows) for rows in SizeSampler(sizes, max_pixels)]
-        shown = ({"image": torch.stack([whole[i] for i in rows]), "index": rows} for rows in batches)
+        shown = (
+            {"image": torch.stack([whole[i] for i in rows]), "index": rows} for rows in batches
+        )
         return {len(rows) for rows in batches}, predict(method, shown, 1, method.predict_step)
 
     lengths, alone = scored(1)
@@ -101,13 +115,22 @@ def test_scores_do_not_depend_on_the_batches(kind: type, backbone: str) -> None:
         assert max(lengths) > 1
         for name, scores in alone.items():
             np.testing.assert_allclose(together[name], scores, rtol=1e-5, atol=1e-5)
-    assert any(len(np.unique(scores)) == len(sizes) for scores in alone.values()), "scores that tell images apart"
+    assert any(len(np.unique(scores)) == len(sizes) for scores in alone.values()), (
+        "scores that tell images apart"
+    )
 
 
 def test_the_owner_reaches_the_step_and_missing_scores_stay_missing() -> None:
     method = attached()
-    assert np.isnan(predict(method, shuffled(images(0), [1, 0]), 3, method.predict_step)["oracle"]).all()
-    owners = predict(method, shuffled(images(0), [1, 0]), 7, lambda batch: {"owner_task": batch["owner_task"].float()})
+    assert np.isnan(
+        predict(method, shuffled(images(0), [1, 0]), 3, method.predict_step)["oracle"]
+    ).all()
+    owners = predict(
+        method,
+        shuffled(images(0), [1, 0]),
+        7,
+        lambda batch: {"owner_task": batch["owner_task"].float()},
+    )
     assert owners["owner_task"].tolist() == [7, 7]
 
 
@@ -155,9 +178,13 @@ def test_batches_are_moved_to_the_device_of_the_method() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:the S-CNN starts at random")
-@pytest.mark.parametrize(("budget", "passes"), [(10**9, [1, 1, 0, 0]), (4 * 128 * 2 * 2, [1, 1, 0, 1]), (0, [1] * 4)])
+@pytest.mark.parametrize(
+    ("budget", "passes"), [(10**9, [1, 1, 0, 0]), (4 * 128 * 2 * 2, [1, 1, 0, 1]), (0, [1] * 4)]
+)
 def test_maps_that_no_training_changes_are_computed_once(budget: int, passes: list[int]) -> None:
-    """Two batches, twice: one image of 32x32 has a map of 128 x 2 x 2 floats; what is over the budget comes again."""
+    """Two batches, twice: one image of 32x32 has a map of 128 x 2 x 2 floats; what is over the
+    budget comes again.
+    """
     network = DBCNN(None, name="test_resnet")
     method = SingleHead(backbone=network, tasks=("a",), optimizer=ADAM)
     method.trainer = trainer()
@@ -168,10 +195,16 @@ def test_maps_that_no_training_changes_are_computed_once(budget: int, passes: li
         for batch in batches:
             before = len(seen)
             step = lambda given: {"score": method.selection_score(given["image"], given["known"])}  # noqa: E731
-            found.append(predict(method, [dict(batch)], 1, step, fixed=fixed.of(network, "a", "test"))["score"])
+            found.append(
+                predict(method, [dict(batch)], 1, step, fixed=fixed.of(network, "a", "test"))[
+                    "score"
+                ]
+            )
             passes_of = len(seen) - before
             assert passes_of == passes[len(found) - 1]
     np.testing.assert_array_equal(found[:2], found[2:])
     with evaluation_mode(method), torch.no_grad():
-        np.testing.assert_allclose(found[0], method.score(images(0)["image"][:1]).numpy(), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(
+            found[0], method.score(images(0)["image"][:1]).numpy(), rtol=0, atol=1e-6
+        )
     assert fixed.nbytes <= budget

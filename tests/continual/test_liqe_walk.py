@@ -1,4 +1,6 @@
-"""A walk of LIQE: labels of a table reach the records, from them come accuracies, and wandb gets the confusions."""
+"""A walk of LIQE: labels of a table reach the records, from them come accuracies, and wandb gets
+the confusions.
+"""
 
 import json
 from pathlib import Path
@@ -11,7 +13,13 @@ from iqa_lightning.metrics.liqe_labels import DISTORTIONS, SCENES
 from tests.continual.test_loggers import Tracked
 from tests.walks import IN_BATCH, stream_of_folders, suited, walk, write_folder
 
-WORDS = ["method=liqe", *suited("liqe"), "schedule.warmup.epochs=0", "schedule.finetune.epochs=1", IN_BATCH]
+WORDS = [
+    "method=liqe",
+    *suited("liqe"),
+    "schedule.warmup.epochs=0",
+    "schedule.finetune.epochs=1",
+    IN_BATCH,
+]
 WORDS += ["schedule.finetune.batch_size=14", "logger=wandb", "trainer.log_every_n_steps=1"]
 
 
@@ -35,7 +43,9 @@ def test_accuracies_follow_from_the_records(run: Path) -> None:
     rows = frame[(frame["dataset"] == "a") & (frame["split"] == "test")]
     kinds = rows[[f"distortion/{word.replace(' ', '_')}" for word in DISTORTIONS]].to_numpy()
     np.testing.assert_allclose(kinds.sum(axis=1), 1, atol=1e-5)
-    index = rows["image/distortion"].map({"white noise": 2, "lens": 3}).fillna(-1).to_numpy()  # others have no class
+    index = (
+        rows["image/distortion"].map({"white noise": 2, "lens": 3}).fillna(-1).to_numpy()
+    )  # others have no class
     hits = kinds.argmax(axis=1)[index >= 0] == index[index >= 0]
     assert cells.loc[("a", "a"), "distortion_accuracy"] == pytest.approx(hits.mean())
     assert cells.loc[("a", "a"), "distortion_images"] == (index >= 0).sum() > 0

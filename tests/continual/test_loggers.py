@@ -1,4 +1,6 @@
-"""Tracking: what wandb's offline file and the CSV files hold after a walk, and that neither can cost a run."""
+"""Tracking: what wandb's offline file and the CSV files hold after a walk, and that neither can
+cost a run.
+"""
 
 import builtins
 import json
@@ -20,7 +22,9 @@ from iqa_lightning.continual import loggers as tracking
 from tests.test_contract import Interrupted, interrupt_after
 from tests.walks import IN_BATCH, results, stream_of_folders, walk
 
-BLOCK = 32768  # bytes; a `.wandb` file is a LevelDB log of protobuf messages behind 7 bytes of header
+BLOCK = (
+    32768  # bytes; a `.wandb` file is a LevelDB log of protobuf messages behind 7 bytes of header
+)
 TASKS = {1: "a", 2: "b"}
 READOUTS = ("latest", "oracle")
 WORDS = ["method=mh_cl", "schedule.finetune.epochs=1", "trainer.log_every_n_steps=1", IN_BATCH]
@@ -59,7 +63,11 @@ class Tracked:
         name = "/".join  # keys with slashes are not nested, keys of a table are
         rows = self.found["history"]
         return [
-            {name(item.nested_key) or item.key: json.loads(item.value_json) for item in row.item if item.value_json}
+            {
+                name(item.nested_key) or item.key: json.loads(item.value_json)
+                for item in row.item
+                if item.value_json
+            }
             for row in rows
         ]
 
@@ -70,7 +78,9 @@ class Tracked:
     def config(self) -> dict[str, Any]:
         """The configuration of the wandb run."""
         updates = [item for config in self.found["config"] for item in config.update]
-        return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in updates}
+        return {
+            item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in updates
+        }
 
     def media(self, name: str) -> Path:
         """A file that a row names."""
@@ -148,14 +158,18 @@ def test_measures_of_each_task_have_the_task_as_axis(tracked: Tracked, readout: 
         rows = [(row["task/t"], row[key]) for row in tracked.history() if key in row]
         assert [t for t, _ in rows] == [1, 2]
         assert rows[-1][1] == pytest.approx(summary["readouts"][readout][measure], abs=1e-12)
-        assert axes[key] == "task/t", "by its full name: of two globs that match, wandb takes either"
+        assert axes[key] == "task/t", (
+            "by its full name: of two globs that match, wandb takes either"
+        )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("readout", READOUTS)
 @pytest.mark.parametrize("kind", ["srcc", "stability"])
 @pytest.mark.parametrize("t", TASKS)
-def test_matrices_are_tables_and_images_of_their_own(tracked: Tracked, kind: str, readout: str, t: int) -> None:
+def test_matrices_are_tables_and_images_of_their_own(
+    tracked: Tracked, kind: str, readout: str, t: int
+) -> None:
     key = f"{readout}/after_{t}_{TASKS[t]}"
     paths = tracked.values(f"{kind}/{key}/path")
     if kind == "stability" and t == 1:

@@ -11,7 +11,9 @@ from tests.walks import ROOT, SAMPLED, TINY, call, command, environment, results
 
 def run_until(line: str, words: list[str]) -> bool:
     """Start a run and kill it once a line of its output contains `line`; whether it came to that."""
-    process = subprocess.Popen(command(*words), stdout=subprocess.PIPE, text=True, env=environment(), cwd=ROOT)
+    process = subprocess.Popen(
+        command(*words), stdout=subprocess.PIPE, text=True, env=environment(), cwd=ROOT
+    )
     assert process.stdout is not None
     with process:
         for text in process.stdout:
@@ -24,12 +26,17 @@ def run_until(line: str, words: list[str]) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "lines"),
-    [(0, ("1/2 a, warmup 1/1", "1/2 a, finetune 2/2", "2/2 b, finetune 1/2")), (2, ("1/2 a, finetune 1/2",))],
+    [
+        (0, ("1/2 a, warmup 1/1", "1/2 a, finetune 2/2", "2/2 b, finetune 1/2")),
+        (2, ("1/2 a, finetune 1/2",)),
+    ],
 )
 def test_killed_and_resumed_gives_the_same_bytes(
     workers: int, lines: tuple[str, ...], folders: list[Path], tmp_path: Path
 ) -> None:
-    """Killed in the warm-up, right after a task's end and in the middle of a task; with loader workers only there."""
+    """Killed in the warm-up, right after a task's end and in the middle of a task; with loader
+    workers only there.
+    """
     words = [*TINY, "method=tsn_iqa", f"stream.num_workers={workers}", *stream_of_folders(folders)]
     words += ["method.init=nearest", *SAMPLED]
     call(*words, f"paths.output={tmp_path / 'whole'}")
@@ -39,7 +46,9 @@ def test_killed_and_resumed_gives_the_same_bytes(
         assert run_until(line, broken), f"the run ended before it said {line!r}"
     assert "resuming at epoch" in call(*broken).stdout
 
-    whole, resumed = (next((tmp_path / name).glob("none/tsn_iqa/*/*/*")) for name in ("whole", "broken"))
+    whole, resumed = (
+        next((tmp_path / name).glob("none/tsn_iqa/*/*/*")) for name in ("whole", "broken")
+    )
     assert results(whole) == results(resumed)
     assert len(list((resumed / "predictions").iterdir())) == 3
     left = [path.name for path in resumed.rglob("*") if path.name.endswith(".part")]

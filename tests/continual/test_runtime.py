@@ -41,10 +41,14 @@ def test_freed_memory_is_used_again() -> None:
     found = {}
     for keep in (False, True):
         code = FAULTS.format(keep=keep)
-        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+        said = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
         assert said[0] == str(keep or None)
         found[keep] = int(said[1])
-    assert found[False] - found[True] > 15 * pages  # of 20 blocks all but the first, whose pages are the process's
+    assert (
+        found[False] - found[True] > 15 * pages
+    )  # of 20 blocks all but the first, whose pages are the process's
 
 
 def scores(folder: Path) -> pd.DataFrame:

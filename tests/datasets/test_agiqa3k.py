@@ -27,7 +27,13 @@ def test_official_table(shared_data: Path) -> None:
     assert table["reference"].value_counts().max() == 10
     assert sorted(table["distortion"].value_counts()) == [290, 296, 296] + [300] * 7
     assert (table["mos"].min(), table["mos"].max()) == (0, pytest.approx(4.488741, abs=1e-6))
-    first = ("AttnGAN_normal_000.jpg", 0.965602553, 0.223270101, "statue of a man", "AttnGAN_normal")
+    first = (
+        "AttnGAN_normal_000.jpg",
+        0.965602553,
+        0.223270101,
+        "statue of a man",
+        "AttnGAN_normal",
+    )
     assert tuple(table.iloc[0]) == first
     best = table.set_index("image").loc["midjourney_normal_000.jpg"]
     assert tuple(best[["mos", "mos_std", "reference"]]) == (

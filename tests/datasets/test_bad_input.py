@@ -1,9 +1,10 @@
 """Bad input, as it lies on disks: what is read all the same, what is refused, and with which words.
 
-Each case goes the whole way of a user's folder: the table, the headers, the cache on disk, which must not exist
-afterwards. The same of the tables of releases: test_release (line ends, byte order marks, comma decimals, letter case,
-damaged tables); of split lists, with a bare CR: test_split_files; other faults of a `ratings.csv`: test_csv. A process
-that is killed while it decodes: test_decoding.
+Each case goes the whole way of a user's folder: the table, the headers, the cache on disk, which
+must not exist afterwards. The same of the tables of releases: test_release (line ends, byte order
+marks, comma decimals, letter case, damaged tables); of split lists, with a bare CR:
+test_split_files; other faults of a `ratings.csv`: test_csv. A process that is killed while it
+decodes: test_decoding.
 """
 
 import errno
@@ -18,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from iqa_lightning.datasets.base import test_set_unlocked
+from iqa_lightning.datasets.base import unlocked_test_set
 from iqa_lightning.datasets.csv import CSVData
 from iqa_lightning.images import cache as cache_files
 from iqa_lightning.images.cache import find_caches
@@ -31,7 +32,9 @@ Pixels = NDArray[np.uint8]
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A sound folder of twenty images, `images/0.png` to `images/19.png`; the cases spoil number 7, row 8."""
+    """A sound folder of twenty images, `images/0.png` to `images/19.png`; the cases spoil number 7,
+    row 8.
+    """
     return write_csv(tmp_path / "set")
 
 
@@ -51,7 +54,7 @@ def shown(root: Path, row: int) -> Pixels:
     """Image `row` as an evaluation sees it, (height, width, 3)."""
     data = data_of(root)
     data.setup()
-    with test_set_unlocked():
+    with unlocked_test_set():
         parts = [data.part(name) for name in ("train", "val", "test")]
     part = next(part for part in parts if row in part.rows)
     return part[part.rows.tolist().index(row)]["image"].numpy().transpose(1, 2, 0)
@@ -63,7 +66,9 @@ def shown(root: Path, row: int) -> Pixels:
 def png(path: Path, header: bytes, rows: bytes) -> None:
     """A PNG file by hand: what Pillow does not write."""
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    packed = [struct.pack(">I", len(b)) + a + b + struct.pack(">I", zlib.crc32(a + b)) for a, b in chunks]
+    packed = [
+        struct.pack(">I", len(b)) + a + b + struct.pack(">I", zlib.crc32(a + b)) for a, b in chunks
+    ]
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
 
 
@@ -179,7 +184,9 @@ def zeros_inside(path: Path) -> None:
 
 
 def of_type(dtype: type, form: str) -> Callable[[Path], None]:
-    return lambda path: Image.fromarray(np.arange(40 * 48, dtype=dtype).reshape(40, 48)).save(path, form)
+    return lambda path: Image.fromarray(np.arange(40 * 48, dtype=dtype).reshape(40, 48)).save(
+        path, form
+    )
 
 
 def bomb(side: int) -> Callable[[Path], None]:
@@ -200,11 +207,19 @@ def rename(path: Path) -> None:
         pytest.skip("this disk does not tell upper from lower case")
 
 
-UNREADABLE = r"images.7\.png is not a readable image .*; replace the file, or remove its row from the table"
+UNREADABLE = (
+    r"images.7\.png is not a readable image .*; replace the file, or remove its row from the table"
+)
 WIDE = r"images.7\.png has more than 8 bits per channel; convert it to 8 bits"
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (Path.unlink, r"1 of 20 images are missing, .*7\.png \(row 8 of [^,]*ratings\.csv\); complete"),
-    "other letter case": (rename, r"1 of 20 images are missing, .*7\.png \(row 8 .*, where 7\.PNG is: upper and lower"),
+    "missing": (
+        Path.unlink,
+        r"1 of 20 images are missing, .*7\.png \(row 8 of [^,]*ratings\.csv\); complete",
+    ),
+    "other letter case": (
+        rename,
+        r"1 of 20 images are missing, .*7\.png \(row 8 .*, where 7\.PNG is: upper and lower",
+    ),
     "links in a circle": (links_in_a_circle, r"2 of 20 images are missing, the first is .*7\.png"),
     "zero bytes": (lambda path: path.write_bytes(b""), UNREADABLE),
     "truncated JPEG": (cut(900, "JPEG"), UNREADABLE.replace(" .*;", ".*truncated.*;")),
@@ -216,8 +231,14 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "16 bits of grey": (of_type(np.uint16, "PNG"), WIDE),
     "32 bits of grey": (of_type(np.int32, "TIFF"), WIDE),
     "floats": (of_type(np.float32, "TIFF"), WIDE),
-    "decompression bomb": (bomb(30_000), r"7\.png is too large .*900000000 pixels.*; replace the file"),
-    "small decompression bomb": (bomb(10_000), r"7\.png is too large .*100000000 pixels.*; replace the file"),
+    "decompression bomb": (
+        bomb(30_000),
+        r"7\.png is too large .*900000000 pixels.*; replace the file",
+    ),
+    "small decompression bomb": (
+        bomb(10_000),
+        r"7\.png is too large .*100000000 pixels.*; replace the file",
+    ),
 }
 
 
@@ -277,7 +298,9 @@ def test_line_ends_and_byte_order_marks(mark: str, end: str, root: Path) -> None
 )
 def test_no_way_out_of_the_folder(image: str, root: Path) -> None:
     edit(root, "images/7.png", image)
-    refused(root, r"ratings\.csv, row 8: the image .* lies outside of the folder; use paths relative to")
+    refused(
+        root, r"ratings\.csv, row 8: the image .* lies outside of the folder; use paths relative to"
+    )
 
 
 @pytest.mark.parametrize(
@@ -309,9 +332,7 @@ def small_files() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-NO_ROOM = (
-    r"no room for a cache of 0\.1 MB in .*cache \(.*\); make room, set cache_dir to another folder, or use cache=ram"
-)
+NO_ROOM = r"no room for a cache of 0\.1 MB in .*cache \(.*\); make room, set cache_dir to another folder, or use cache=ram"
 
 
 def test_no_room_for_the_cache(small_files: None, root: Path) -> None:
@@ -319,12 +340,17 @@ def test_no_room_for_the_cache(small_files: None, root: Path) -> None:
 
 
 @pytest.mark.parametrize("written", ["pixels", "index"])
-def test_a_disk_that_fills_up_while_caching(written: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_while_caching(
+    written: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*words: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((cache_files.FileStore, "__call__") if written == "pixels" else (Path, "write_text")), full)
+        patch.setattr(
+            *((cache_files.FileStore, "__call__") if written == "pixels" else (Path, "write_text")),
+            full,
+        )
         refused(root, NO_ROOM)
     data_of(root).setup()
     assert len(find_caches(root.parent / "cache")) == 1, "with room again, it is built"
@@ -333,12 +359,15 @@ def test_a_disk_that_fills_up_while_caching(written: str, root: Path, monkeypatc
 def test_a_cache_folder_that_is_none(root: Path) -> None:
     (root.parent / "cache").write_text("a file")
     with pytest.raises(
-        ValueError, match=r"'set': a cache cannot be written into .*cache \(File exists\); set cache_dir"
+        ValueError,
+        match=r"'set': a cache cannot be written into .*cache \(File exists\); set cache_dir",
     ):
         data_of(root).setup()
 
 
-def test_other_faults_of_the_disk_are_not_taken_for_a_full_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_faults_of_the_disk_are_not_taken_for_a_full_one(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*words: object, **options: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 

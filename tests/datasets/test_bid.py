@@ -16,7 +16,9 @@ def test_generated_release(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     data.setup()
     table = data.samples.table
     assert data.name == "bid"
-    assert list(table["image"].iloc[[0, -1]]) == [f"ImageDatabase/DatabaseImage{n}.JPG" for n in ("0003", "0590")]
+    assert list(table["image"].iloc[[0, -1]]) == [
+        f"ImageDatabase/DatabaseImage{n}.JPG" for n in ("0003", "0590")
+    ]
     assert tuple(table.iloc[0][["mos", "mos_std"]]) == pytest.approx((0.25, 0.1 * 2**0.5))
     assert np.isnan(table["mos_std"].iloc[-1]), "one grade has no deviation"
     assert capsys.readouterr().out == "", "the reader of workbooks must not print"
@@ -24,12 +26,32 @@ def test_generated_release(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_official_table(shared_data: Path, tmp_path: Path) -> None:
     """Rows copied by hand; the deviations from the grades of images 3 and 590 with numpy."""
-    copy(shared_data / "tables" / "unique" / "IQA_database" / "BID" / "splits2" / "DatabaseGrades.xls", tmp_path)
+    copy(
+        shared_data
+        / "tables"
+        / "unique"
+        / "IQA_database"
+        / "BID"
+        / "splits2"
+        / "DatabaseGrades.xls",
+        tmp_path,
+    )
     table = BID(tmp_path).read_table()
     assert len(table) == 586
     assert (table["mos"].min(), table["mos"].max()) == pytest.approx((0.163806, 4.919752), abs=1e-6)
     found = table.set_index("image")
-    grades = [0.91488016, 2.49684752, 1.89785632, 1.33039072, 2.7679696, 1.4312736, 1.41235808, 0.7503152, 0.0, 0.0]
+    grades = [
+        0.91488016,
+        2.49684752,
+        1.89785632,
+        1.33039072,
+        2.7679696,
+        1.4312736,
+        1.41235808,
+        0.7503152,
+        0.0,
+        0.0,
+    ]
     third = found.loc["ImageDatabase/DatabaseImage0003.JPG"]
     assert tuple(third) == pytest.approx((1.30018912, np.std(grades, ddof=1)))
     last = found.loc["ImageDatabase/DatabaseImage0590.JPG"]

@@ -51,7 +51,9 @@ def test_damaged_tables(key: str, damage: str, tmp_path: Path) -> None:
 def test_missing_image(tmp_path: Path) -> None:
     root = write_clive(tmp_path / "release")
     (root / "Images" / "4.JPG").unlink()
-    with pytest.raises(ValueError, match=r"1 of 14 images are missing, the first is .*4\.JPG \(row 4"):
+    with pytest.raises(
+        ValueError, match=r"1 of 14 images are missing, the first is .*4\.JPG \(row 4"
+    ):
         CLIVE(root).prepare_data()
 
 
@@ -61,7 +63,10 @@ def test_real_release(shared_data: Path) -> None:
     data.setup()
     table = data.samples.table
     assert len(table) == 1162
-    assert (table["mos"].min(), table["mos"].max()) == (pytest.approx(3.42), pytest.approx(92.431953, abs=1e-6))
+    assert (table["mos"].min(), table["mos"].max()) == (
+        pytest.approx(3.42),
+        pytest.approx(92.431953, abs=1e-6),
+    )
     assert tuple(map(len, data.parts)) == (813, 116, 233)
     published = table.set_index("image").loc["Images/908.JPG"]
     assert tuple(published[["mos", "mos_std"]]) == pytest.approx((73.242105, 18.324365), abs=1e-6)
@@ -75,9 +80,19 @@ def test_real_release(shared_data: Path) -> None:
 def test_published_lists_agree(shared_data: Path) -> None:
     """The scores of the split lists of LIQE and BIQA_CL are those of the release."""
     table = CLIVE(shared_data / "clive" / "ChallengeDB_release").read_table().set_index("image")
-    folder = shared_data / "splits" / "biqa_cl" / "IQA_Database" / "ChallengeDB_release" / "splits2" / "1"
+    folder = (
+        shared_data
+        / "splits"
+        / "biqa_cl"
+        / "IQA_Database"
+        / "ChallengeDB_release"
+        / "splits2"
+        / "1"
+    )
     lines = (folder / "clive_val.txt").read_text().splitlines()
     assert len(lines) == 116
     for line in lines:
         image, mos, deviation = line.split("\t")
-        assert tuple(table.loc[image, ["mos", "mos_std"]]) == pytest.approx((float(mos), float(deviation)), abs=1e-6)
+        assert tuple(table.loc[image, ["mos", "mos_std"]]) == pytest.approx(
+            (float(mos), float(deviation)), abs=1e-6
+        )

@@ -16,16 +16,30 @@ def test_generated_release(tmp_path: Path) -> None:
     table = data.samples.table
     assert data.name == "csiq"
     assert len(table) == 36
-    assert tuple(table.iloc[0])[:6] == ("dst_imgs/awgn/1600.AWGN.1.png", 0.9, 0.01, "1600", "white_noise", 1)
+    assert tuple(table.iloc[0])[:6] == (
+        "dst_imgs/awgn/1600.AWGN.1.png",
+        0.9,
+        0.01,
+        "1600",
+        "white_noise",
+        1,
+    )
     assert tuple(table.iloc[-1])[3:6] == ("ref_3", "contrast_change", 3)
-    assert tuple(table.iloc[12][["image", "distortion"]]) == ("dst_imgs/jpeg2000/1600.jpeg2000.1.png", "jpeg2000")
+    assert tuple(table.iloc[12][["image", "distortion"]]) == (
+        "dst_imgs/jpeg2000/1600.jpeg2000.1.png",
+        "jpeg2000",
+    )
     assert table["mos"].iloc[-1] == pytest.approx(0.67)
     assert data.image_path(0) == data.root / "dst_imgs" / "AWGN" / "1600.AWGN.1.png"
 
 
 def test_unknown_distortion_and_text_among_the_scores(tmp_path: Path) -> None:
-    write_text(tmp_path / "csiq.beta.txt", "1600\t1\tnoise\t1\t0.1\t0.1", "1600\t9\tsnow\t1\t0.1\t0.2")
-    with pytest.raises(ValueError, match=r"'csiq': row 2 of .*csiq\.beta\.txt names the distortion 'snow'"):
+    write_text(
+        tmp_path / "csiq.beta.txt", "1600\t1\tnoise\t1\t0.1\t0.1", "1600\t9\tsnow\t1\t0.1\t0.2"
+    )
+    with pytest.raises(
+        ValueError, match=r"'csiq': row 2 of .*csiq\.beta\.txt names the distortion 'snow'"
+    ):
         CSIQ(tmp_path).prepare_data()
     write_text(tmp_path / "csiq.beta.txt", "1600\t1\tnoise\t1\t0.1\t0,1")
     with pytest.raises(ValueError, match=r"'csiq': .*csiq\.beta\.txt cannot be read \(.*0,1"):
@@ -55,6 +69,11 @@ def test_official_tables(table: str, shared_data: Path, tmp_path: Path) -> None:
     assert stronger.is_monotonic_decreasing, "a stronger distortion must look worse"
     if table == "csiq.beta.txt":
         assert (rows["mos_std"] == 0).sum() == 25
-        # In the lists of LIQE and BIQA_CL these six have deviations of other references (geckos those of bridge).
-        mixed = rows["reference"].isin(["elk", "family", "foxy", "geckos", "roping", "sunset_sparrow"])
-        assert_as_listed(rows.assign(mos_std=rows["mos_std"].mask(mixed)), shared_data, "CSIQ", "csiq")
+        # In the lists of LIQE and BIQA_CL these six have deviations of other references (geckos
+        # those of bridge).
+        mixed = rows["reference"].isin(
+            ["elk", "family", "foxy", "geckos", "roping", "sunset_sparrow"]
+        )
+        assert_as_listed(
+            rows.assign(mos_std=rows["mos_std"].mask(mixed)), shared_data, "CSIQ", "csiq"
+        )

@@ -1,4 +1,6 @@
-"""Folders with a `ratings.csv`: tolerant of editors, strict with what cannot be meant (more in test_bad_input)."""
+"""Folders with a `ratings.csv`: tolerant of editors, strict with what cannot be meant (more in
+test_bad_input).
+"""
 
 from pathlib import Path
 
@@ -46,8 +48,12 @@ def test_all_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("limits", "first"), [(None, 11), ((0, 100), 100), ([-1, 11], 10)])
-def test_lower_is_better_is_mirrored(limits: tuple[float, float] | None, first: float, tmp_path: Path) -> None:
-    data = table(tmp_path / "set", "image,mos\n" + ROWS, higher_is_better=False, native_range=limits)
+def test_lower_is_better_is_mirrored(
+    limits: tuple[float, float] | None, first: float, tmp_path: Path
+) -> None:
+    data = table(
+        tmp_path / "set", "image,mos\n" + ROWS, higher_is_better=False, native_range=limits
+    )
     assert list(data.samples.table["mos"]) == [first - i for i in range(12)]
     assert not data.native_higher_is_better
 
@@ -67,21 +73,31 @@ def test_lower_is_better_is_mirrored(limits: tuple[float, float] | None, first: 
         ("image,mos\n" + ROWS.replace("images/3.png", "images/1.png"), "already in row 2"),
         ("image,mos\n" + ROWS.replace("images/3.png", "images//1.png"), "already in row 2"),
         ("image,mos\n" + ROWS.replace("images/3.png", ""), "row 4: the image has no name"),
-        ("image,mos\n" + ROWS.replace("3.png", "33.png"), r"1 of 12 images are missing.*33\.png \(row 4"),
+        (
+            "image,mos\n" + ROWS.replace("3.png", "33.png"),
+            r"1 of 12 images are missing.*33\.png \(row 4",
+        ),
         ("image,mos\n" + "".join(f"images/{i}.png,5\n" for i in range(12)), "all 12 mos are 5"),
         ("image,mos\nimages/1.png,1\nimages/2.png,2\n", "2 images in 2 groups .* cannot be split"),
-        ("image,mos,group\n" + ROWS.replace("\n", ",one\n"), "12 images in 1 groups .* cannot be split"),
+        (
+            "image,mos,group\n" + ROWS.replace("\n", ",one\n"),
+            "12 images in 1 groups .* cannot be split",
+        ),
         ("image,mos\n" + ROWS + '"images', "not a readable table"),
         (b"image,mos\n" + b"\xff\xfe\xfa,1\n", "not a readable table.*UTF-8"),
     ],
 )
-def test_bad_tables_are_refused_before_anything_is_decoded(text: str | bytes, words: str, tmp_path: Path) -> None:
+def test_bad_tables_are_refused_before_anything_is_decoded(
+    text: str | bytes, words: str, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=f"data set 'set'.*{words}"):
         table(tmp_path / "set", text)
 
 
 def test_missing_table_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"ratings\.csv does not exist; write it with the header image,mos"):
+    with pytest.raises(
+        ValueError, match=r"ratings\.csv does not exist; write it with the header image,mos"
+    ):
         CSVData(tmp_path).prepare_data()
     with pytest.raises(ValueError, match=r"stream\.tasks\.gone\.root=.*paths\.data"):
         CSVData(tmp_path / "gone").prepare_data()
@@ -91,7 +107,9 @@ def test_missing_table_and_folder(tmp_path: Path) -> None:
 
 
 def test_declared_range_is_checked_before_mirroring(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"row 12 \('images/11.png'\): mos 11 is outside the range 0 to 10"):
+    with pytest.raises(
+        ValueError, match=r"row 12 \('images/11.png'\): mos 11 is outside the range 0 to 10"
+    ):
         table(tmp_path / "set", "image,mos\n" + ROWS, higher_is_better=False, native_range=(0, 10))
     with pytest.raises(ValueError, match="lower score first"):
         CSVData(tmp_path, native_range=(5, 1))
@@ -107,12 +125,26 @@ def test_declared_range_is_checked_before_mirroring(tmp_path: Path) -> None:
             324,
             38,
             (1.0, 4.619048),
-            (f"images/{CLIP}_1frame_crf_03_height_0864.jpg", 3.095238, 0.768424, CLIP, "hevc_downscale"),
+            (
+                f"images/{CLIP}_1frame_crf_03_height_0864.jpg",
+                3.095238,
+                0.768424,
+                CLIP,
+                "hevc_downscale",
+            ),
         ),
-        ("avt_ai", 145, 27, (1.28, 4.32), ("images/craiyon/p01.jpg", 2.28, 0.979796, "p01", "craiyon")),
+        (
+            "avt_ai",
+            145,
+            27,
+            (1.28, 4.32),
+            ("images/craiyon/p01.jpg", 2.28, 0.979796, "p01", "craiyon"),
+        ),
     ],
 )
-def test_real_folders(shared_data: Path, name: str, count: int, groups: int, limits: tuple, row: tuple) -> None:
+def test_real_folders(
+    shared_data: Path, name: str, count: int, groups: int, limits: tuple, row: tuple
+) -> None:
     for split in range(1, 11):
         data = CSVData(shared_data / name, split=split, native_range=(0, 100))
         data.prepare_data()

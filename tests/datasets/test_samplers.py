@@ -12,7 +12,9 @@ few = settings(deadline=None, max_examples=40)
 Unit = tuple[Key, ...]
 
 
-def pair_sampler(rank: int = 0, ranks: int = 1, seed: tuple[int, ...] = (0, 0), batch: int = 24) -> EpochSampler:
+def pair_sampler(
+    rank: int = 0, ranks: int = 1, seed: tuple[int, ...] = (0, 0), batch: int = 24
+) -> EpochSampler:
     return EpochSampler(SampledPairs(100).draw([30], ["a"], 0, batch), seed, rank, ranks)
 
 
@@ -45,7 +47,11 @@ def test_ranks_share_out_each_batch(ranks: int, batch: int, single: bool, epoch:
     assert {len(share) for share in shares} == {len(EpochSampler(draw, (0, epoch), 0, ranks))}
     for batch_of_all, *parts in zip(expected, *shares, strict=True):
         assert len({len(part) for part in parts}) == 1
-        found = [tuple(key[0] for key in unit) for part in parts for unit in units(part, batch_of_all.shape[1])]
+        found = [
+            tuple(key[0] for key in unit)
+            for part in parts
+            for unit in units(part, batch_of_all.shape[1])
+        ]
         assert sorted(found) == sorted(map(tuple, batch_of_all.tolist()))
 
 
@@ -57,7 +63,9 @@ def test_ranks_see_the_same_pairs_in_the_same_crops_as_one_process(ranks: int) -
 
 
 def test_the_images_of_a_pair_are_cropped_independently() -> None:
-    views = np.array([[key[1:] for key in unit] for batch in pair_sampler() for unit in units(batch)])
+    views = np.array(
+        [[key[1:] for key in unit] for batch in pair_sampler() for unit in units(batch)]
+    )
     assert views.shape == (100, 2, 3)
     assert ((views >= 0) & (views < 1)).all()
     assert len(np.unique(views)) == views.size
@@ -77,7 +85,9 @@ def test_the_images_of_a_pair_are_cropped_independently() -> None:
         ((3, 2), 2, 2),
     ],
 )
-def test_what_leaves_a_rank_without_a_pair_is_left_out(shape: tuple[int, int], ranks: int, left: int) -> None:
+def test_what_leaves_a_rank_without_a_pair_is_left_out(
+    shape: tuple[int, int], ranks: int, left: int
+) -> None:
     first = np.arange(8)[:, None]
     last = 10 + np.arange(shape[0] * shape[1]).reshape(shape)
     for rank in range(ranks):
@@ -87,7 +97,9 @@ def test_what_leaves_a_rank_without_a_pair_is_left_out(shape: tuple[int, int], r
         assert len(sampler) == len(batches)
 
 
-sizes_of_images = st.lists(st.sampled_from([(8, 8), (8, 16), (16, 8), (40, 30)]), min_size=1, max_size=80)
+sizes_of_images = st.lists(
+    st.sampled_from([(8, 8), (8, 16), (16, 8), (40, 30)]), min_size=1, max_size=80
+)
 
 
 @few
@@ -95,7 +107,9 @@ sizes_of_images = st.lists(st.sampled_from([(8, 8), (8, 16), (16, 8), (40, 30)])
 def test_evaluation_batches_hold_each_image_once(
     sizes: list[tuple[int, int]], max_pixels: int, ranks: int, max_images: int
 ) -> None:
-    samplers = [SizeSampler(np.array(sizes), max_pixels, rank, ranks, max_images) for rank in range(ranks)]
+    samplers = [
+        SizeSampler(np.array(sizes), max_pixels, rank, ranks, max_images) for rank in range(ranks)
+    ]
     batches = [batch for sampler in samplers for batch in sampler]
     assert sorted(i for batch in batches for i in batch) == list(range(len(sizes)))
     assert sum(len(sampler) for sampler in samplers) == len(batches)

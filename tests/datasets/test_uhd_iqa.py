@@ -14,12 +14,24 @@ def test_generated_release(tmp_path: Path) -> None:
     data.setup()
     table = data.samples.table
     assert data.name == "uhd_iqa"
-    assert list(table["image"][:4]) == ["training/0.jpg", "training/1.jpg", "validation/2.jpg", "test/3.jpg"]
+    assert list(table["image"][:4]) == [
+        "training/0.jpg",
+        "training/1.jpg",
+        "validation/2.jpg",
+        "test/3.jpg",
+    ]
     assert list(table["official"][:4]) == ["train", "train", "val", "test"]
     assert table["mos"].iloc[3] == pytest.approx(0.35)
 
 
 def test_unknown_set(tmp_path: Path) -> None:
-    write_text(tmp_path / "uhd-iqa-metadata.csv", "image_name,quality_mos,set", "1.jpg,0.1,training", "2.jpg,0.2,spare")
-    with pytest.raises(ValueError, match=r"'uhd_iqa', .*row 2 \('spare/2.jpg'\): official is 'spare'"):
+    write_text(
+        tmp_path / "uhd-iqa-metadata.csv",
+        "image_name,quality_mos,set",
+        "1.jpg,0.1,training",
+        "2.jpg,0.2,spare",
+    )
+    with pytest.raises(
+        ValueError, match=r"'uhd_iqa', .*row 2 \('spare/2.jpg'\): official is 'spare'"
+    ):
         UHDIQA(tmp_path).prepare_data()

@@ -1,4 +1,6 @@
-"""Builds a cache in a process of its own: `python -m tests.images.slow_files <images> <folder> <log> <seconds>`."""
+"""Builds a cache in a process of its own: `python -m tests.images.slow_files <images> <folder>
+<log> <seconds>`.
+"""
 
 import sys
 import time

@@ -28,7 +28,7 @@ def expected(i: int, resize: int = 32) -> np.ndarray:
     return np.asarray(IMAGES[i].resize(size, Image.Resampling.BILINEAR)).transpose(2, 0, 1)
 
 
-@pytest.mark.parametrize("kind", ["memory", "disk"])
+@pytest.mark.parametrize("kind", ["ram", "disk"])
 def test_pixels_sizes_and_copies_for_workers(kind: str, tmp_path: Path) -> None:
     cache = build_cache(SOURCE, 32, kind, tmp_path)
     assert cache.kind == kind
@@ -44,7 +44,7 @@ def test_a_pickled_disk_cache_carries_no_pixels(tmp_path: Path) -> None:
     assert len(pickle.dumps(build_cache(SOURCE, 0, "disk", tmp_path))) < 3 * 40 * 48
 
 
-@pytest.mark.parametrize(("budget", "kind"), [(10**9, "memory"), (100, "disk")])
+@pytest.mark.parametrize(("budget", "kind"), [(10**9, "ram"), (100, "disk")])
 def test_auto_takes_memory_where_it_fits(budget: int, kind: str, tmp_path: Path) -> None:
     assert build_cache(SOURCE, 0, "auto", tmp_path, budget=budget).kind == kind
 
@@ -53,10 +53,12 @@ def test_auto_takes_the_disk_where_it_was_filled_before(tmp_path: Path) -> None:
     build_cache(SOURCE, 32, "disk", tmp_path)
     again = build_cache(replace(SOURCE, load=never, size=None), 32, "auto", tmp_path, budget=10**9)
     assert again.kind == "disk"
-    assert build_cache(SOURCE, 30, "auto", tmp_path, budget=10**9).kind == "memory", "another resize rule"
+    assert build_cache(SOURCE, 30, "auto", tmp_path, budget=10**9).kind == "ram", (
+        "another resize rule"
+    )
 
 
-@pytest.mark.parametrize("kind", ["memory", "disk"])
+@pytest.mark.parametrize("kind", ["ram", "disk"])
 def test_crops_are_those_of_the_decoded_image(kind: str, tmp_path: Path) -> None:
     """Against cutting the resized PIL image by hand."""
     cache, view = build_cache(SOURCE, 32, kind, tmp_path), View(32, 24)
@@ -93,15 +95,17 @@ def broken(i: int) -> Image.Image:
     return IMAGES[i]
 
 
-@pytest.mark.parametrize("kind", ["memory", "disk"])
+@pytest.mark.parametrize("kind", ["ram", "disk"])
 def test_a_broken_image_leaves_nothing_behind(kind: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="image 2 is broken"):
         build_cache(replace(SOURCE, load=broken), 0, kind, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ([] if kind == "memory" else [".lock"])
+    assert [path.name for path in tmp_path.iterdir()] == ([] if kind == "ram" else [".lock"])
 
 
 def test_two_builders_at_once(tmp_path: Path) -> None:
-    """The second waits for the first and decodes nothing; both get whole pixels, and one folder remains."""
+    """The second waits for the first and decodes nothing; both get whole pixels, and one folder
+    remains.
+    """
     decoded: list[int] = []
     caches: list[ImageCache] = []
     begun = threading.Event()
@@ -127,8 +131,12 @@ def test_two_builders_at_once(tmp_path: Path) -> None:
     assert len(caches) == 2
 
 
-def test_two_builders_on_a_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second is finished while the first still decodes: the work is done twice, and no less whole."""
+def test_two_builders_on_a_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second is finished while the first still decodes: the work is done twice, and no less
+    whole.
+    """
     monkeypatch.setitem(sys.modules, "fcntl", None)
     others: list[ImageCache] = []
 
@@ -145,7 +153,10 @@ def test_two_builders_on_a_system_without_locks(tmp_path: Path, monkeypatch: pyt
 
 def test_a_stray_write_does_not_reach_the_file(tmp_path: Path) -> None:
     build_cache(SOURCE, 0, "disk", tmp_path)[0].zero_()
-    assert np.array_equal(build_cache(SOURCE, 0, "disk", tmp_path)[0].numpy().transpose(1, 2, 0), np.asarray(IMAGES[0]))
+    assert np.array_equal(
+        build_cache(SOURCE, 0, "disk", tmp_path)[0].numpy().transpose(1, 2, 0),
+        np.asarray(IMAGES[0]),
+    )
 
 
 @pytest.mark.parametrize("damage", ["pixels.bin", "index.json"])
@@ -158,10 +169,10 @@ def test_a_damaged_cache_is_refused(damage: str, tmp_path: Path) -> None:
 
 
 def test_unknown_kind() -> None:
-    with pytest.raises(ValueError, match=r"'tape'.*auto, memory, disk"):
+    with pytest.raises(ValueError, match=r"'tape'.*auto, ram, disk"):
         build_cache(SOURCE, 0, "tape")
 
 
 def test_an_image_that_changes_while_it_is_read() -> None:
     with pytest.raises(ValueError, match=r"image 1 changed its size"):
-        build_cache(replace(SOURCE, load=lambda i: IMAGES[2]), 0, "memory")
+        build_cache(replace(SOURCE, load=lambda i: IMAGES[2]), 0, "ram")

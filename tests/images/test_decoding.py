@@ -1,4 +1,6 @@
-"""Several processes decode what one does, name what they cannot read, and leave nothing behind when they are killed."""
+"""Several processes decode what one does, name what they cannot read, and leave nothing behind when
+they are killed.
+"""
 
 import io
 import multiprocessing
@@ -37,8 +39,12 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("count", "cpus", "processes"), [(20, 8, 1), (399, 8, 1), (400, 8, 2), (10**5, 6, 6)])
-def test_as_many_processes_as_pay(count: int, cpus: int, processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("count", "cpus", "processes"), [(20, 8, 1), (399, 8, 1), (400, 8, 2), (10**5, 6, 6)]
+)
+def test_as_many_processes_as_pay(
+    count: int, cpus: int, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(decoding, "_cpus", lambda: cpus)
     assert sensible_processes(count) == processes
     assert sensible_processes(10**6) <= 8
@@ -47,7 +53,10 @@ def test_as_many_processes_as_pay(count: int, cpus: int, processes: int, monkeyp
 
 
 def test_a_bar_on_a_terminal_and_one_line_elsewhere(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     source, screen = SlowFiles(images, tmp_path / "log").source(), io.StringIO()
     build_cache(source, 24, "disk", tmp_path / "cache")
@@ -56,8 +65,10 @@ def test_a_bar_on_a_terminal_and_one_line_elsewhere(
     assert said.err.splitlines() == [
         f"set: 40 images are decoded once, into {find_caches(tmp_path / 'cache')[0]} (0.1 MB)"
     ]
-    monkeypatch.setattr(decoding, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=80))
-    build_cache(source, 24, "memory")
+    monkeypatch.setattr(
+        decoding, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=80)
+    )
+    build_cache(source, 24, "ram")
     assert "decoding set" in screen.getvalue()
     assert "100%" in screen.getvalue()
 
@@ -70,18 +81,24 @@ def test_processes_give_the_pixels_of_pillow(images: Path, tmp_path: Path) -> No
         height, width = 30 + i % 3, 28 + i % 5
         short, long = sorted((height, width))
         size = (24, int(24 * long / short)) if width <= height else (int(24 * long / short), 24)
-        by_hand = np.asarray(noise(i, height, width).resize(size, Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        by_hand = np.asarray(
+            noise(i, height, width).resize(size, Image.Resampling.BILINEAR)
+        ).transpose(2, 0, 1)
         assert np.array_equal(cache[i].numpy(), by_hand)
     verify_cache(*find_caches(tmp_path / "cache"))
     (images / "5.png").write_bytes((images / "5.png").read_bytes()[:300])
     source = SlowFiles(images, tmp_path / "log").source()
-    with pytest.raises(ValueError, match=r"data set 'set': .*images.5\.png is not a readable image"):
+    with pytest.raises(
+        ValueError, match=r"data set 'set': .*images.5\.png is not a readable image"
+    ):
         build_cache(source, 23, "disk", tmp_path / "cache", processes=2)
     assert len(list((tmp_path / "cache").iterdir())) == 2, "the cache of before and the lock"
 
 
 @pytest.mark.slow
-def test_a_data_set_travels_to_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_travels_to_the_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As it is in a run: attached to a trainer, which cannot travel."""
     monkeypatch.setattr(decoding, "PER_PROCESS", 10)
     monkeypatch.setattr(decoding, "_cpus", lambda: 2)
@@ -91,7 +108,8 @@ def test_a_data_set_travels_to_the_processes(tmp_path: Path, monkeypatch: pytest
     part = data.part("train")
     row = int(part.rows[0])
     assert np.array_equal(
-        part[0]["image"].numpy().transpose(1, 2, 0), np.asarray(noise(row, 40 + row % 3, 48 + row % 5))
+        part[0]["image"].numpy().transpose(1, 2, 0),
+        np.asarray(noise(row, 40 + row % 3, 48 + row % 5)),
     )
     assert data.trainer is not None
 
@@ -100,7 +118,13 @@ def test_a_data_set_travels_to_the_processes(tmp_path: Path, monkeypatch: pytest
 
 
 def start(images: Path, seconds: float) -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", "tests.images.slow_files", str(images), str(images.parent / "cache")]
+    words = [
+        sys.executable,
+        "-m",
+        "tests.images.slow_files",
+        str(images),
+        str(images.parent / "cache"),
+    ]
     words += [str(images.parent / "log"), str(seconds)]
     return subprocess.Popen(words, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
 
@@ -116,7 +140,11 @@ def until(done: Callable[[], object], what: str) -> None:
 def decoders(parent: int) -> list[int]:
     """The processes that decode for another."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [
+        int(child)
+        for child in children
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
 
 
 def alive(process: int) -> bool:
@@ -136,7 +164,10 @@ def left(images: Path) -> set[str]:
 @pytest.mark.parametrize("victim", ["builder", "decoder"])
 def test_a_kill_leaves_no_half_cache(victim: str, images: Path, tmp_path: Path) -> None:
     builder = start(images, 0.5)
-    until(lambda: (tmp_path / "log").exists() and len((tmp_path / "log").read_text()) > 6, "some images decoded")
+    until(
+        lambda: (tmp_path / "log").exists() and len((tmp_path / "log").read_text()) > 6,
+        "some images decoded",
+    )
     children = decoders(builder.pid)
     assert len(children) == 2
     assert left(images) == {".lock", ".building"}
@@ -147,7 +178,10 @@ def test_a_kill_leaves_no_half_cache(victim: str, images: Path, tmp_path: Path) 
         assert left(images) == {".lock", ".building"}, "nobody was left to remove it"
     else:
         assert builder.returncode == 1
-        assert "data set 'set': a process that decodes its images ended before its work, killed or out of" in said
+        assert (
+            "data set 'set': a process that decodes its images ended before its work, killed or "
+            "out of" in said
+        )
         assert left(images) == {".lock"}
     build_cache(SlowFiles(images, tmp_path / "log").source(), 24, "disk", tmp_path / "cache")
     assert left(images) == {".lock", "set"}, "what the dead left is removed"

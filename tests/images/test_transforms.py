@@ -1,4 +1,6 @@
-"""Views of images: the adaptive resize of the papers, crops that reach every offset, pure functions."""
+"""Views of images: the adaptive resize of the papers, crops that reach every offset, pure
+functions.
+"""
 
 import math
 
@@ -25,7 +27,9 @@ unit = st.floats(0, 1, exclude_max=True)
 
 
 def pixels(height: int, width: int, seed: int = 0) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (3, height, width), dtype=np.uint8))
+    return torch.from_numpy(
+        np.random.default_rng(seed).integers(0, 256, (3, height, width), dtype=np.uint8)
+    )
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 1024))
@@ -58,7 +62,9 @@ def test_resize_by_hand(size: tuple[int, int], resize: int, expected: tuple[int,
 def test_resize_is_that_of_torchvision(size: tuple[int, int]) -> None:
     """The published transforms call torchvision on Pillow images, bilinear."""
     image = noise(3, *size)
-    expected = functional.resize(image, [64], InterpolationMode.BILINEAR) if min(size) >= 64 else image
+    expected = (
+        functional.resize(image, [64], InterpolationMode.BILINEAR) if min(size) >= 64 else image
+    )
     assert np.array_equal(np.asarray(adaptive_resize(image, 64)), np.asarray(expected))
 
 
@@ -90,7 +96,9 @@ def test_every_offset_is_reached(height: int, width: int, crop: int) -> None:
             shown = random_view(image, view, (y + 0.5) / free_y, (x + 0.5) / free_x, 0.9)
             assert torch.equal(shown, image[:, y : y + crop, x : x + crop])
     last = math.nextafter(1, 0)
-    assert torch.equal(random_view(image, view, last, last, 0.9), image[:, height - crop :, width - crop :])
+    assert torch.equal(
+        random_view(image, view, last, last, 0.9), image[:, height - crop :, width - crop :]
+    )
     assert torch.equal(random_view(image, view, 0, 0, 0.9), image[:, :crop, :crop])
 
 

@@ -32,7 +32,9 @@ def test_golden_windows(height: int, width: int, rows: int, columns: int, step: 
 
 
 def image(height: int, width: int) -> torch.Tensor:
-    return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.randint(
+        0, 256, (3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def test_evaluation_shows_the_fixed_windows() -> None:
@@ -41,7 +43,9 @@ def test_evaluation_shows_the_fixed_windows() -> None:
     assert shown.shape == (15, 3, 224, 224)
     for i in range(15):
         row, col = divmod(4 * i, 10)
-        assert torch.equal(shown[i], picture[:, 32 * row : 32 * row + 224, 32 * col : 32 * col + 224])
+        assert torch.equal(
+            shown[i], picture[:, 32 * row : 32 * row + 224, 32 * col : 32 * col + 224]
+        )
     shown.zero_()
     assert picture.max() > 0, "a copy"
 

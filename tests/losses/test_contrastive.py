@@ -18,7 +18,9 @@ def reference(u, positive, same, queue, tau, negatives, usable=None) -> float:
     for i in range(len(u)):
         p = np.exp(u[i] @ positive[i] / tau)
         near = sum(np.exp(u[i] @ v / tau) for v in same[i])
-        far = sum(np.exp(u[i] @ n / tau) for j, n in enumerate(queue) if usable is None or usable[i, j])
+        far = sum(
+            np.exp(u[i] @ n / tau) for j, n in enumerate(queue) if usable is None or usable[i, j]
+        )
         if negatives == "joint":
             losses.append(-np.log(p / (p + near + far)))
         else:
@@ -37,7 +39,9 @@ def test_both_groupings(negatives: str, others: int, keys: int, masked: bool) ->
     arrays = [torch.from_numpy(array) for array in (u, positive, same, queue)]
     mask = None if usable is None else torch.from_numpy(usable)
     loss = quality_contrast(*arrays, 0.2, negatives, mask)
-    assert float(loss) == pytest.approx(reference(u, positive, same, queue, 0.2, negatives, usable), rel=1e-5)
+    assert float(loss) == pytest.approx(
+        reference(u, positive, same, queue, 0.2, negatives, usable), rel=1e-5
+    )
 
 
 def test_groupings_differ_and_gradients_are_finite() -> None:
@@ -46,7 +50,9 @@ def test_groupings_differ_and_gradients_are_finite() -> None:
     rest = [torch.from_numpy(unit(generator, *shape)) for shape in ((3, 5), (3, 1, 5), (4, 5))]
     nothing = torch.zeros(3, 4, dtype=torch.bool)
     losses = [quality_contrast(u, *rest, 0.07, name, nothing) for name in ("joint", "summed")]
-    assert float(losses[0]) == pytest.approx(float(losses[1])), "without usable keys there is one group left"
+    assert float(losses[0]) == pytest.approx(float(losses[1])), (
+        "without usable keys there is one group left"
+    )
     losses = [quality_contrast(u, *rest, 0.07, name) for name in ("joint", "summed")]
     assert float(losses[0]) != pytest.approx(float(losses[1]))
     u.requires_grad_()
@@ -68,4 +74,6 @@ def test_nt_xent_is_that_of_simclr() -> None:
         j = (i + 5) % 10
         rest = sum(np.exp(z[i] @ z[k] / 0.1) for k in range(10) if k != i)
         losses.append(-np.log(np.exp(z[i] @ z[j] / 0.1) / rest))
-    assert float(nt_xent(torch.from_numpy(a), torch.from_numpy(b), 0.1)) == pytest.approx(np.mean(losses), rel=1e-5)
+    assert float(nt_xent(torch.from_numpy(a), torch.from_numpy(b), 0.1)) == pytest.approx(
+        np.mean(losses), rel=1e-5
+    )

@@ -25,9 +25,13 @@ def test_golden_preferences(p: float, y: float, expected: float) -> None:
     assert loss.item() == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize(("delta", "expected"), [(1.0, 0.08265152980855671), (-1.0, 0.60158446687148)])
+@pytest.mark.parametrize(
+    ("delta", "expected"), [(1.0, 0.08265152980855671), (-1.0, 0.60158446687148)]
+)
 def test_golden_differences(delta: float, expected: float) -> None:
-    assert pair_loss(torch.tensor([delta, 0.0]), PAIR, torch.tensor([1.0])).item() == pytest.approx(expected, abs=1e-6)
+    assert pair_loss(torch.tensor([delta, 0.0]), PAIR, torch.tensor([1.0])).item() == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,14 +45,20 @@ def test_golden_differences(delta: float, expected: float) -> None:
 )
 def test_golden_batches(scores: list[float], mos: list[float], expected: float) -> None:
     pairs = torch.combinations(torch.arange(len(mos)), 2)
-    target = torch.tensor([0.5 + 0.5 * math.copysign(mos[i] != mos[j], mos[i] - mos[j]) for i, j in pairs.tolist()])
-    assert pair_loss(torch.tensor(scores), pairs, target).item() == pytest.approx(expected, abs=1e-6)
+    target = torch.tensor(
+        [0.5 + 0.5 * math.copysign(mos[i] != mos[j], mos[i] - mos[j]) for i, j in pairs.tolist()]
+    )
+    assert pair_loss(torch.tensor(scores), pairs, target).item() == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 def test_links_are_normal_distributions() -> None:
     delta = torch.linspace(-4, 4, 33, dtype=torch.float64)
     torch.testing.assert_close(preference(delta), torch.from_numpy(norm.cdf(delta)))
-    torch.testing.assert_close(preference(delta, "phi_unit"), torch.from_numpy(norm.cdf(delta / math.sqrt(2))))
+    torch.testing.assert_close(
+        preference(delta, "phi_unit"), torch.from_numpy(norm.cdf(delta / math.sqrt(2)))
+    )
     assert preference(torch.tensor([1.0])).item() == pytest.approx(0.8413447460685429, abs=1e-6)
 
 

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from iqa_lightning.losses.generative import critic_loss, generator_distillation, generator_loss, gradient_penalty
+from iqa_lightning.losses.generative import (
+    critic_loss,
+    generator_distillation,
+    generator_loss,
+    gradient_penalty,
+)
 from iqa_lightning.models.generator import Critic
 
 
@@ -28,7 +33,9 @@ def test_distillation_by_hand() -> None:
 def test_penalty_of_a_linear_critic_is_that_of_its_slope() -> None:
     slope = torch.tensor([3.0, 4.0])
     mix = torch.tensor([[0.2], [0.9], [0.0]])
-    assert gradient_penalty(lambda x: x @ slope, torch.rand(3, 2), torch.rand(3, 2), mix).item() == pytest.approx(16)
+    assert gradient_penalty(
+        lambda x: x @ slope, torch.rand(3, 2), torch.rand(3, 2), mix
+    ).item() == pytest.approx(16)
 
 
 def finite_differences(critic: Critic, slot: torch.Tensor, between: np.ndarray) -> float:
@@ -69,4 +76,6 @@ def test_penalty_and_its_gradient_are_those_of_finite_differences() -> None:
             flat[i] += sign * 1e-4
             values.append(finite_differences(critic, slot, between))
             flat[i] -= sign * 1e-4
-        assert parameter.grad.view(-1)[i].item() == pytest.approx((values[0] - values[1]) / 2e-4, rel=1e-3, abs=1e-6)
+        assert parameter.grad.view(-1)[i].item() == pytest.approx(
+            (values[0] - values[1]) / 2e-4, rel=1e-3, abs=1e-6
+        )

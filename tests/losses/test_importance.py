@@ -11,7 +11,10 @@ from iqa_lightning.losses import importance
 
 
 def test_penalty_by_hand() -> None:
-    one, two = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor([[3.0]], requires_grad=True)
+    one, two = (
+        torch.tensor([1.0, 2.0], requires_grad=True),
+        torch.tensor([[3.0]], requires_grad=True),
+    )
     anchors, weights = (
         [torch.tensor([0.0, 4.0]), torch.tensor([[1.0]])],
         [torch.tensor([2.0, 0.5]), torch.tensor([[10.0]])],
@@ -34,20 +37,29 @@ def test_a_penalty_that_is_no_number_names_the_parameter() -> None:
 def test_slopes_equal_the_formulas() -> None:
     delta, target = np.array([0.4, -1.0, 0.0]), np.array([0.8, 0.0, 0.5])
     p, density = norm.cdf(delta), norm.pdf(delta)
-    by_p = -target / (2 * np.sqrt(p * target + 1e-8)) + (1 - target) / (2 * np.sqrt((1 - p) * (1 - target) + 1e-8))
+    by_p = -target / (2 * np.sqrt(p * target + 1e-8)) + (1 - target) / (
+        2 * np.sqrt((1 - p) * (1 - target) + 1e-8)
+    )
     both = torch.tensor(delta), torch.tensor(target)
     np.testing.assert_allclose(importance.ewc_slopes(*both), by_p * density, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(importance.mas_slopes(both[0]), 2 * p * density, rtol=1e-9)
 
 
 def test_sums_over_pairs_by_hand() -> None:
-    gradients = {"w": torch.tensor([[[1.0], [2.0]], [[4.0], [0.0]], [[0.0], [5.0]]])}  # three images, shape (2, 1)
+    gradients = {
+        "w": torch.tensor([[[1.0], [2.0]], [[4.0], [0.0]], [[0.0], [5.0]]])
+    }  # three images, shape (2, 1)
     pairs, slope = torch.tensor([[0, 1], [2, 0]]), torch.tensor([2.0, -3.0])
     # pair gradients: 2 * (-3, 2) = (-6, 4); -3 * (-1, 3) = (3, -9)
-    assert importance.sum_over_pairs(gradients, slope, pairs, 2)["w"].tolist() == [[36 + 9], [16 + 81]]
+    assert importance.sum_over_pairs(gradients, slope, pairs, 2)["w"].tolist() == [
+        [36 + 9],
+        [16 + 81],
+    ]
     assert importance.sum_over_pairs(gradients, slope, pairs, 1)["w"].tolist() == [[6 + 3], [4 + 9]]
 
 
 def test_si_by_hand() -> None:
-    found = importance.si_importance(torch.tensor([0.3, -0.2]), torch.tensor([0.2, 0.0]), damping=0.1)
+    found = importance.si_importance(
+        torch.tensor([0.3, -0.2]), torch.tensor([0.2, 0.0]), damping=0.1
+    )
     torch.testing.assert_close(found, torch.tensor([0.3 / 0.14, -2.0]))

@@ -45,7 +45,9 @@ def test_golden_quality_loss(q: list[float], mos: list[float], golden: float) ->
 
 
 def test_quality_is_averaged_within_sets_first() -> None:
-    """Two sets, one of three pairs and one of one: the mean of the two means, not of the four pairs."""
+    """Two sets, one of three pairs and one of one: the mean of the two means, not of the four
+    pairs.
+    """
     q = torch.tensor([1.0, 2.0, 3.0, 2.0, 2.5], requires_grad=True)
     source = torch.tensor([0, 0, 0, 7, 7])
     pairs = torch.tensor([[0, 1], [0, 2], [1, 2], [3, 4]])
@@ -67,21 +69,29 @@ def test_golden_scene_loss() -> None:
     target = torch.zeros(2, 9)
     target[0, :2] = 1
     p = torch.tensor([P_SCENE, P_SCENE[::-1]])
-    assert scene_loss(p, target).item() == pytest.approx(0.10791789806308304, abs=1e-7)  # the second has no scene
+    assert scene_loss(p, target).item() == pytest.approx(
+        0.10791789806308304, abs=1e-7
+    )  # the second has no scene
     assert scene_loss(p, torch.zeros(2, 9)).item() == 0.0
 
 
 def test_golden_distortion_loss() -> None:
     p = torch.tensor([P_DISTORTION, P_DISTORTION], dtype=torch.float64)
-    assert distortion_loss(p, torch.tensor([0, -1])).item() == pytest.approx(0.2918932117423848, abs=1e-6)
+    assert distortion_loss(p, torch.tensor([0, -1])).item() == pytest.approx(
+        0.2918932117423848, abs=1e-6
+    )
     perfect = torch.eye(11)[3:4]
-    assert distortion_loss(perfect, torch.tensor([3])).item() == pytest.approx(-0.0010000049999999696, abs=1e-6)
+    assert distortion_loss(perfect, torch.tensor([3])).item() == pytest.approx(
+        -0.0010000049999999696, abs=1e-6
+    )
     assert distortion_loss(p, torch.tensor([-1, -1])).item() == 0.0
 
 
 def test_golden_dwa() -> None:
     found = dwa_weights(torch.tensor([0.08, 0.19, 0.33]), torch.tensor([0.1, 0.2, 0.3]))
-    np.testing.assert_allclose(found, [0.9260064102838327, 0.9981276332625146, 1.0758659564536526], rtol=1e-6)
+    np.testing.assert_allclose(
+        found, [0.9260064102838327, 0.9981276332625146, 1.0758659564536526], rtol=1e-6
+    )
 
 
 def test_dwa_without_history_or_labels() -> None:
@@ -91,7 +101,9 @@ def test_dwa_without_history_or_labels() -> None:
 
 
 def test_dwa_over_epochs() -> None:
-    """Weights are 1 in the first two epochs and again after a reset; from the third on they follow the means."""
+    """Weights are 1 in the first two epochs and again after a reset; from the third on they follow
+    the means.
+    """
     weighting = DynamicWeightAverage(3)
     steps = [[[0.05, 0.1, 0.2], [0.15, 0.3, 0.4]], [[0.08, 0.19, 0.33]]]
     for k, epoch in enumerate(steps):
@@ -110,7 +122,9 @@ def test_dwa_over_epochs() -> None:
     weighting.end_epoch()
     weighting.end_epoch()  # no epoch in between
     assert weighting.weights.tolist() == [1.0, 1.0, 1.0]
-    assert set(weighting.state_dict()) == {"weights", "history", "total", "count"}, "a resumed run goes on with it"
+    assert set(weighting.state_dict()) == {"weights", "history", "total", "count"}, (
+        "a resumed run goes on with it"
+    )
 
 
 def test_equal_leaves_out_what_has_no_labels() -> None:
@@ -127,13 +141,17 @@ def test_uncertainty_finds_its_minimum() -> None:
         optimizer.zero_grad()
         weighting(losses, torch.tensor([1.0, 1.0, 0.0]), losses).backward()
         optimizer.step()
-    np.testing.assert_allclose(weighting.log_variance.detach(), [math.log(0.5), math.log(0.1), 0.0], atol=0.01)
+    np.testing.assert_allclose(
+        weighting.log_variance.detach(), [math.log(0.5), math.log(0.1), 0.0], atol=0.01
+    )
     weighting.reset()
     assert weighting.log_variance.tolist() == [0.0, 0.0, 0.0]
 
 
 def test_gradnorm_by_hand() -> None:
-    """Losses a w^2 / 2 of a shared number have gradients a w: what draws the weights is done with pencil and paper."""
+    """Losses a w^2 / 2 of a shared number have gradients a w: what draws the weights is done with
+    pencil and paper.
+    """
     shared = torch.tensor([2.0], requires_grad=True)
     slope = torch.tensor([1.0, 3.0])
     weighting = GradNorm(2)
@@ -144,14 +162,22 @@ def test_gradnorm_by_hand() -> None:
         weighting.weights.copy_(torch.tensor([1.0, 3.0]))  # scaled to a sum of 2: 0.5 and 1.5
     losses = (slope * shared.square() / 2).reshape(2)
     total = weighting(losses, torch.ones(2), shared)
-    sizes = np.array([0.5 * 1, 1.5 * 3])  # both losses fell to a quarter: equal pace, both are drawn to the mean
+    sizes = np.array(
+        [0.5 * 1, 1.5 * 3]
+    )  # both losses fell to a quarter: equal pace, both are drawn to the mean
     drawn = np.abs(sizes - sizes.mean()).sum()
     assert total.item() == pytest.approx(0.5 * 0.5 + 1.5 * 1.5 + drawn, rel=1e-6)
     total.backward()
-    np.testing.assert_allclose(weighting.weights.grad, [-1.0, 3.0], rtol=1e-6)  # too small grows, too large shrinks
-    np.testing.assert_allclose(shared.grad, [0.5 * 1 + 1.5 * 3], rtol=1e-6)  # the network feels the weighted sum alone
+    np.testing.assert_allclose(
+        weighting.weights.grad, [-1.0, 3.0], rtol=1e-6
+    )  # too small grows, too large shrinks
+    np.testing.assert_allclose(
+        shared.grad, [0.5 * 1 + 1.5 * 3], rtol=1e-6
+    )  # the network feels the weighted sum alone
     with torch.no_grad():
-        assert weighting(losses.detach(), torch.ones(2), shared).item() == pytest.approx(0.25 + 2.25)
+        assert weighting(losses.detach(), torch.ones(2), shared).item() == pytest.approx(
+            0.25 + 2.25
+        )
 
 
 def test_joint_distillation() -> None:

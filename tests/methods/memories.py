@@ -17,7 +17,7 @@ def memory_of(*tasks: int, count: int = 4) -> Batch:
 
 def with_memory(seed: int, *tasks: int) -> Batch:
     """A batch of the current task with a memory of others."""
-    return images(seed) | {"memory": memory_of(*tasks)}
+    return images(seed) | {"replay": memory_of(*tasks)}
 
 
 def in_task(kind: type, t: int, **arguments: object) -> ContinualMethod:

@@ -29,7 +29,9 @@ def build(
     """A method over a small random network, as it is before its first task."""
     torch.manual_seed(seed)
     network = Backbone(backbone, None, options=options)
-    return kind(backbone=network, tasks=tasks, optimizer=arguments.pop("optimizer", ADAM), **arguments)
+    return kind(
+        backbone=network, tasks=tasks, optimizer=arguments.pop("optimizer", ADAM), **arguments
+    )
 
 
 def images(seed: int, count: int = 8, side: int = 32) -> Batch:
@@ -39,12 +41,19 @@ def images(seed: int, count: int = 8, side: int = 32) -> Batch:
     noise = torch.randint(0, 56, (count, 3, side, side), generator=generator)
     pairs = torch.combinations(torch.arange(count), 2)
     target = torch.randint(0, 2, (len(pairs),), generator=generator).float()
-    return {"image": (colour + noise).to(torch.uint8), "pairs": pairs, "target": target, "index": torch.arange(count)}
+    return {
+        "image": (colour + noise).to(torch.uint8),
+        "pairs": pairs,
+        "target": target,
+        "index": torch.arange(count),
+    }
 
 
 def at(phase: Phase, t: int = 1, epoch: int = 0) -> Position:
     """An epoch of a phase of task t."""
-    return Position(Task(t, "x", ("x",)), phase, epoch, epoch if phase.trains == "all" else -1, False, False)
+    return Position(
+        Task(t, "x", ("x",)), phase, epoch, epoch if phase.trains == "all" else -1, False, False
+    )
 
 
 def start(method: ContinualMethod, t: int, seed: int | None = None) -> None:
@@ -81,7 +90,9 @@ def snapshot(method: ContinualMethod) -> dict[str, torch.Tensor]:
 
 def changed(before: dict[str, torch.Tensor], method: ContinualMethod) -> set[str]:
     """Names of the tensors that are not what they were, bit for bit."""
-    return {key for key, tensor in method.state_dict().items() if not torch.equal(tensor, before[key])}
+    return {
+        key for key, tensor in method.state_dict().items() if not torch.equal(tensor, before[key])
+    }
 
 
 def trained(method: ContinualMethod) -> set[str]:

@@ -30,11 +30,13 @@ def opposed() -> dict:
     """A batch whose memory shows its own images with turned targets, as if they were of task 1."""
     batch = images(1)
     memory = batch | {"target": 1 - batch["target"], "task": torch.ones(8, dtype=torch.long)}
-    return batch | {"memory": memory}
+    return batch | {"replay": memory}
 
 
 def gradients(method: ContinualMethod) -> torch.Tensor:
-    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in method.trained()])
+    return torch.cat(
+        [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in method.trained()]
+    )
 
 
 def test_a_step_against_the_memory_is_projected() -> None:
@@ -57,7 +59,9 @@ def test_the_reference_is_the_gradient_of_the_remembered_pairs() -> None:
     method.zero_grad(), other.zero_grad()
     other.replay_loss(other.backbone(memory["image"]), memory).backward()
     own = [*other.body_parameters(), *other.head_parameters()]
-    expected = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in own])
+    expected = torch.cat(
+        [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in own]
+    )
     torch.testing.assert_close(method.reference_gradient(memory), expected)
     assert all(p.grad is None for p in method.parameters())
 
@@ -67,7 +71,7 @@ def test_without_a_conflict_a_step_is_plain_fine_tuning() -> None:
     batch = images(1)
     method.heads.weight[1].data.copy_(method.heads.weight[0].data)
     plain.heads.weight[1].data.copy_(plain.heads.weight[0].data)
-    same = batch | {"memory": batch | {"task": torch.ones(8, dtype=torch.long)}}
+    same = batch | {"replay": batch | {"task": torch.ones(8, dtype=torch.long)}}
     step_on(method, same)
     step_on(plain, batch)
     assert not changed(snapshot(plain), method)

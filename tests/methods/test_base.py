@@ -38,7 +38,9 @@ def test_before_the_first_task_no_head_is_an_oracle() -> None:
 def test_golden_learning_rates_reach_the_optimiser() -> None:
     phases = OmegaConf.load(ROOT / "conf" / "schedule" / "tsn_paper.yaml")
     lr = OmegaConf.load(ROOT / "conf" / "method" / "tsn_iqa.yaml").optimizer.lr
-    method = build(TSNIQA, optimizer=lambda groups: torch.optim.Adam(groups, lr=lr), head_lr_factor=3.0)
+    method = build(
+        TSNIQA, optimizer=lambda groups: torch.optim.Adam(groups, lr=lr), head_lr_factor=3.0
+    )
     start(method, 1)
     body, heads = method.trainer.optimizers[0].param_groups
     found = []
@@ -55,7 +57,10 @@ def test_a_cosine_starts_over_with_each_phase() -> None:
     method = build(SingleHead)
     start(method, 1)
     found = []
-    for phase in (Phase("one", 2, 8, decay="cosine"), Phase("two", 2, 8, lr_factor=0.1, decay="cosine")):
+    for phase in (
+        Phase("one", 2, 8, decay="cosine"),
+        Phase("two", 2, 8, lr_factor=0.1, decay="cosine"),
+    ):
         for epoch in range(2):
             method.on_phase_start(at(phase, epoch=epoch))
             found.append(method.trainer.optimizers[0].param_groups[0]["lr"])

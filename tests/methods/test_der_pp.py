@@ -1,4 +1,6 @@
-"""Dark experience replay: scores kept at the end of a task, compared with later ones of the same images."""
+"""Dark experience replay: scores kept at the end of a task, compared with later ones of the same
+images.
+"""
 
 import torch
 
@@ -14,7 +16,10 @@ from tests.methods.steps import images, snapshot
 def finish(method: DERpp, t: int, count: int = 12) -> torch.Tensor:
     """End task t on `count` images; their scores on the scale of the training."""
     whole = images(50 + t, count)
-    shares = [{"image": whole["image"][rows], "index": torch.tensor(rows)} for rows in ([5, 0, 7], [1, 2, 3, 4, 6])]
+    shares = [
+        {"image": whole["image"][rows], "index": torch.tensor(rows)}
+        for rows in ([5, 0, 7], [1, 2, 3, 4, 6])
+    ]
     rest = list(range(8, count))
     shares.append({"image": whole["image"][rest], "index": torch.tensor(rest)})
     with evaluation_mode(method):
@@ -59,13 +64,17 @@ def test_each_image_is_scored_by_the_head_of_its_task() -> None:
     method = in_task(DERpp, 3, weight=0.0, score_weight=1.0)
     memory = memory_of(1, 2)
     feature = method.backbone(memory["image"])
-    expected = torch.cat([method.heads(feature[:4], 0), method.heads(feature[4:], 1)]).square().mean()
+    expected = (
+        torch.cat([method.heads(feature[:4], 0), method.heads(feature[4:], 1)]).square().mean()
+    )
     torch.testing.assert_close(method.replay_loss(feature, memory), expected)  # nothing kept: zeros
 
 
 def test_without_the_scores_it_is_replay() -> None:
     one, two = in_task(DERpp, 2, weight=1.0, score_weight=0.0), in_task(MultiHeadReplay, 2)
-    assert torch.equal(one.training_step(with_memory(1, 1), 0), two.training_step(with_memory(1, 1), 0))
+    assert torch.equal(
+        one.training_step(with_memory(1, 1), 0), two.training_step(with_memory(1, 1), 0)
+    )
 
 
 def test_kept_scores_are_in_the_state_and_are_not_trained() -> None:

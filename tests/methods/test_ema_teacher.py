@@ -25,7 +25,9 @@ def test_the_teacher_follows(momentum: float) -> None:
     assert key in new
     for name, tensor in method.teacher.state_dict().items():
         if tensor.is_floating_point():
-            torch.testing.assert_close(tensor, momentum * old[name] + (1 - momentum) * new[name], atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(
+                tensor, momentum * old[name] + (1 - momentum) * new[name], atol=1e-6, rtol=1e-5
+            )
     expected = momentum * head + (1 - momentum) * method.heads.weight[1].detach()
     torch.testing.assert_close(method.teacher_heads.weight[1].detach(), expected)
     assert not torch.equal(new[key], old[key])

@@ -1,4 +1,6 @@
-"""Sources of features: two moons learnt by the generator, Gaussians by the covariance of scikit-learn."""
+"""Sources of features: two moons learnt by the generator, Gaussians by the covariance of
+scikit-learn.
+"""
 
 import numpy as np
 import pytest
@@ -29,19 +31,26 @@ def moons(count: int, seed: int) -> torch.Tensor:
 def distance_to_the_arcs(points: torch.Tensor) -> np.ndarray:
     """Distance of each point to either half circle, (points, 2)."""
     arcs, label = make_moons(400, noise=0.0)
-    return np.stack([np.linalg.norm(points.numpy()[:, None] - arcs[label == k], axis=2).min(1) for k in (0, 1)], 1)
+    return np.stack(
+        [np.linalg.norm(points.numpy()[:, None] - arcs[label == k], axis=2).min(1) for k in (0, 1)],
+        1,
+    )
 
 
 def test_the_generator_learns_two_moons() -> None:
     torch.manual_seed(0)
-    replay = GANFeatureGenerator(2, 2, noise=2, hidden=64, lr=2e-3, steps=300, penalty=0.1, batch_size=256)
+    replay = GANFeatureGenerator(
+        2, 2, noise=2, hidden=64, lr=2e-3, steps=300, penalty=0.1, batch_size=256
+    )
     replay.step(moons(600, 0), 1, [], replay.optimizers(), backward, noise())
     found = replay.sample(slots(1), noise(1))
     near = distance_to_the_arcs(found)
     gaussian = GaussianFeatureGenerator(2, 2)
     gaussian.fit(moons(600, 0), 1)
     coarse = distance_to_the_arcs(gaussian.sample(slots(1), noise(1)))
-    assert near.min(axis=1).mean() < 0.8 * coarse.min(axis=1).mean(), "nearer to the arcs than a Gaussian"
+    assert near.min(axis=1).mean() < 0.8 * coarse.min(axis=1).mean(), (
+        "nearer to the arcs than a Gaussian"
+    )
     share = (near[:, 0] < near[:, 1]).mean()
     assert 0.25 < share < 0.75, "both arcs"
     assert frechet_distance(moons(600, 1), found) < 0.1
@@ -56,7 +65,9 @@ def learnt(replay: GANFeatureGenerator, centre: float, slot: int, others: list[i
 @pytest.mark.parametrize(("keep", "moves"), [(1.0, False), (0.0, True)])
 def test_the_generator_keeps_other_slots_by_its_own_distillation(keep: float, moves: bool) -> None:
     torch.manual_seed(0)
-    replay = GANFeatureGenerator(2, 2, noise=8, hidden=32, lr=2e-3, steps=80, keep=keep, batch_size=64)
+    replay = GANFeatureGenerator(
+        2, 2, noise=8, hidden=32, lr=2e-3, steps=80, keep_weight=keep, batch_size=64
+    )
     learnt(replay, 0.0, 0, [])
     before = replay.sample(slots(0), noise(1))
     learnt(replay, 2.0, 1, [0])
@@ -77,8 +88,12 @@ def test_the_generators_loss_by_hand() -> None:
         own = replay.critic(replay.generator(z, slots(1, 6)), slots(1, 6))
         change = replay.generator(again, condition) - replay.teacher(again, condition)
     expected = -own.mean() + 0.5 * 2 * change.square().sum() / 6
-    assert replay.generator_loss(1, [0, 2], noise(3)).item() == pytest.approx(expected.item(), rel=1e-5)
-    assert replay.generator_loss(1, [], noise(3)).item() == pytest.approx(-own.mean().item(), rel=1e-5)
+    assert replay.generator_loss(1, [0, 2], noise(3)).item() == pytest.approx(
+        expected.item(), rel=1e-5
+    )
+    assert replay.generator_loss(1, [], noise(3)).item() == pytest.approx(
+        -own.mean().item(), rel=1e-5
+    )
 
 
 def test_steps_of_critic_and_generator() -> None:
@@ -105,7 +120,9 @@ def test_a_gaussian_has_the_shrunk_covariance(count: int) -> None:
     replay.fit(torch.from_numpy(features).float(), 1)
     factor, rest = replay.factor[1].double().numpy(), float(replay.rest[1])
     expected = LedoitWolf().fit(features)
-    np.testing.assert_allclose(factor.T @ factor + rest * np.eye(30), expected.covariance_, atol=1e-4 * features.var())
+    np.testing.assert_allclose(
+        factor.T @ factor + rest * np.eye(30), expected.covariance_, atol=1e-4 * features.var()
+    )
     np.testing.assert_allclose(replay.mean[1], features.mean(axis=0), atol=1e-5)
     assert not replay.mean[0].any()
 
@@ -134,5 +151,7 @@ def test_samples_have_the_mean_and_covariance_of_their_slot() -> None:
 @pytest.mark.parametrize("kind", [GaussianFeatureGenerator, GANFeatureGenerator])
 def test_memory_grows_by_what_is_said(kind: type) -> None:
     sizes = [sum(tensor.numel() for tensor in kind(16, n).state_dict().values()) for n in (3, 4, 5)]
-    copies = kind(16, 3).generator.row() if kind is GANFeatureGenerator else 0  # of the generator's row, its teacher's
+    copies = (
+        kind(16, 3).generator.row() if kind is GANFeatureGenerator else 0
+    )  # of the generator's row, its teacher's
     assert sizes[2] - sizes[1] == sizes[1] - sizes[0] == kind(16, 3).added_parameters() + copies

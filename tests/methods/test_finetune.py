@@ -9,7 +9,19 @@ from iqa_lightning.models.backbones import Backbone
 from iqa_lightning.models.gating import KMeansGate
 from iqa_lightning.models.heads import CosineHeads
 from iqa_lightning.models.normalization import batch_norms
-from tests.methods.steps import FINETUNE, WARMUP, at, build, changed, columns, images, learn, snapshot, start, trained
+from tests.methods.steps import (
+    FINETUNE,
+    WARMUP,
+    at,
+    build,
+    changed,
+    columns,
+    images,
+    learn,
+    snapshot,
+    start,
+    trained,
+)
 
 
 @pytest.mark.parametrize("kind", [SingleHead, MultiHead])
@@ -31,14 +43,23 @@ def test_batch_norms_gather_statistics_when_told(kind: type, bn_stats: str) -> N
     method = build(kind, bn_stats=bn_stats)
     start(method, 1)
     found = []
-    for position in (at(WARMUP), at(FINETUNE, epoch=0), at(FINETUNE, epoch=1), at(FINETUNE, epoch=2)):
+    for position in (
+        at(WARMUP),
+        at(FINETUNE, epoch=0),
+        at(FINETUNE, epoch=1),
+        at(FINETUNE, epoch=2),
+    ):
         method.on_phase_start(position)
         modes = {layer.training for layer in batch_norms(method)}
         assert len(modes) == 1
         found += modes
     live = {"first_epoch": [True, False, False], "always": [True] * 3, "frozen": [False] * 3}
     assert found == [False, *live[bn_stats]]
-    assert all(module.training for module in method.modules() if isinstance(module, nn.Conv2d | CosineHeads))
+    assert all(
+        module.training
+        for module in method.modules()
+        if isinstance(module, nn.Conv2d | CosineHeads)
+    )
 
 
 def test_frozen_statistics_stay() -> None:
@@ -103,7 +124,9 @@ def test_parameters_added_by_a_task() -> None:
 
 def gated() -> MultiHead:
     """A multi-head method with a gate, after two tasks."""
-    method = build(MultiHead, gate=lambda widths, tasks: KMeansGate(widths, tasks, clusters=3, restarts=1))
+    method = build(
+        MultiHead, gate=lambda widths, tasks: KMeansGate(widths, tasks, clusters=3, restarts=1)
+    )
     return learn(learn(method, 1), 2)  # type: ignore[return-value]
 
 
@@ -117,7 +140,10 @@ def test_a_gate_weighs_the_heads_of_any_multi_head_method() -> None:
 
 def test_the_gate_reads_the_backbone_as_it_started() -> None:
     method, fresh = gated(), build(MultiHead)
-    assert all(torch.equal(v, method.gate_encoder.state_dict()[k]) for k, v in fresh.backbone.state_dict().items())
+    assert all(
+        torch.equal(v, method.gate_encoder.state_dict()[k])
+        for k, v in fresh.backbone.state_dict().items()
+    )
     assert not any(parameter.requires_grad for parameter in method.gate_encoder.parameters())
     method.on_phase_start(at(FINETUNE))
     assert not any(layer.training for layer in batch_norms(method.gate_encoder))
@@ -130,7 +156,9 @@ def test_gate_features_are_read_once_and_heads_share_a_pass() -> None:
         found = method.head_scores(batch["image"], known)
         assert method.images_forwarded - before == 5
         again = method.head_scores(batch["image"], {})
-    assert method.images_forwarded - before == 15  # the backbone once more, and the gate's own network
+    assert (
+        method.images_forwarded - before == 15
+    )  # the backbone once more, and the gate's own network
     assert torch.equal(found["gate"], again["gate"])
 
 

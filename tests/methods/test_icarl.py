@@ -54,7 +54,9 @@ def test_the_loss_of_v1_and_v2_by_its_parts() -> None:
         if kind is ICaRL:
             expected = pair_loss(new, batch["pairs"], batch["target"])
         else:
-            terms = [pair_loss(s, b["pairs"], b["target"]) for s, b in ((new, batch), (old, memory))]
+            terms = [
+                pair_loss(s, b["pairs"], b["target"]) for s, b in ((new, batch), (old, memory))
+            ]
             expected = (28 * terms[0] + 12 * terms[1]) / 40
         for t in (1, 2):
             alone = memory_of(t)
@@ -68,7 +70,7 @@ def test_the_loss_of_v1_and_v2_by_its_parts() -> None:
 
 def test_v1_does_not_look_at_the_remembered_ratings() -> None:
     method, batch = in_task(ICaRL, 2), with_memory(1, 1)
-    turned = batch | {"memory": batch["replay"] | {"target": 1 - batch["replay"]["target"]}}
+    turned = batch | {"replay": batch["replay"] | {"target": 1 - batch["replay"]["target"]}}
     assert torch.equal(method.training_step(batch, 0), method.training_step(turned, 0))
     method = in_task(ICaRLv2, 2)
     assert not torch.equal(method.training_step(batch, 0), method.training_step(turned, 0))

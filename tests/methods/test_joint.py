@@ -14,7 +14,10 @@ def test_what_each_learns_from() -> None:
     assert list(build(SeparateModels).training_images.learnt(2, 3)) == [2]
     method = build(GDumb, replay_memory={"capacity": 20, "seed": 4})
     assert method.training_images.images == "replay_memory"
-    assert (method.training_images.replay_memory.capacity, method.training_images.replay_memory.seed) == (20, 4)
+    assert (
+        method.training_images.replay_memory.capacity,
+        method.training_images.replay_memory.seed,
+    ) == (20, 4)
 
 
 @pytest.mark.parametrize("kind", [SeparateModels, GDumb])
@@ -22,7 +25,11 @@ def test_every_task_starts_from_the_start(kind: type) -> None:
     method = build(kind)
     before = snapshot(method)
     learn(method, 1)
-    assert {key.partition(".")[0] for key in changed(before, method)} == {"backbone", "heads", "task"}
+    assert {key.partition(".")[0] for key in changed(before, method)} == {
+        "backbone",
+        "heads",
+        "task",
+    }
     start(method, 2)
     assert changed(before, method) == {"task"}
 

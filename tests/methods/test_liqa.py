@@ -1,4 +1,6 @@
-"""LIQA: each loss by hand, what it is without them, slots, what replay may see, the phase of the generator."""
+"""LIQA: each loss by hand, what it is without them, slots, what replay may see, the phase of the
+generator.
+"""
 
 import json
 from functools import partial
@@ -17,13 +19,24 @@ from iqa_lightning.methods.feature_generators import GANFeatureGenerator, Gaussi
 from iqa_lightning.methods.finetune import SingleHead
 from iqa_lightning.methods.liqa import LIQA, pairs_within, slots_of, unit_norm
 from iqa_lightning.stream.schedule import Phase, Task
-from tests.methods.steps import FINETUNE, WARMUP, at, build, changed, columns, images, snapshot, start, step
+from tests.methods.steps import (
+    FINETUNE,
+    WARMUP,
+    at,
+    build,
+    changed,
+    columns,
+    images,
+    snapshot,
+    start,
+    step,
+)
 from tests.test_contract import Interrupted, interrupt_after
 from tests.walks import IN_BATCH, results, stream_of_folders, walk
 
 GAUSSIAN = partial(GaussianFeatureGenerator, rank=4)
 GAN = partial(GANFeatureGenerator, noise=4, hidden=8, steps=2, batch_size=4)
-GENERATE = Phase("generate", 1, 8, trains="replay")
+GENERATE = Phase("generator", 1, 8, trains="generator")
 NOTHING = {"split_weight": 0.0, "merge_weight": 0.0, "stability_weight": 0.0}
 
 
@@ -34,7 +47,7 @@ def rated(seed: int, count: int = 8) -> dict[str, Any]:
 
 
 def liqa(**arguments: Any) -> LIQA:
-    method = build(LIQA, **{"replay": GAUSSIAN, "bn_stats": "frozen"} | arguments)
+    method = build(LIQA, **{"feature_generator": GAUSSIAN, "bn_stats": "frozen"} | arguments)
     assert isinstance(method, LIQA)
     return method
 
@@ -123,19 +136,27 @@ def test_ranking_losses_by_hand() -> None:
     target = batch["target"].numpy()
     assert terms.keys() == {"single", "auxiliary", "merge", "stability"}
     for name, w in (("single", head), ("auxiliary", double(method.auxiliary.heads.weight[2]))):
-        assert terms[name] == pytest.approx(fidelity(norm.cdf((x[i] - x[j]) @ w), target).mean(), rel=1e-4)
+        assert terms[name] == pytest.approx(
+            fidelity(norm.cdf((x[i] - x[j]) @ w), target).mean(), rel=1e-4
+        )
     losses = []
     for k in (0, 1):  # each slot for itself, all pairs of its three features
         own = g[3 * k : 3 * k + 3]
         a, b = np.triu_indices(3, 1)
-        losses.append(fidelity(norm.cdf((own[a] - own[b]) @ head), norm.cdf((own[a] - own[b]) @ labels[k])).mean())
+        losses.append(
+            fidelity(
+                norm.cdf((own[a] - own[b]) @ head), norm.cdf((own[a] - own[b]) @ labels[k])
+            ).mean()
+        )
     assert terms["merge"] == pytest.approx(5 * np.mean(losses), rel=1e-4)
     assert terms["stability"] == pytest.approx(2 * np.linalg.norm(x - old, axis=1).mean(), rel=1e-4)
     assert terms["stability"] > 1e-3
     method.noise.manual_seed(1)
     total = method.loss(batch).item()
     method.noise.manual_seed(1)
-    assert total == pytest.approx(sum(term.item() for term in method.terms(batch).values()), rel=1e-6)
+    assert total == pytest.approx(
+        sum(term.item() for term in method.terms(batch).values()), rel=1e-6
+    )
 
 
 def huber(difference: np.ndarray) -> float:
@@ -165,7 +186,9 @@ def test_the_split_loss_by_hand() -> None:
         layer = module.layer[0]
         h = np.maximum(g @ double(layer.weight).T + double(layer.bias), 0)
         h = h / np.linalg.norm(h, axis=1, keepdims=True).clip(1e-12)
-        both.append(np.concatenate([h[4 * k : 4 * k + 4] @ double(module.heads.weight[k]) for k in (0, 1)]))
+        both.append(
+            np.concatenate([h[4 * k : 4 * k + 4] @ double(module.heads.weight[k]) for k in (0, 1)])
+        )
     per_slot = np.abs(both[0] - both[1]).reshape(2, 4).mean(axis=1)
     assert terms["split"] == pytest.approx(3 * per_slot.sum(), rel=1e-3)
     assert terms["split"] > 1e-4
@@ -184,9 +207,13 @@ def test_what_labels_replays_and_holds_is_the_model_when_the_task_began() -> Non
     method = in_task(2)
     teacher, start_of = method.teacher.state_dict(), liqa()
     learn(start_of, 1)
-    assert all(torch.equal(teacher[key], tensor) for key, tensor in start_of.backbone.state_dict().items())
+    assert all(
+        torch.equal(teacher[key], tensor) for key, tensor in start_of.backbone.state_dict().items()
+    )
     assert torch.equal(method.labeller.heads.weight[0], start_of.auxiliary.heads.weight[0])
-    assert torch.equal(method.labeller.heads.weight[1], start_of.heads.weight[0]), "a new head starts as H"
+    assert torch.equal(method.labeller.heads.weight[1], start_of.heads.weight[0]), (
+        "a new head starts as H"
+    )
     assert not method.teacher.training
 
 
@@ -202,7 +229,9 @@ def test_auxiliary_heads_give_the_network_no_gradient() -> None:
     method = in_task(2)
     method.zero_grad(set_to_none=True)
     method.terms(rated(3))["auxiliary"].backward()
-    assert [name for name, p in method.named_parameters() if p.grad is not None] == ["auxiliary.heads.weight.1"]
+    assert [name for name, p in method.named_parameters() if p.grad is not None] == [
+        "auxiliary.heads.weight.1"
+    ]
 
 
 def test_replay_reads_no_image_of_an_earlier_task() -> None:
@@ -235,16 +264,27 @@ def test_a_distortion_that_comes_back(on_repeat: str, slots: list[int]) -> None:
     assert torch.equal(method.auxiliary.heads.weight[0], head) is (on_repeat == "new")
 
 
-@pytest.mark.parametrize("replay", [GAUSSIAN, GAN])
-def test_memory_grows_by_a_head_and_a_condition(replay: Any) -> None:
+@pytest.mark.parametrize("feature_generator", [GAUSSIAN, GAN])
+def test_memory_grows_by_a_head_and_a_condition(feature_generator: Any) -> None:
     def made(*tasks: str) -> LIQA:
-        return liqa(tasks=tasks, replay=replay, generate={"epochs": 1, "batch_size": 8})
+        return liqa(
+            tasks=tasks,
+            feature_generator=feature_generator,
+            generator_phase={"epochs": 1, "batch_size": 8},
+        )
 
     few, more = made("a", "b"), made("a", "b", "c")
-    assert few.state_dict().keys() | {"auxiliary.heads.weight.2", "labeller.heads.weight.2"} == more.state_dict().keys()
-    added = sum(t.numel() for t in more.state_dict().values()) - sum(t.numel() for t in few.state_dict().values())
+    assert (
+        few.state_dict().keys() | {"auxiliary.heads.weight.2", "labeller.heads.weight.2"}
+        == more.state_dict().keys()
+    )
+    added = sum(t.numel() for t in more.state_dict().values()) - sum(
+        t.numel() for t in few.state_dict().values()
+    )
     width = few.backbone.width
-    copies = width + (few.replay.generator.row() if replay is GAN else 0)  # of what labels and teaches
+    copies = width + (
+        few.replay.generator.row() if replay is GAN else 0
+    )  # of what labels and teaches
     assert added == few.added_parameters() + copies + 1  # and the variance of the slot
     again = liqa(tasks=("a", "b", "a_2", "b_2"), task_datasets=["a", "b"] * 2)
     assert again.state_dict().keys() == liqa(tasks=("a", "b")).state_dict().keys()
@@ -282,13 +322,23 @@ def test_health_by_hand() -> None:
     with evaluation_mode(method):
         x = np.concatenate([double(method.unit_features(rated(10 + k)["image"])) for k in (0, 1)])
         again = method.examine(x.astype(np.float32), mos)
-    assert again.keys() == health.keys() == {"frechet/a", "frechet_share/a", "label_srcc/a", "spread/a"}
+    assert (
+        again.keys()
+        == health.keys()
+        == {"frechet/a", "frechet_share/a", "label_srcc/a", "spread/a"}
+    )
     method.noise.manual_seed(3)
-    fake = double(unit_norm(method.feature_generator.sample(torch.zeros(16, dtype=torch.long), method.noise)))
+    fake = double(
+        unit_norm(method.feature_generator.sample(torch.zeros(16, dtype=torch.long), method.noise))
+    )
     nearest = np.linalg.norm(fake[:, None] - x[None], axis=2).argmin(axis=1)
     label = fake @ double(method.auxiliary.heads.weight[0])
-    assert again["label_srcc/a"] == pytest.approx(spearmanr(label, mos[nearest]).statistic, abs=1e-3)
-    assert again["frechet_share/a"] == pytest.approx(again["frechet/a"] / np.trace(np.cov(x, rowvar=False)), rel=1e-4)
+    assert again["label_srcc/a"] == pytest.approx(
+        spearmanr(label, mos[nearest]).statistic, abs=1e-3
+    )
+    assert again["frechet_share/a"] == pytest.approx(
+        again["frechet/a"] / np.trace(np.cov(x, rowvar=False)), rel=1e-4
+    )
 
 
 def test_a_collapsed_replay_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,9 +346,13 @@ def test_a_collapsed_replay_is_reported(monkeypatch: pytest.MonkeyPatch) -> None
     learn(method, 1)
     begin(method, 2)
     monkeypatch.setattr(
-        method.feature_generator, "sample", lambda slot, noise: torch.ones(len(slot), method.backbone.width)
+        method.feature_generator,
+        "sample",
+        lambda slot, noise: torch.ones(len(slot), method.backbone.width),
     )
-    with pytest.warns(UserWarning, match=r"after task 'b' the replay of '[ab]' has collapsed: .*0\.0%.*gaussian"):
+    with pytest.warns(
+        UserWarning, match=r"after task 'b' the replay of '[ab]' has collapsed: .*0\.0%.*gaussian"
+    ):
         end(method, 2)
 
 
@@ -313,10 +367,13 @@ def test_nobody_replays_the_last_task() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"loss": "l1"}, r"method\.loss='l1': choose one of"),
+        ({"loss_type": "l1"}, r"method\.loss_type='l1': choose one of"),
         ({"on_repeat": "old"}, r"method\.on_repeat='old'"),
-        ({"replay": GAN}, r"method\.generate has no epochs"),
-        ({"replay": GAN, "generate": {"epochs": 0, "batch_size": 8}}, r"method\.generate has no epochs"),
+        ({"feature_generator": GAN}, r"method\.generator_phase has no epochs"),
+        (
+            {"feature_generator": GAN, "generator_phase": {"epochs": 0, "batch_size": 8}},
+            r"method\.generator_phase has no epochs",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(given: dict[str, Any], said: str) -> None:
@@ -339,7 +396,11 @@ QUICK = [
     "method.feature_generator.batch_size=8",
     IN_BATCH,
 ]
-QUICK += ["method.generator_phase.batch_size=16", "method.generator_phase.epochs=2", "schedule.finetune.epochs=1"]
+QUICK += [
+    "method.generator_phase.batch_size=16",
+    "method.generator_phase.epochs=2",
+    "schedule.finetune.epochs=1",
+]
 COLLAPSED = pytest.mark.filterwarnings("ignore:.*has collapsed")
 
 
@@ -349,7 +410,10 @@ def test_interrupted_in_the_generator_phase_it_resumes_to_the_same_bytes(
 ) -> None:
     words = [*QUICK, *stream_of_folders(folders)]
     whole = walk(tmp_path / "whole", *words, "logger=csv")
-    for steps in (4 + 4 + 2, 3):  # the second batch of its first epoch; then the first of its second
+    for steps in (
+        4 + 4 + 2,
+        3,
+    ):  # the second batch of its first epoch; then the first of its second
         with monkeypatch.context() as patch:
             interrupt_after(patch, steps)
             with pytest.raises(Interrupted):
@@ -358,7 +422,9 @@ def test_interrupted_in_the_generator_phase_it_resumes_to_the_same_bytes(
         assert len(last["optimizer_states"]) == 3
     assert last["epoch"] == 2, "resumed and broken off within the phase"
     assert results(walk(tmp_path / "broken", *words)) == results(whole)
-    check_what_was_trained(last["state_dict"], torch.load(whole / "tasks" / "1_a.ckpt", weights_only=True))
+    check_what_was_trained(
+        last["state_dict"], torch.load(whole / "tasks" / "1_a.ckpt", weights_only=True)
+    )
     table = pd.read_csv(next(whole.glob("csv/*/metrics.csv")))
     for name in ("frechet/a", "frechet_share/a", "spread/a"):
         assert table[f"task/{name}"].notna().sum() == 1
@@ -368,7 +434,9 @@ def check_what_was_trained(before: dict[str, torch.Tensor], after: dict[str, tor
     """Within the phase only generator and critic change, and what is noted of the slot at its end."""
     moved = {key for key, tensor in after.items() if not torch.equal(before[key], tensor)}
     assert moved
-    assert {key.split(".")[1] if key.startswith("replay.") else key for key in moved} <= {
+    assert {
+        key.split(".")[1] if key.startswith("feature_generator.") else key for key in moved
+    } <= {
         "generator",
         "critic",
         "variance",
@@ -387,12 +455,14 @@ def test_the_generator_learns_from_the_best_weights_and_is_kept_as_it_ends(
         kind, _, rest = key.partition(".")
         if kind == "backbone":  # the best epoch is the first, of heads alone
             assert torch.equal(tensor, weights[f"teacher.{rest}"])
-        if key.startswith("replay.generator."):
+        if key.startswith("feature_generator.generator."):
             assert not torch.equal(tensor, weights[key.replace("generator", "teacher")])
 
 
 @COLLAPSED
-def test_a_long_stream_adds_a_head_and_a_condition_a_task(folders: list[Path], tmp_path: Path) -> None:
+def test_a_long_stream_adds_a_head_and_a_condition_a_task(
+    folders: list[Path], tmp_path: Path
+) -> None:
     words = ["schedule.warmup.epochs=0", "stream.order=[a,b,a,b,a]", *stream_of_folders(folders)]
     run = walk(tmp_path, *QUICK, *words, "method.generator_phase.epochs=1")
     summary = json.loads((run / "summary.json").read_text())
@@ -400,7 +470,10 @@ def test_a_long_stream_adds_a_head_and_a_condition_a_task(folders: list[Path], t
     weights = torch.load(run / "tasks" / "5_a_3.ckpt", weights_only=True)
     heads = [tensor for key, tensor in weights.items() if key.startswith("auxiliary.heads")]
     assert len(heads) == 2, "what comes back has its slot"
-    rows = weights["replay.generator.layers.0.weight"].shape[0] + weights["replay.critic.projection.weight"].shape[0]
+    rows = (
+        weights["feature_generator.generator.layers.0.weight"].shape[0]
+        + weights["feature_generator.critic.projection.weight"].shape[0]
+    )
     assert summary["cost"]["parameters_added"] == heads[0].numel() + rows
     frame = pd.read_parquet(run / "predictions" / "after_5_a_3.parquet")
     twice = [frame[frame["dataset"] == name] for name in ("a", "a_3")]

@@ -1,4 +1,6 @@
-"""LIQE: marginals and losses in NumPy, its variants, what is trained, what is kept, and that it learns."""
+"""LIQE: marginals and losses in NumPy, its variants, what is trained, what is kept, and that it
+learns.
+"""
 
 from functools import partial
 from itertools import product
@@ -13,7 +15,12 @@ from scipy.stats import norm, spearmanr
 from iqa_lightning.continual.evaluation import evaluation_mode
 from iqa_lightning.losses.multitask import GradNorm, Weighting
 from iqa_lightning.methods.liqe import LIQE, joint, prompts, quality
-from iqa_lightning.metrics.liqe_labels import DISTORTIONS, SCENES, distortion_accuracy, scene_accuracy
+from iqa_lightning.metrics.liqe_labels import (
+    DISTORTIONS,
+    SCENES,
+    distortion_accuracy,
+    scene_accuracy,
+)
 from iqa_lightning.models.backbones import Backbone
 from iqa_lightning.stream.schedule import Phase
 from tests.methods.steps import FINETUNE, WARMUP, at, start, step
@@ -35,19 +42,29 @@ def rated(seed: int, count: int = 6, windows: int = 3) -> dict[str, Any]:
     source = torch.tensor([0] * (count // 2) + [1] * (count - count // 2))
     pairs = torch.combinations(torch.arange(count), 2)
     pairs = pairs[source[pairs[:, 0]] == source[pairs[:, 1]]]
-    labels = {"distortion": ["lens", "realistic noise", "fastfading"], "scene": ["night", "human+indoor", "animal"]}
+    labels = {
+        "distortion": ["lens", "realistic noise", "fastfading"],
+        "scene": ["night", "human+indoor", "animal"],
+    }
     return {
         "image": torch.randint(0, 256, shape, generator=generator).to(torch.uint8),
         "pairs": pairs,
         "target": torch.randint(0, 2, (len(pairs),), generator=generator).float(),
         "dataset_index": source,
         "index": torch.arange(count),
-        **{key: (words * count)[: count // 2] + [""] * (count - count // 2) for key, words in labels.items()},
+        **{
+            key: (words * count)[: count // 2] + [""] * (count - count // 2)
+            for key, words in labels.items()
+        },
     }
 
 
-def marginals(method: LIQE, image: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Joint distribution and its three marginals from open_clip's features, with loops: (images, 5, 9, 11), ..."""
+def marginals(
+    method: LIQE, image: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Joint distribution and its three marginals from open_clip's features, with loops: (images, 5,
+    9, 11), ...
+    """
     network = method.clip.network
     sentences = prompts(SCENES, DISTORTIONS)
     with torch.no_grad():
@@ -60,7 +77,9 @@ def marginals(method: LIQE, image: torch.Tensor) -> tuple[np.ndarray, np.ndarray
     windows = image.shape[1]
     everything = np.zeros((len(image), 5, 9, 11))
     for i in range(len(image)):
-        logits = sum(scale * t @ f[i * windows + u] for u in range(windows)) / windows  # pooled before the softmax
+        logits = (
+            sum(scale * t @ f[i * windows + u] for u in range(windows)) / windows
+        )  # pooled before the softmax
         e = np.exp(logits - logits.max())
         for q, s, d in product(range(5), range(9), range(11)):
             everything[i, q, s, d] = e[99 * q + 11 * s + d] / e.sum()
@@ -80,7 +99,9 @@ def test_scores_against_numpy() -> None:
     for k, word in enumerate(SCENES):
         np.testing.assert_allclose(found[f"scene/{word}"], s[:, k], atol=1e-6)
     for k, word in enumerate(DISTORTIONS):
-        np.testing.assert_allclose(found[f"distortion/{word.replace(' ', '_')}"], d[:, k], atol=1e-6)
+        np.testing.assert_allclose(
+            found[f"distortion/{word.replace(' ', '_')}"], d[:, k], atol=1e-6
+        )
     assert len(found) == 1 + 9 + 11
 
 
@@ -94,14 +115,20 @@ def losses_by_hand(method: LIQE, batch: dict[str, Any]) -> np.ndarray:
     shown = [{5}, {2, 3}, {0}]
     scene = [
         np.mean(
-            [1 - np.sqrt((k in labels) * p + e) - np.sqrt((k not in labels) * (1 - p) + e) for k, p in enumerate(row)]
+            [
+                1 - np.sqrt((k in labels) * p + e) - np.sqrt((k not in labels) * (1 - p) + e)
+                for k, p in enumerate(row)
+            ]
         )
         for row, labels in zip(s, shown, strict=False)
     ]
     kind = [
-        1 - sum(np.sqrt((k == label) * row[k] + e) for k in range(11)) for row, label in zip(d, [3, 2, 0], strict=False)
+        1 - sum(np.sqrt((k == label) * row[k] + e) for k in range(11))
+        for row, label in zip(d, [3, 2, 0], strict=False)
     ]
-    return np.array([(pairs[first].mean() + pairs[~first].mean()) / 2, np.mean(scene), np.mean(kind)])
+    return np.array(
+        [(pairs[first].mean() + pairs[~first].mean()) / 2, np.mean(scene), np.mean(kind)]
+    )
 
 
 def test_losses_against_numpy() -> None:
@@ -113,7 +140,11 @@ def test_losses_against_numpy() -> None:
     assert present.tolist() == [1, 1, 1]
     assert method.loss(batch).item() == pytest.approx(by_hand.sum(), abs=3e-4)
     bare = batch | {"distortion": [""] * 6, "scene": ["beach"] * 6}
-    assert method.task_losses(method.logits(method.clip, batch["image"]), bare)[1].tolist() == [1, 0, 0]
+    assert method.task_losses(method.logits(method.clip, batch["image"]), bare)[1].tolist() == [
+        1,
+        0,
+        0,
+    ]
     assert method.loss(bare).item() == pytest.approx(by_hand[0], abs=1e-4)
 
 
@@ -144,15 +175,25 @@ def test_one_window_is_an_image() -> None:
 
 def test_new_words_need_no_parameters() -> None:
     plain, method = build(), build(new_distortions={"b": ["ringing"], "c": ["moire", "banding"]})
-    assert {k: v.shape for k, v in plain.state_dict().items()} == {k: v.shape for k, v in method.state_dict().items()}
+    assert {k: v.shape for k, v in plain.state_dict().items()} == {
+        k: v.shape for k, v in method.state_dict().items()
+    }
     assert method.added_parameters() == 0
     assert method.distortions(1) == list(DISTORTIONS)
     assert method.distortions(3) == [*DISTORTIONS, "ringing", "moire", "banding"]
     batch = rated(5) | {"distortion": ["ringing"] * 6, "owner_task": torch.ones(6)}
     start(method, 1)
-    assert method.task_losses(method.logits(method.clip, batch["image"]), batch)[1].tolist() == [1, 1, 0]
+    assert method.task_losses(method.logits(method.clip, batch["image"]), batch)[1].tolist() == [
+        1,
+        1,
+        0,
+    ]
     start(method, 2)
-    assert method.task_losses(method.logits(method.clip, batch["image"]), batch)[1].tolist() == [1, 1, 1]
+    assert method.task_losses(method.logits(method.clip, batch["image"]), batch)[1].tolist() == [
+        1,
+        1,
+        1,
+    ]
     with evaluation_mode(method), torch.no_grad():
         assert len(method.predict_step(batch)) == 1 + 9 + 12
 
@@ -178,7 +219,11 @@ def test_a_frozen_encoder_stays(freeze: str) -> None:
     for phase in (WARMUP, FINETUNE):
         method.on_phase_start(at(phase))
         step(method, rated(7))
-    changed = {name for name, tensor in method.state_dict().items() if not torch.equal(tensor, before[name])}
+    changed = {
+        name
+        for name, tensor in method.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }
     seen = [name for name in changed if name.startswith("backbone.network.visual.")]
     assert bool(seen) == (freeze == "text")
     assert bool({n for n in changed if "network" in n} - set(seen)) == (freeze == "image")
@@ -189,11 +234,15 @@ def test_the_teacher_keeps_joint_and_preferences() -> None:
     start(method, 1)
     method.on_phase_start(at(FINETUNE))
     step(method, rated(8))
-    assert method.loss(rated(9)).item() == pytest.approx(losses_by_hand(method, rated(9)).sum(), abs=3e-4)
+    assert method.loss(rated(9)).item() == pytest.approx(
+        losses_by_hand(method, rated(9)).sum(), abs=3e-4
+    )
     start(method, 2)  # the model as it is now
     method.on_phase_start(at(FINETUNE, 2))
     batch = rated(9)
-    assert method.kept(method.logits(method.clip, batch["image"]), batch).item() == pytest.approx(0.0, abs=2e-4)
+    assert method.kept(method.logits(method.clip, batch["image"]), batch).item() == pytest.approx(
+        0.0, abs=2e-4
+    )
     old = marginals(method, batch["image"])
     step(method, rated(10))
     step(method, rated(11))
@@ -239,7 +288,10 @@ def test_weights_follow_the_losses_of_training(monkeypatch: pytest.MonkeyPatch) 
 def test_gradnorm_in_the_method() -> None:
     method = build(weighting=GradNorm, head_lr_factor=10.0)
     start(method, 1)
-    assert [group["lr"] * 1.0 for group in method.trainer.optimizers[0].param_groups] == [1e-3, 1e-3]
+    assert [group["lr"] * 1.0 for group in method.trainer.optimizers[0].param_groups] == [
+        1e-3,
+        1e-3,
+    ]
     method.on_phase_start(at(FINETUNE))
     assert [group["lr"] for group in method.trainer.optimizers[0].param_groups] == [1e-3, 1e-2]
     for seed in (1, 2):
@@ -251,7 +303,9 @@ def test_golden_schedule() -> None:
     """specs/golden.json: the triangle wave as realised."""
     lr = OmegaConf.load(ROOT / "conf" / "method" / "liqe.yaml").optimizer.lr
     phases = [
-        Phase(name, **p) for name, p in OmegaConf.load(ROOT / "conf/schedule/liqe_paper.yaml").items() if p.epochs
+        Phase(name, **p)
+        for name, p in OmegaConf.load(ROOT / "conf/schedule/liqe_paper.yaml").items()
+        if p.epochs
     ]
     assert len(phases) == 1
     assert phases[0].epochs == 80
@@ -281,9 +335,15 @@ def test_a_backbone_without_text_is_refused() -> None:
 
 
 def coded(count: int = 64) -> dict[str, Any]:
-    """Images whose stripes tell the distortion, whose colour tells the scene and whose brightness tells the quality."""
+    """Images whose stripes tell the distortion, whose colour tells the scene and whose brightness
+    tells the quality.
+    """
     rng = np.random.default_rng(0)
-    scene, kind, level = rng.integers(0, 9, count), rng.integers(0, 11, count), rng.permutation(count) / count
+    scene, kind, level = (
+        rng.integers(0, 9, count),
+        rng.integers(0, 11, count),
+        rng.permutation(count) / count,
+    )
     stripes = 30 * np.sin(np.arange(SIDE) * (kind[:, None] + 1) * np.pi / SIDE)
     image = np.repeat(stripes[:, None, :, None], 3, axis=1).repeat(SIDE, axis=3)
     image += (60 + 80 * level)[:, None, None, None]
@@ -303,9 +363,13 @@ def coded(count: int = 64) -> dict[str, Any]:
 
 
 class Scenes(Weighting):
-    """Counts the scenes sixfold, whose loss is a mean over nine: else a hundred steps are not enough for them."""
+    """Counts the scenes sixfold, whose loss is a mean over nine: else a hundred steps are not
+    enough for them.
+    """
 
-    def forward(self, losses: torch.Tensor, present: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, losses: torch.Tensor, present: torch.Tensor, shared: torch.Tensor
+    ) -> torch.Tensor:
         return (losses * present) @ torch.tensor([1.0, 6.0, 1.0])
 
 

@@ -20,5 +20,9 @@ def test_without_an_axis() -> None:
     scenes, distortions, neither = prompts(SCENES, []), prompts([], DISTORTIONS), prompts([], [])
     assert (len(scenes), len(distortions), len(neither)) == (45, 55, 5)
     assert scenes[2 * 9 + 7] == "a photo of a still_life, which is of fair quality"
-    assert distortions[11] == "a photo with jpeg2000 compression artifacts, which is of poor quality"
-    assert neither == tuple(f"a photo with {word} quality" for word in ("bad", "poor", "fair", "good", "perfect"))
+    assert (
+        distortions[11] == "a photo with jpeg2000 compression artifacts, which is of poor quality"
+    )
+    assert neither == tuple(
+        f"a photo with {word} quality" for word in ("bad", "poor", "fair", "good", "perfect")
+    )

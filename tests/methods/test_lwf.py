@@ -46,11 +46,17 @@ def test_the_first_task_has_no_teacher() -> None:
 def by_hand(method: LwF, batch: dict) -> float:
     """The loss of task 3 from features alone, in NumPy."""
     with torch.no_grad():
-        new, old = (net(batch["image"]).double().numpy() for net in (method.backbone, method.teacher))
+        new, old = (
+            net(batch["image"]).double().numpy() for net in (method.backbone, method.teacher)
+        )
     heads, teachers = (
-        np.stack([w.detach().double().numpy() for w in h.weight]) for h in (method.heads, method.teacher_heads)
+        np.stack([w.detach().double().numpy() for w in h.weight])
+        for h in (method.heads, method.teacher_heads)
     )
-    q, q_old = ((f / np.linalg.norm(f, axis=1, keepdims=True)) @ w.T for f, w in ((new, heads), (old, teachers)))
+    q, q_old = (
+        (f / np.linalg.norm(f, axis=1, keepdims=True)) @ w.T
+        for f, w in ((new, heads), (old, teachers))
+    )
     i, j = batch["pairs"].numpy().T
     p, p_old = norm.cdf(q[i] - q[j]), norm.cdf(q_old[i] - q_old[j])
 
@@ -82,7 +88,9 @@ def test_the_teacher_is_the_model_when_fine_tuning_begins() -> None:
     method.on_phase_start(at(FINETUNE, 2))
     expected = {key: v.clone() for key, v in method.backbone.state_dict().items()}
     head = method.heads.weight[1].detach().clone()
-    assert trained(method) == {f"backbone.{key}" for key, _ in method.backbone.named_parameters()} | {
+    assert trained(method) == {
+        f"backbone.{key}" for key, _ in method.backbone.named_parameters()
+    } | {
         "heads.weight.0",
         "heads.weight.1",
     }
@@ -110,7 +118,10 @@ def test_heads_of_tasks_to_come_stay() -> None:
     method = learn(build(LwF), 1)
     before = snapshot(method)
     learn(method, 2)
-    assert {key for key in changed(before, method) if key.startswith("heads.")} == {"heads.weight.0", "heads.weight.1"}
+    assert {key for key in changed(before, method) if key.startswith("heads.")} == {
+        "heads.weight.0",
+        "heads.weight.1",
+    }
 
 
 @pytest.mark.filterwarnings("ignore:the S-CNN starts at random")
@@ -125,7 +136,8 @@ def test_student_and_teacher_share_one_pass_of_the_scnn() -> None:
     first = network.scnn.features[0].register_forward_hook(lambda _, x, y: seen.append(len(y)))
     own: list[int] = []
     stems = [
-        next(m for m in net.network.modules() if isinstance(m, torch.nn.Conv2d)) for net in (network, method.teacher)
+        next(m for m in net.network.modules() if isinstance(m, torch.nn.Conv2d))
+        for net in (network, method.teacher)
     ]
     hooks = [stem.register_forward_hook(lambda _, x, y: own.append(len(y))) for stem in stems]
     step(method, images(0, 8))

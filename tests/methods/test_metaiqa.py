@@ -57,7 +57,10 @@ def test_prior_brings_its_head(tmp_path: Path) -> None:
     body = {key: value.contiguous() for key, value in prior.backbone.network.state_dict().items()}
     save_file(tensors | body, tmp_path / "weights.safetensors")
     method = build(MetaIQA, prior=str(tmp_path / "weights.safetensors"))
-    assert all(torch.equal(method.rest.state_dict()[key], value) for key, value in prior.rest.state_dict().items())
+    assert all(
+        torch.equal(method.rest.state_dict()[key], value)
+        for key, value in prior.rest.state_dict().items()
+    )
     save_file(body, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="holds no head of MetaIQA"):
         build(MetaIQA, prior=str(tmp_path / "other.safetensors"))

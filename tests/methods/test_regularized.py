@@ -1,4 +1,6 @@
-"""EWC, MAS, SI and the L2 anchor: importances against their definitions, penalties, what they are without them."""
+"""EWC, MAS, SI and the L2 anchor: importances against their definitions, penalties, what they are
+without them.
+"""
 
 from typing import Any
 
@@ -13,7 +15,19 @@ from iqa_lightning.methods.regularized import EWC, MAS, SI, L2Anchor, Regularize
 from iqa_lightning.models.bilinear import DBCNN
 from iqa_lightning.models.gating import KMeansGate
 from iqa_lightning.stream.schedule import Task
-from tests.methods.steps import ADAM, FINETUNE, WARMUP, at, build, head_scores, images, learn, start, step, trained
+from tests.methods.steps import (
+    ADAM,
+    FINETUNE,
+    WARMUP,
+    at,
+    build,
+    head_scores,
+    images,
+    learn,
+    start,
+    step,
+    trained,
+)
 from tests.methods.test_lwf import same
 from tests.methods.test_tsn_iqa import NETWORKS
 
@@ -42,7 +56,9 @@ def finish(method: Any, t: int) -> Any:
 
 
 def naive(method: Any, kind: str) -> list[torch.Tensor]:
-    """The definition: one pair at a time, gradient of the pair's own number by plain autograd, mean over the pairs."""
+    """The definition: one pair at a time, gradient of the pair's own number by plain autograd, mean
+    over the pairs.
+    """
     parameters = list(method.backbone.parameters())
     totals, count = [torch.zeros_like(p) for p in parameters], 0
     for batch in (rated(1), rated(2)):
@@ -62,7 +78,9 @@ def naive(method: Any, kind: str) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize(("kind", "name"), [(EWC, "ewc"), (MAS, "mas")])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_batched_importances_equal_one_pair_at_a_time(kind: type[Regularized], name: str, network: str) -> None:
+def test_batched_importances_equal_one_pair_at_a_time(
+    kind: type[Regularized], name: str, network: str
+) -> None:
     method = made(kind, backbone=network, options=NETWORKS[network])
     start(method, 1)
     with evaluation_mode(method):
@@ -73,7 +91,9 @@ def test_batched_importances_equal_one_pair_at_a_time(kind: type[Regularized], n
         torch.testing.assert_close(found.detach(), wanted, rtol=1e-2, atol=1e-4 * scale)
     before = [part.clone() for part in method.importance]
     finish(method, 1)  # importances add up
-    assert all(torch.allclose(now, 2 * old) for now, old in zip(method.importance, before, strict=True))
+    assert all(
+        torch.allclose(now, 2 * old) for now, old in zip(method.importance, before, strict=True)
+    )
 
 
 def test_ewc_may_use_the_target_of_the_training() -> None:
@@ -102,12 +122,16 @@ def test_si_sums_the_steps() -> None:
         method.on_before_optimizer_step(optimizer)
         optimizer.step()
         method.on_train_batch_end(None, images(seed), 0)
-        for total, g, before, now in zip(expected, gradients, old, method.backbone.parameters(), strict=True):
+        for total, g, before, now in zip(
+            expected, gradients, old, method.backbone.parameters(), strict=True
+        ):
             total.sub_(g * (now.detach() - before))
     finish(method, 1)
     parts = zip(method.importance, expected, first, method.backbone.parameters(), strict=True)
     for found, total, begin, end in parts:
-        torch.testing.assert_close(found.detach(), total / ((end.detach() - begin) ** 2 + 0.1), rtol=1e-4, atol=1e-9)
+        torch.testing.assert_close(
+            found.detach(), total / ((end.detach() - begin) ** 2 + 0.1), rtol=1e-4, atol=1e-9
+        )
     assert max(part.max().item() for part in method.importance) > 0
     start(method, 2)
     assert all(not part.any() for part in method.path)
@@ -155,7 +179,9 @@ def test_the_anchor_moves_on(kind: type[Regularized]) -> None:
     method = finish(learn(finish(learn(made(kind), 1), 1), 2), 2)
     parts = zip(method.anchor, method.backbone.parameters(), strict=True)
     assert all(torch.equal(anchor, parameter) for anchor, parameter in parts)
-    assert kind is not L2Anchor or all(torch.equal(part, torch.ones_like(part)) for part in method.importance)
+    assert kind is not L2Anchor or all(
+        torch.equal(part, torch.ones_like(part)) for part in method.importance
+    )
 
 
 def test_a_diverged_training_names_the_parameter() -> None:
@@ -184,7 +210,10 @@ def test_on_dbcnn_the_scnn_and_the_gate_stay_the_same_in_every_method() -> None:
                 method.on_phase_start(position)
                 step(method, images(t))
             finish(method, t)
-        assert all(torch.equal(tensor, before[key]) for key, tensor in method.backbone.scnn.state_dict().items())
+        assert all(
+            torch.equal(tensor, before[key])
+            for key, tensor in method.backbone.scnn.state_dict().items()
+        )
         with torch.no_grad():
             features.append(method.gate_stages(images(9)["image"])[0])
         weights.append(head_scores(method, images(9))["gate"])

@@ -11,7 +11,10 @@ from tests.methods.steps import WARMUP, at, changed, images, snapshot
 
 
 def test_pairs_by_task() -> None:
-    memory = {"task": torch.tensor([1, 1, 3, 3, 3]), "pairs": torch.tensor([[2, 3], [0, 1], [4, 2]])}
+    memory = {
+        "task": torch.tensor([1, 1, 3, 3, 3]),
+        "pairs": torch.tensor([[2, 3], [0, 1], [4, 2]]),
+    }
     assert [(t, mine.tolist()) for t, mine in by_task(memory)] == [(1, [1]), (3, [0, 2])]
 
 
@@ -51,7 +54,10 @@ def test_what_a_step_trains() -> None:
     assert heads == {"heads.weight.0", "heads.weight.1", "heads.weight.2"}
     before = snapshot(method)
     step_on(method, with_memory(1, 2))
-    assert {key for key in changed(before, method) if key.startswith("heads.")} == {"heads.weight.1", "heads.weight.2"}
+    assert {key for key in changed(before, method) if key.startswith("heads.")} == {
+        "heads.weight.1",
+        "heads.weight.2",
+    }
 
 
 def test_the_warmup_trains_the_new_head_alone() -> None:
@@ -62,7 +68,9 @@ def test_the_warmup_trains_the_new_head_alone() -> None:
     assert changed(before, method) == {"heads.weight.1"}
 
 
-@pytest.mark.parametrize(("replay", "plain"), [(SingleHeadReplay, SingleHead), (MultiHeadReplay, MultiHead)])
+@pytest.mark.parametrize(
+    ("replay", "plain"), [(SingleHeadReplay, SingleHead), (MultiHeadReplay, MultiHead)]
+)
 def test_without_a_memory_a_task_is_plain_fine_tuning(replay: type, plain: type) -> None:
     one, two = in_task(replay, 1), in_task(plain, 1)
     for seed in range(3):
@@ -74,5 +82,8 @@ def test_without_a_memory_a_task_is_plain_fine_tuning(replay: type, plain: type)
 
 def test_the_capacity_comes_from_the_config() -> None:
     method = in_task(MultiHeadReplay, 1, replay_memory={"capacity": 20, "seed": 3})
-    assert (method.training_images.replay_memory.capacity, method.training_images.replay_memory.seed) == (20, 3)
+    assert (
+        method.training_images.replay_memory.capacity,
+        method.training_images.replay_memory.seed,
+    ) == (20, 3)
     assert list(method.training_images.replayed(2)) == [1]

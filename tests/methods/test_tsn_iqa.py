@@ -54,12 +54,18 @@ def of_task(name: str, t: int) -> bool:
         ("resnet50", 53, 26_560, 2_048, 55_168),
     ],
 )
-def test_golden_parameters(network: str, layers: int, channels: int, head: int, trainable: int) -> None:
+def test_golden_parameters(
+    network: str, layers: int, channels: int, head: int, trainable: int
+) -> None:
     method = build(TSNIQA, network, tasks=("a",))
     assert method.added_parameters() == trainable
     assert len(method.norms.norms) == layers
     affine = sum(p.numel() for p in method.norms.parameters(1))
-    buffers = sum(b.numel() for layer in method.norms.layers(1) for b in (layer.running_mean, layer.running_var))
+    buffers = sum(
+        b.numel()
+        for layer in method.norms.layers(1)
+        for b in (layer.running_mean, layer.running_var)
+    )
     assert (affine, affine + buffers) == (2 * channels, 4 * channels)
     assert method.heads.weight[0].numel() == head
     start(method, 1)
@@ -92,11 +98,15 @@ def test_old_heads_score_as_they_did(network: str) -> None:
     for t in (1, 2, 3):
         learn(method, t)
         with evaluation_mode(method), torch.no_grad():
-            scores.append(torch.stack([method.score_of(batch["image"], k) for k in range(1, t + 1)], dim=1))
+            scores.append(
+                torch.stack([method.score_of(batch["image"], k) for k in range(1, t + 1)], dim=1)
+            )
         assert scores[-1].shape == (8, t)
         for k, old in enumerate(scores):
             assert torch.equal(scores[-1][:, : k + 1], old)
-        torch.testing.assert_close(head_scores(method, batch)["score"], scores[-1], rtol=0, atol=1e-6)  # all at once
+        torch.testing.assert_close(
+            head_scores(method, batch)["score"], scores[-1], rtol=0, atol=1e-6
+        )  # all at once
     assert torch.unique(scores[-1], dim=1).shape == (8, 3)
 
 
@@ -104,7 +114,10 @@ def test_tasks_are_learnt_independently() -> None:
     second = learn(learn(tsn(), 1, seed=8), 2, seed=9)
     alone = learn(tsn(tasks=("b",)), 1, seed=9)
     for mine, other in zip(second.norms.layers(2), alone.norms.layers(1), strict=True):
-        assert all(torch.equal(mine.state_dict()[key], tensor) for key, tensor in other.state_dict().items())
+        assert all(
+            torch.equal(mine.state_dict()[key], tensor)
+            for key, tensor in other.state_dict().items()
+        )
     assert torch.equal(second.heads.weight[1], alone.heads.weight[0])
 
 
@@ -131,7 +144,9 @@ def test_trained_in_each_phase(network: str) -> None:
 
 @pytest.mark.parametrize("bn_stats", ["first_epoch", "always", "frozen"])
 def test_only_the_current_norms_gather_statistics(bn_stats: str) -> None:
-    live = {"first_epoch": [True, False, False], "always": [True] * 3, "frozen": [False] * 3}[bn_stats]
+    live = {"first_epoch": [True, False, False], "always": [True] * 3, "frozen": [False] * 3}[
+        bn_stats
+    ]
     method = tsn(bn_stats=bn_stats)
     for t in (1, 2):
         start(method, t)
@@ -142,7 +157,9 @@ def test_only_the_current_norms_gather_statistics(bn_stats: str) -> None:
             assert {norm.sets[t].training for norm in norms} == {expected}
             assert not any(norm.sets[k].training for norm in norms for k in range(4) if k != t)
             assert method.heads.training
-            assert all(module.training for module in method.modules() if isinstance(module, nn.Conv2d))
+            assert all(
+                module.training for module in method.modules() if isinstance(module, nn.Conv2d)
+            )
 
 
 def test_statistics_move_in_the_first_epoch_only() -> None:
@@ -160,7 +177,11 @@ def test_statistics_move_in_the_first_epoch_only() -> None:
 def begins_like(method: TSNIQA, t: int, source: int) -> bool:
     """Whether the norms of task t are those of set `source`, and its head that of the task."""
     layers = zip(method.norms.layers(t), method.norms.layers(source), strict=True)
-    norms = all(torch.equal(one.state_dict()[key], v) for one, two in layers for key, v in two.state_dict().items())
+    norms = all(
+        torch.equal(one.state_dict()[key], v)
+        for one, two in layers
+        for key, v in two.state_dict().items()
+    )
     head = tsn().heads.weight[0] if source == 0 else method.heads.weight[source - 1]
     return norms and torch.equal(method.heads.weight[t - 1], head)
 
@@ -224,15 +245,19 @@ def test_clusters_are_capped_by_the_images_of_the_task(options: dict, expected: 
 def test_columns_of_the_records() -> None:
     method = tsn()
     batch = images(0)
-    passing = ["level/0", "level/1"]  # of the gate, which the walk keeps to itself
+    passing = ["stage/0", "stage/1"]  # of the gate, which the walk keeps to itself
     assert list(columns(method, batch, 1)) == ["latest", "oracle", "gated", *passing]
     assert columns(method, batch, 1)["oracle"].isnan().all()
     for t in (1, 2):
         learn(method, t)
     found = columns(method, batch, 1)
-    heads = [f"{kind}/{task}" for kind in ("score", "gate", "nearness1", "nearness2") for task in "ab"]
+    heads = [
+        f"{kind}/{task}" for kind in ("score", "gate", "nearness1", "nearness2") for task in "ab"
+    ]
     assert list(found) == ["latest", "oracle", "gated", *heads]
-    near = [torch.stack([found[f"nearness{level}/{task}"] for task in "ab"], dim=1) for level in (1, 2)]
+    near = [
+        torch.stack([found[f"nearness{level}/{task}"] for task in "ab"], dim=1) for level in (1, 2)
+    ]
     shares = sum(level.exp() / level.exp().sum(dim=1, keepdim=True) for level in near) / 2
     torch.testing.assert_close(shares, torch.stack([found["gate/a"], found["gate/b"]], dim=1))
     assert torch.equal(found["latest"], found["score/b"])
@@ -240,7 +265,11 @@ def test_columns_of_the_records() -> None:
     gated = found["gate/a"] * found["score/a"] + found["gate/b"] * found["score/b"]
     torch.testing.assert_close(found["gated"], gated, atol=1e-6, rtol=0)
     assert columns(method, batch, 3)["oracle"].isnan().all()
-    assert all(values.abs().max() <= 1 + 1e-6 for name, values in found.items() if not name.startswith("nearness"))
+    assert all(
+        values.abs().max() <= 1 + 1e-6
+        for name, values in found.items()
+        if not name.startswith("nearness")
+    )
 
 
 def test_recorded_gate_features_give_the_same_weights() -> None:
@@ -253,12 +282,18 @@ def test_recorded_gate_features_give_the_same_weights() -> None:
     assert torch.equal(again["gate"], whole["gate"])
     assert torch.equal(again["score"][:, 0], whole["score"][:, 0])
     torch.testing.assert_close(again["score"], whole["score"], rtol=0, atol=1e-6)
-    assert method.backbone.images_forwarded - before == len(batch["image"]), "only the newest head is computed"
+    assert method.backbone.images_forwarded - before == len(batch["image"]), (
+        "only the newest head is computed"
+    )
 
 
 def test_forward_passes_of_a_scoring() -> None:
     method = tsn()
-    for t, passes in ((1, 1), (2, 3), (3, 4)):  # a pass a head and, from two heads on, one for the gate
+    for t, passes in (
+        (1, 1),
+        (2, 3),
+        (3, 4),
+    ):  # a pass a head and, from two heads on, one for the gate
         learn(method, t)
         before = method.backbone.images_forwarded
         head_scores(method, images(0, 5))

@@ -23,7 +23,9 @@ def learn(method: UNIQUE, t: int) -> UNIQUE:
     return method
 
 
-def outputs(net: torch.nn.Module, head: torch.nn.Linear, batch: dict) -> tuple[np.ndarray, np.ndarray]:
+def outputs(
+    net: torch.nn.Module, head: torch.nn.Linear, batch: dict
+) -> tuple[np.ndarray, np.ndarray]:
     """Means and deviations in NumPy."""
     with torch.no_grad():
         feature = net(batch["image"]).double().numpy()
@@ -65,7 +67,10 @@ def test_phases_and_statistics() -> None:
     assert {layer.training for layer in batch_norms(method.backbone)} == {True}
     assert not any(module.training for module in method.teacher.modules())
     method.loss(rated(1)).backward()
-    assert {n for n, p in method.named_parameters() if p.grad is not None} == {"head.weight", "head.bias"}
+    assert {n for n, p in method.named_parameters() if p.grad is not None} == {
+        "head.weight",
+        "head.bias",
+    }
     with pytest.raises(KeyError):
         trained(method)  # its targets are soft: a batch without ratings will not do
 
@@ -88,9 +93,14 @@ def test_the_teacher_is_the_model_before_the_task() -> None:
 )
 def test_golden_learning_rates(schedule: str, method: str, golden: list[float]) -> None:
     lr = OmegaConf.load(ROOT / "conf" / "method" / f"{method}.yaml").optimizer.lr
-    phases = [Phase(name, **p) for name, p in OmegaConf.load(ROOT / "conf" / "schedule" / f"{schedule}.yaml").items()]
+    phases = [
+        Phase(name, **p)
+        for name, p in OmegaConf.load(ROOT / "conf" / "schedule" / f"{schedule}.yaml").items()
+    ]
     assert [lr * p.lr_at(e) for p in phases for e in range(p.epochs)] == pytest.approx(golden)
-    assert [p.batch_size for p in phases] == [256] + [64] * (len(phases) - 1)  # images: 128 and 32 pairs
+    assert [p.batch_size for p in phases] == [256] + [64] * (
+        len(phases) - 1
+    )  # images: 128 and 32 pairs
 
 
 def test_start_and_columns() -> None:

@@ -16,7 +16,9 @@ from iqa_lightning.report.text.terminal import audit_text
 def frame(seed: int, heads: list[str]) -> pd.DataFrame:
     """Predictions of two data sets, `a` and `b`, 12 test images each and one of validation."""
     rng = np.random.default_rng(seed)
-    rows = pd.DataFrame({"dataset": ["a"] * 13 + ["b"] * 13, "split": (["val"] + ["test"] * 12) * 2})
+    rows = pd.DataFrame(
+        {"dataset": ["a"] * 13 + ["b"] * 13, "split": (["val"] + ["test"] * 12) * 2}
+    )
     rows["image"] = [f"{i}.png" for i in range(26)]
     rows["mos"] = np.random.default_rng(0).normal(size=26)
     rows["latest"], rows["gated"] = rng.normal(size=(2, 26)).astype(np.float32)
@@ -35,16 +37,30 @@ def predictions() -> dict[str, pd.DataFrame]:
 
 def test_gate_confusion_and_regret(predictions: dict[str, pd.DataFrame]) -> None:
     table = derive(predictions)["audits"]["gate"]
-    assert table[["after", "dataset"]].to_numpy().tolist() == [["a", "a"], ["a", "b"], ["b", "a"], ["b", "b"]]
+    assert table[["after", "dataset"]].to_numpy().tolist() == [
+        ["a", "a"],
+        ["a", "b"],
+        ["b", "a"],
+        ["b", "b"],
+    ]
     test = predictions["b"].query("split == 'test' and dataset == 'a'")
     row = table.iloc[2]
     assert row["n"] == 12
-    assert row["own"] == row["weight/a"] == pytest.approx(float(test["gate/a"].astype(float).mean()))
+    assert (
+        row["own"] == row["weight/a"] == pytest.approx(float(test["gate/a"].astype(float).mean()))
+    )
     assert row["weight/a"] + row["weight/b"] == pytest.approx(1, abs=1e-6)
-    expected = stats.spearmanr(test["oracle"], test["mos"])[0] - stats.spearmanr(test["gated"], test["mos"])[0]
+    expected = (
+        stats.spearmanr(test["oracle"], test["mos"])[0]
+        - stats.spearmanr(test["gated"], test["mos"])[0]
+    )
     assert row["regret"] == pytest.approx(expected)
     unseen = table.iloc[1]  # b, after a
-    assert (unseen["weight/a"], math.isnan(unseen["own"]), math.isnan(unseen["regret"])) == (1.0, True, True)
+    assert (unseen["weight/a"], math.isnan(unseen["own"]), math.isnan(unseen["regret"])) == (
+        1.0,
+        True,
+        True,
+    )
     assert table["weight/b"].isna().tolist() == [True, True, False, False]
 
 
@@ -77,7 +93,9 @@ def uncertain(seed: int, std: float | None = None) -> pd.DataFrame:
     table["mos"] = np.random.default_rng(0).normal(size=9).round(1)
     table["single"] = rng.normal(size=9).astype(np.float32)
     table["sigma"] = rng.uniform(0.2, 1, 9).astype(np.float32)
-    table["mos_std"] = (np.random.default_rng(0).uniform(0.1, 1, 9) if std is None else std).astype(np.float32)
+    table["mos_std"] = (np.random.default_rng(0).uniform(0.1, 1, 9) if std is None else std).astype(
+        np.float32
+    )
     return table
 
 

@@ -16,12 +16,17 @@ from iqa_lightning.metrics.correlation import interval, krcc, plcc, rmse, srcc
 
 CORRELATIONS = [srcc, plcc, krcc, correlation.plcc_logistic4, correlation.plcc_logistic5]
 # few distinct values, so that ties are frequent
-PAIRS = arrays.arrays(np.float64, st.tuples(st.just(2), st.integers(2, 30)), elements=st.integers(-5, 5).map(float))
+PAIRS = arrays.arrays(
+    np.float64, st.tuples(st.just(2), st.integers(2, 30)), elements=st.integers(-5, 5).map(float)
+)
 RELAXED = settings(deadline=None, max_examples=50)
 
 
 def tau_b(x: np.ndarray, y: np.ndarray) -> float:
-    pairs = [(np.sign(x[i] - x[j]), np.sign(y[i] - y[j])) for i, j in itertools.combinations(range(len(x)), 2)]
+    pairs = [
+        (np.sign(x[i] - x[j]), np.sign(y[i] - y[j]))
+        for i, j in itertools.combinations(range(len(x)), 2)
+    ]
     agreement = sum(a * b for a, b in pairs)
     free_x, free_y = sum(a != 0 for a, _ in pairs), sum(b != 0 for _, b in pairs)
     return agreement / math.sqrt(free_x * free_y)
@@ -33,7 +38,11 @@ def varied(pair: np.ndarray) -> bool:
 
 @pytest.mark.parametrize(
     ("x", "y", "expected"),
-    [([1, 2, 3, 4, 5], [1, 3, 2, 4, 5], 0.9), ([1, 2, 2, 3], [1, 2, 3, 4], 0.9486832981), ([1, 2], [5, 4], -1.0)],
+    [
+        ([1, 2, 3, 4, 5], [1, 3, 2, 4, 5], 0.9),
+        ([1, 2, 2, 3], [1, 2, 3, 4], 0.9486832981),
+        ([1, 2], [5, 4], -1.0),
+    ],
 )
 def test_srcc_golden(x: list[float], y: list[float], expected: float) -> None:
     assert srcc(x, y) == pytest.approx(expected, abs=1e-9)
@@ -76,7 +85,9 @@ def test_order_of_the_images_does_not_matter(pair: np.ndarray, random) -> None:
 def test_rank_correlations_ignore_monotone_maps_and_turn_with_direction(pair: np.ndarray) -> None:
     x, y = pair
     for measure in (srcc, krcc):
-        assert measure(np.exp(x / 2) * 3 - 7, y) == pytest.approx(measure(x, y), abs=1e-12, nan_ok=True)
+        assert measure(np.exp(x / 2) * 3 - 7, y) == pytest.approx(
+            measure(x, y), abs=1e-12, nan_ok=True
+        )
         assert measure(-x, y) == pytest.approx(-measure(x, y), abs=1e-12, nan_ok=True)
         assert measure(y, x) == pytest.approx(measure(x, y), abs=1e-12, nan_ok=True)
 
@@ -84,7 +95,9 @@ def test_rank_correlations_ignore_monotone_maps_and_turn_with_direction(pair: np
 @RELAXED
 @given(PAIRS, st.floats(1e-3, 1e3), st.floats(-100, 100))
 def test_plcc_ignores_scale_and_shift(pair: np.ndarray, scale: float, shift: float) -> None:
-    assert plcc(scale * pair[0] + shift, pair[1]) == pytest.approx(plcc(*pair), abs=1e-6, nan_ok=True)
+    assert plcc(scale * pair[0] + shift, pair[1]) == pytest.approx(
+        plcc(*pair), abs=1e-6, nan_ok=True
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-12, 1e12, 1e200])

@@ -10,7 +10,10 @@ from iqa_lightning.metrics.frechet import frechet_distance, total_variance
 @pytest.mark.parametrize(("n", "m", "width"), [(30, 40, 5), (50, 20, 1)])
 def test_by_the_matrix_root(n: int, m: int, width: int) -> None:
     rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(n, width)) @ rng.normal(size=(width, width)), rng.normal(1, 2, (m, width))
+    a, b = (
+        rng.normal(size=(n, width)) @ rng.normal(size=(width, width)),
+        rng.normal(1, 2, (m, width)),
+    )
     c1, c2 = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
     root = np.trace(sqrtm(c1 @ c2)).real
     expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(c1) + np.trace(c2) - 2 * root
@@ -19,7 +22,9 @@ def test_by_the_matrix_root(n: int, m: int, width: int) -> None:
 
 
 def test_of_one_dimension_by_hand() -> None:
-    assert frechet_distance([[0.0], [2.0]], [[3.0], [7.0]]) == pytest.approx((5 - 1) ** 2 + (8**0.5 - 2**0.5) ** 2)
+    assert frechet_distance([[0.0], [2.0]], [[3.0], [7.0]]) == pytest.approx(
+        (5 - 1) ** 2 + (8**0.5 - 2**0.5) ** 2
+    )
 
 
 def test_fewer_samples_than_features() -> None:

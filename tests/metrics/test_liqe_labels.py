@@ -21,20 +21,48 @@ from iqa_lightning.metrics.liqe_labels import (
 
 def test_the_words() -> None:
     """specs/liqe.md, section 2."""
-    assert ", ".join(SCENES) == "animal, cityscape, human, indoor, landscape, night, plant, still_life, others"
+    assert (
+        ", ".join(SCENES)
+        == "animal, cityscape, human, indoor, landscape, night, plant, still_life, others"
+    )
     assert ", ".join(DISTORTIONS) == (
-        "jpeg2000 compression, jpeg compression, noise, blur, color, contrast, overexposure, underexposure, spatial, "
+        "jpeg2000 compression, jpeg compression, noise, blur, color, contrast, overexposure, "
+        "underexposure, spatial, "
         "quantization, other"
     )
     assert len(CLASS_OF) == 33
-    assert [list(CLASS_OF.values()).count(name) for name in DISTORTIONS] == [2, 1, 7, 5, 3, 3, 2, 2, 4, 2, 2]
+    assert [list(CLASS_OF.values()).count(name) for name in DISTORTIONS] == [
+        2,
+        1,
+        7,
+        5,
+        3,
+        3,
+        2,
+        2,
+        4,
+        2,
+        2,
+    ]
 
 
 @pytest.mark.parametrize(
     ("label", "index"),
     [
-        *(("fastfading", 0), ("white noise with denoise", 2), ("shifting", 3), ("shifting the mean", 10)),
-        *(("sharpness", 5), ("color quantization", 9), ("blur", 3), ("gaussian_blur", 3), ("", -1), ("ringing", -1)),
+        *(
+            ("fastfading", 0),
+            ("white noise with denoise", 2),
+            ("shifting", 3),
+            ("shifting the mean", 10),
+        ),
+        *(
+            ("sharpness", 5),
+            ("color quantization", 9),
+            ("blur", 3),
+            ("gaussian_blur", 3),
+            ("", -1),
+            ("ringing", -1),
+        ),
     ],
 )
 def test_class_of_a_fine_label(label: str, index: int) -> None:
@@ -69,13 +97,22 @@ def test_distortion_accuracy() -> None:
 
 
 def test_tables_from_records() -> None:
-    rows = pd.DataFrame({"image/scene": ["night", "human+night", ""], "image/distortion": ["lens", "white noise", ""]})
-    for kind, words, likely in (("scene", SCENES, [5, 2, 0]), ("distortion", DISTORTIONS, [3, 3, 3])):
+    rows = pd.DataFrame(
+        {
+            "image/scene": ["night", "human+night", ""],
+            "image/distortion": ["lens", "white noise", ""],
+        }
+    )
+    for kind, words, likely in (
+        ("scene", SCENES, [5, 2, 0]),
+        ("distortion", DISTORTIONS, [3, 3, 3]),
+    ):
         for k, word in enumerate(words):
             rows[column(kind, word)] = [0.6 if k == i else 0.04 for i in likely]
     tables = label_tables(iter([("start", "x", rows)]))
     (cells,) = tables["labels"].to_dict("records")
-    # of human and night the second place is a tie at 0.04, which the first of the words (animal) wins
+    # of human and night the second place is a tie at 0.04, which the first of the words (animal)
+    # wins
     assert cells == {
         "after": "start",
         "dataset": "x",

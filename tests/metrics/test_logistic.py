@@ -1,4 +1,6 @@
-"""The fitted logistic curves against scipy's curve_fit, planted curves, and the cases where no fit converges."""
+"""The fitted logistic curves against scipy's curve_fit, planted curves, and the cases where no fit
+converges.
+"""
 
 import math
 
@@ -7,7 +9,13 @@ import pytest
 from scipy.optimize import curve_fit
 
 from iqa_lightning.metrics import correlation as logistic
-from iqa_lightning.metrics.correlation import plcc, plcc_logistic4, plcc_logistic5, rmse_logistic4, rmse_logistic5
+from iqa_lightning.metrics.correlation import (
+    plcc,
+    plcc_logistic4,
+    plcc_logistic5,
+    rmse_logistic4,
+    rmse_logistic5,
+)
 
 
 def four(x, b1, b2, b3, b4):
@@ -69,7 +77,9 @@ def test_noise_of_any_scale_gives_a_number_and_no_warning(seed: int, scale: floa
 
 def test_a_fit_that_does_not_converge_falls_back_to_the_straight_line(monkeypatch) -> None:
     x, y = sample()
-    monkeypatch.setattr(logistic, "leastsq", lambda *_, **__: (np.ones(4), None, {}, "too many calls", 5))
+    monkeypatch.setattr(
+        logistic, "leastsq", lambda *_, **__: (np.ones(4), None, {}, "too many calls", 5)
+    )
     slope, intercept = np.polyfit(x, y, 1)
     np.testing.assert_allclose(logistic.map_logistic4(x, y), slope * x + intercept)
     assert plcc_logistic4(x, y) == pytest.approx(plcc(x, y))

@@ -14,13 +14,22 @@ SIZES = {"a": 40, "b": 30, "c": 20}
 
 
 def rows(sizes: dict[str, int]) -> pd.DataFrame:
-    """Images of both parts; the ratings of validation images are far off, so that mixing them in would show."""
+    """Images of both parts; the ratings of validation images are far off, so that mixing them in
+    would show.
+    """
     random = np.random.default_rng(7)
     parts = []
     for name, n in sizes.items():
         for part, shift in (("val", 500.0), ("test", 50.0)):
             images = [f"{name}_{part}_{i}.png" for i in range(n)]
-            parts.append({"dataset": name, "split": part, "image": images, "mos": random.normal(shift, 10, n)})
+            parts.append(
+                {
+                    "dataset": name,
+                    "split": part,
+                    "image": images,
+                    "mos": random.normal(shift, 10, n),
+                }
+            )
     return pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True)
 
 
@@ -44,19 +53,32 @@ def scores(frame: pd.DataFrame, name: str, column: str) -> np.ndarray:
 def test_every_cell_equals_scipy_on_the_test_rows() -> None:
     predictions = walk(["a", "b", "c"], SIZES)
     derived = derive(predictions)
-    assert list(derived["srcc"]) == list(derived["stability"]) == list(derived["readouts"]) == ["latest", "oracle"]
+    assert (
+        list(derived["srcc"])
+        == list(derived["stability"])
+        == list(derived["readouts"])
+        == ["latest", "oracle"]
+    )
     for readout, matrix in derived["srcc"].items():
         assert (matrix.index.name, list(matrix.index)) == ("after", ["start", "a", "b", "c"])
         assert list(matrix.columns) == ["a", "b", "c"]
         for t, task in enumerate(predictions):
             for d, name in enumerate(SIZES):
                 pred, mos = (scores(predictions[task], name, column) for column in (readout, "mos"))
-                expected = math.nan if readout == "oracle" and t <= d else stats.spearmanr(pred, mos).statistic
+                expected = (
+                    math.nan
+                    if readout == "oracle" and t <= d
+                    else stats.spearmanr(pred, mos).statistic
+                )
                 assert matrix.loc[task, name] == pytest.approx(expected, nan_ok=True)
                 expected = math.nan
                 if t > d + 1:  # the column was learnt by task d + 1
-                    expected = stats.spearmanr(pred, scores(predictions[name], name, readout)).statistic
-                assert derived["stability"][readout].loc[task, name] == pytest.approx(expected, nan_ok=True)
+                    expected = stats.spearmanr(
+                        pred, scores(predictions[name], name, readout)
+                    ).statistic
+                assert derived["stability"][readout].loc[task, name] == pytest.approx(
+                    expected, nan_ok=True
+                )
 
 
 def test_measures_are_those_of_the_matrices() -> None:
@@ -107,7 +129,9 @@ def test_cells_hold_every_correlation_of_what_exists() -> None:
     assert list(cells.columns) == CELLS
     assert len(cells) == 4 * 3 + 6  # every cell of latest, the lower triangle of oracle
     assert list(cells["after"].drop_duplicates()) == ["start", "a", "b", "c"]
-    cell = cells[(cells["after"] == "b") & (cells["dataset"] == "c") & (cells["readout"] == "latest")].iloc[0]
+    cell = cells[
+        (cells["after"] == "b") & (cells["dataset"] == "c") & (cells["readout"] == "latest")
+    ].iloc[0]
     pred, mos = (scores(predictions["b"], "c", column) for column in ("latest", "mos"))
     assert cell["n"] == 20
     assert cell["srcc"] == pytest.approx(stats.spearmanr(pred, mos).statistic)
@@ -119,13 +143,17 @@ def test_cells_hold_every_correlation_of_what_exists() -> None:
 
 
 def test_readouts_are_what_is_neither_identity_nor_of_one_head() -> None:
-    frame = pd.DataFrame(columns=["dataset", "split", "image", "mos", "latest", "gated", "score/a", "gate/a"])
+    frame = pd.DataFrame(
+        columns=["dataset", "split", "image", "mos", "latest", "gated", "score/a", "gate/a"]
+    )
     assert readouts_of(frame) == ["latest", "gated"]
 
 
 def test_learnt_by() -> None:
     assert task_of_dataset(["start", "b", "a+d"], ["a", "b", "c", "d"]).tolist() == [2, 1, 3, 2]
-    with pytest.raises(ValueError, match="task 'a\\+x' learns 'x', but the predictions hold only a, b"):
+    with pytest.raises(
+        ValueError, match="task 'a\\+x' learns 'x', but the predictions hold only a, b"
+    ):
         task_of_dataset(["start", "a+x"], ["a", "b"])
 
 

@@ -1,4 +1,6 @@
-"""Measures of continual learning: the specification's values, loops written by hand, properties, the known traps."""
+"""Measures of continual learning: the specification's values, loops written by hand, properties,
+the known traps.
+"""
 
 import math
 
@@ -40,8 +42,20 @@ GOLDEN = {
     c.fwt: 0.628,
     c.fwt_continuum: 0.636,
 }
-UNDEFINED_FOR_ONE_TASK = [c.bwt, c.bwt_continuum, c.bwt_libcontinual, c.fwt, c.fwt_continuum, c.forgetting]
-UNDEFINED_FOR_ONE_TASK += [c.forgetting_avalanche, c.forgetting_renate, c.forgetting_facil, c.forgetting_mammoth]
+UNDEFINED_FOR_ONE_TASK = [
+    c.bwt,
+    c.bwt_continuum,
+    c.bwt_libcontinual,
+    c.fwt,
+    c.fwt_continuum,
+    c.forgetting,
+]
+UNDEFINED_FOR_ONE_TASK += [
+    c.forgetting_avalanche,
+    c.forgetting_renate,
+    c.forgetting_facil,
+    c.forgetting_mammoth,
+]
 UNDEFINED_FOR_ONE_TASK += [c.forgetting_libcontinual]
 
 
@@ -49,11 +63,17 @@ UNDEFINED_FOR_ONE_TASK += [c.forgetting_libcontinual]
 def streams(draw, joint: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """A full matrix of correlations and the task of each column, columns in any order."""
     tasks = draw(st.integers(1, 5))
-    learnt = list(range(1, tasks + 1)) + (draw(st.lists(st.integers(1, tasks), max_size=3)) if joint else [])
+    learnt = list(range(1, tasks + 1)) + (
+        draw(st.lists(st.integers(1, tasks), max_size=3)) if joint else []
+    )
     learnt = draw(st.permutations(learnt))
     cells = st.floats(-1, 1, allow_subnormal=False)
     matrix = draw(
-        st.lists(st.lists(cells, min_size=len(learnt), max_size=len(learnt)), min_size=tasks + 1, max_size=tasks + 1)
+        st.lists(
+            st.lists(cells, min_size=len(learnt), max_size=len(learnt)),
+            min_size=tasks + 1,
+            max_size=tasks + 1,
+        )
     )
     return np.array(matrix), np.array(learnt)
 
@@ -80,7 +100,9 @@ def test_two_tasks() -> None:
     assert c.final_average(srcc, learnt) == pytest.approx(0.825)
     assert c.bwt(srcc, learnt) == pytest.approx(-0.1)
     assert c.forgetting(srcc, learnt) == pytest.approx(0.1)
-    assert math.isnan(c.fwt(srcc, learnt))  # without rows before learning there is nothing to transfer to
+    assert math.isnan(
+        c.fwt(srcc, learnt)
+    )  # without rows before learning there is nothing to transfer to
 
 
 def test_the_summary_holds_the_seven_measures() -> None:
@@ -131,7 +153,9 @@ def test_before_any_task_nothing_exists(measure) -> None:
     assert math.isnan(measure([[0.1, 0.2]], [1, 1]))
 
 
-@pytest.mark.parametrize("measure", [c.msrcc, c.bwt, c.forgetting, c.final_average], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "measure", [c.msrcc, c.bwt, c.forgetting, c.final_average], ids=lambda f: f.__name__
+)
 def test_a_missing_cell_is_never_a_zero(measure) -> None:
     matrix = R.copy()
     matrix[6, 0] = NAN
@@ -142,7 +166,15 @@ def test_a_missing_cell_is_never_a_zero(measure) -> None:
 
 def test_zero_shot_cells_do_not_enter_what_is_learnt() -> None:
     matrix = np.where(np.arange(7)[:, None] < SIX, NAN, R)
-    for measure in (c.msrcc, c.mpi, c.bwt, c.forgetting, c.final_average, c.mpsr, c.accuracy_continuum):
+    for measure in (
+        c.msrcc,
+        c.mpi,
+        c.bwt,
+        c.forgetting,
+        c.final_average,
+        c.mpsr,
+        c.accuracy_continuum,
+    ):
         assert measure(matrix, SIX) == pytest.approx(GOLDEN[measure], abs=1e-9)
     assert c.undefined(matrix, SIX) == 0
 
@@ -172,7 +204,9 @@ def test_equal_loops_over_tasks(stream: tuple[np.ndarray, np.ndarray]) -> None:
     assert c.msi(*stream) == pytest.approx(sum(si) / last)
     if last == 1:
         return
-    assert c.bwt(*stream) == pytest.approx(sum(s[last, j] - s[j, j] for j in old) / (last - 1), abs=1e-12)
+    assert c.bwt(*stream) == pytest.approx(
+        sum(s[last, j] - s[j, j] for j in old) / (last - 1), abs=1e-12
+    )
     lost = [max(s[i, j] for i in range(j, last)) - s[last, j] for j in old]
     assert c.forgetting(*stream) == pytest.approx(sum(lost) / (last - 1), abs=1e-12)
     gained = [s[i - 1, i] - s[0, i] for i in range(2, last + 1)]
@@ -201,12 +235,18 @@ def test_properties_of_any_stream(stream: tuple[np.ndarray, np.ndarray], random)
     # a column that no task has learnt yet is looked at by nobody
     wider = np.column_stack([matrix, np.full(len(matrix), NAN)])
     for measure in (*GOLDEN, c.msi):
-        assert measure(wider, [*learnt, len(matrix)]) == pytest.approx(measure(matrix, learnt), nan_ok=True)
+        assert measure(wider, [*learnt, len(matrix)]) == pytest.approx(
+            measure(matrix, learnt), nan_ok=True
+        )
 
 
 @pytest.mark.parametrize(
     ("learnt", "message"),
-    [([1, 2, 3], "one task per column"), ([1, 1], "task 2 of 2"), ([[1, 2]], "one task per column")],
+    [
+        ([1, 2, 3], "one task per column"),
+        ([1, 1], "task 2 of 2"),
+        ([[1, 2]], "one task per column"),
+    ],
 )
 def test_misuse_is_refused(learnt, message: str) -> None:
     with pytest.raises(ValueError, match=message):

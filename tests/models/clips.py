@@ -11,15 +11,31 @@ SIDE, WIDTH, CONTEXT = 32, 64, 32
 OPTIONS: dict[str, Any] = {
     "embed_dim": WIDTH,
     "init_logit_scale": 3.0,
-    "vision_cfg": {"image_size": SIDE, "layers": 2, "width": WIDTH, "head_width": 32, "patch_size": 16},
-    "text_cfg": {"context_length": CONTEXT, "vocab_size": 49408, "width": WIDTH, "heads": 2, "layers": 2},
+    "vision_cfg": {
+        "image_size": SIDE,
+        "layers": 2,
+        "width": WIDTH,
+        "head_width": 32,
+        "patch_size": 16,
+    },
+    "text_cfg": {
+        "context_length": CONTEXT,
+        "vocab_size": 49408,
+        "width": WIDTH,
+        "heads": 2,
+        "layers": 2,
+    },
 }
 
 
-def tiny(seed: int = 0, pretrained: str | None = None, image_weights: str | None = None, **options: Any) -> CLIP:
+def tiny(
+    seed: int = 0, pretrained: str | None = None, image_weights: str | None = None, **options: Any
+) -> CLIP:
     """A random CLIP of two and two layers, `options` instead of its own."""
     torch.manual_seed(seed)
-    return CLIP("ViT-B-32-quickgelu", pretrained, options=OPTIONS | options, image_weights=image_weights)
+    return CLIP(
+        "ViT-B-32-quickgelu", pretrained, options=OPTIONS | options, image_weights=image_weights
+    )
 
 
 def block(width: int) -> dict[str, tuple[int, ...]]:
@@ -40,7 +56,9 @@ def block(width: int) -> dict[str, tuple[int, ...]]:
     }
 
 
-def openai_names(image: int, text: int, embed: int, layers: int, side: int, patch: int, context: int) -> dict[str, Any]:
+def openai_names(
+    image: int, text: int, embed: int, layers: int, side: int, patch: int, context: int
+) -> dict[str, Any]:
     """Names and shapes of OpenAI's state dict of a CLIP with a vision transformer."""
     names: dict[str, Any] = {
         "positional_embedding": (context, text),
@@ -56,12 +74,16 @@ def openai_names(image: int, text: int, embed: int, layers: int, side: int, patc
         names |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
     for tower, width in (("visual.transformer", image), ("transformer", text)):
         for i in range(layers):
-            names |= {f"{tower}.resblocks.{i}.{name}": shape for name, shape in block(width).items()}
+            names |= {
+                f"{tower}.resblocks.{i}.{name}": shape for name, shape in block(width).items()
+            }
     return names
 
 
 def released(seed: int = 0) -> dict[str, Tensor]:
-    """A state dict as the authors of LIQE release theirs, in the size of `tiny`: fp16 but for norms and scale."""
+    """A state dict as the authors of LIQE release theirs, in the size of `tiny`: fp16 but for norms
+    and scale.
+    """
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for name, shape in openai_names(WIDTH, WIDTH, WIDTH, 2, SIDE, 16, CONTEXT).items():

@@ -14,7 +14,9 @@ from iqa_lightning.models.backbones import Backbone
 from tests.walks import ROOT
 
 TINY = "test_efficientnet"
-YAMLS = sorted(path.stem for path in (ROOT / "conf" / "backbone").glob("*.yaml") if "clip" not in path.stem)
+YAMLS = sorted(
+    path.stem for path in (ROOT / "conf" / "backbone").glob("*.yaml") if "clip" not in path.stem
+)
 """CLIP reads images of one size: see test_clip.py."""
 
 
@@ -51,7 +53,9 @@ def test_bundled_weights_are_those_of_the_package(bundled: Backbone) -> None:
     assert torch.equal(network[last], file["_conv_head.weight"])
     assert torch.equal(network["bn2.running_var"], file["_bn1.running_var"])
     assert torch.equal(network["blocks.6.0.bn3.bias"], file["_blocks.15._bn2.bias"])
-    assert torch.equal(network["blocks.0.0.conv_dw.weight"], file["_blocks.0._depthwise_conv.weight"])
+    assert torch.equal(
+        network["blocks.0.0.conv_dw.weight"], file["_blocks.0._depthwise_conv.weight"]
+    )
 
 
 def test_bundled_weights_see_what_is_in_a_photograph(bundled: Backbone) -> None:
@@ -72,7 +76,9 @@ def test_the_bundled_network_gets_the_input_it_was_trained_with(bundled: Backbon
 
 def test_other_networks_get_their_own_normalisation() -> None:
     x = images()
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    mean, std = (
+        torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
     torch.testing.assert_close(Backbone("resnet18").prepare(x), (x / 255 - mean) / std)
     custom = Backbone(TINY, mean=[0.0, 0.0, 0.0], std=[1.0, 1.0, 1.0])
     torch.testing.assert_close(custom.prepare(x), x / 255)
@@ -130,13 +136,17 @@ def test_a_file_that_does_not_exist() -> None:
 
 
 @pytest.mark.parametrize("change", ["missing", "shape"])
-def test_a_file_of_another_network(tmp_path: Path, weights: dict[str, torch.Tensor], change: str) -> None:
+def test_a_file_of_another_network(
+    tmp_path: Path, weights: dict[str, torch.Tensor], change: str
+) -> None:
     if change == "missing":
         del weights["conv_stem.weight"]
     else:
         weights["conv_stem.weight"] = torch.zeros(3)
     torch.save(weights, tmp_path / "net.pth")
-    with pytest.raises(ValueError, match=rf"does not fit {TINY}: 1 tensors, first 'conv_stem\.weight'"):
+    with pytest.raises(
+        ValueError, match=rf"does not fit {TINY}: 1 tensors, first 'conv_stem\.weight'"
+    ):
         Backbone(TINY, str(tmp_path / "net.pth"))
 
 
@@ -152,7 +162,9 @@ def test_bundled_weights_exist_for_one_network() -> None:
         Backbone("resnet18", "bundled")
 
 
-def test_without_a_network_connection_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_connection_the_error_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def offline(*_: object, **__: object) -> None:
         raise OSError("no route to host")
 

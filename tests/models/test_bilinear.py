@@ -6,7 +6,9 @@ import torch
 from iqa_lightning.models.bilinear import DBCNN, BilinearBackbone
 
 pytestmark = pytest.mark.filterwarnings("ignore:the S-CNN starts at random")
-IMAGES = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randint(
+    0, 256, (2, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
 
 
 def test_golden_widths() -> None:
@@ -17,7 +19,9 @@ def test_golden_widths() -> None:
 def test_dbcnn_equals_its_formula() -> None:
     net = DBCNN(None, name="test_resnet").eval()
     own = net.network.forward_features(net.prepare(IMAGES))
-    small = torch.nn.functional.interpolate(net.scnn(IMAGES), own.shape[2:], mode="bilinear", align_corners=True)
+    small = torch.nn.functional.interpolate(
+        net.scnn(IMAGES), own.shape[2:], mode="bilinear", align_corners=True
+    )
     expected = own.flatten(2) @ small.flatten(2).transpose(1, 2) / own[0, 0].numel()
     expected = expected.flatten(1) / expected.flatten(1).norm(dim=1, keepdim=True)
     torch.testing.assert_close(net(IMAGES), expected)
@@ -44,7 +48,9 @@ def test_a_twin_shares_the_scnn_only() -> None:
     net = DBCNN(None, name="test_resnet").eval()
     twin = net.twin()
     assert twin.scnn is net.scnn
-    assert not {id(p) for p in twin.network.parameters()} & {id(p) for p in net.network.parameters()}
+    assert not {id(p) for p in twin.network.parameters()} & {
+        id(p) for p in net.network.parameters()
+    }
     assert not any(parameter.requires_grad for parameter in twin.parameters())
     assert all(parameter.requires_grad for parameter in net.trainable())
     assert torch.equal(twin(IMAGES, net.frozen_output(IMAGES)), net(IMAGES))

@@ -18,7 +18,9 @@ from iqa_lightning.models.clip import CLIP
 from tests.models.clips import OPTIONS, SIDE, openai_names, released, tiny
 
 TEXTS = ("a photo with bad quality", "a photo with perfect quality")
-IMAGES = torch.randint(0, 256, (3, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randint(
+    0, 256, (3, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
 
 
 def fresh(clip: CLIP) -> torch.Tensor:
@@ -58,7 +60,9 @@ def test_images_are_normalised_as_clip_s() -> None:
 def test_similarity_is_a_scaled_cosine() -> None:
     clip = tiny()
     a, b = torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    torch.testing.assert_close(clip.similarity(a, b), np.exp(3.0) * torch.tensor([[0.6, 0.8]]), check_dtype=False)
+    torch.testing.assert_close(
+        clip.similarity(a, b), np.exp(3.0) * torch.tensor([[0.6, 0.8]]), check_dtype=False
+    )
 
 
 def test_text_is_encoded_once_while_the_weights_stay(counted: list[int]) -> None:
@@ -74,7 +78,9 @@ def test_text_is_encoded_once_while_the_weights_stay(counted: list[int]) -> None
 
 
 def step_with(clip: CLIP, optimizer: Callable[..., Any], **options: Any) -> None:
-    """A step that was prepared before the features were kept: no encoding with a gradient announces it."""
+    """A step that was prepared before the features were kept: no encoding with a gradient announces
+    it.
+    """
     optimizer = optimizer(clip.text_parameters(), lr=0.01, **options)
     clip.encode_text(TEXTS)[:, 0].sum().backward()
     with torch.no_grad():
@@ -140,7 +146,9 @@ def test_a_twin_goes_its_own_way() -> None:
         assert not torch.equal(clip.encode_text(TEXTS), twin.encode_text(TEXTS))
         torch.testing.assert_close(twin.encode_text(TEXTS), fresh(twin))
     clip.freeze(clip.text_parameters())
-    shared = {p.data_ptr() for p in clip.text_parameters()} & {p.data_ptr() for p in clip.twin().text_parameters()}
+    shared = {p.data_ptr() for p in clip.text_parameters()} & {
+        p.data_ptr() for p in clip.twin().text_parameters()
+    }
     assert len(shared) == len(clip.text_parameters()), "what nothing trains is there once"
 
 
@@ -156,7 +164,9 @@ def test_the_scale_is_never_trained() -> None:
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
 def test_the_authors_format(tmp_path: Path, wrapped: bool, suffix: str) -> None:
-    """A CLIP state dict with OpenAI's names, in fp16, as specs/liqe.md describes it, alone or in a checkpoint."""
+    """A CLIP state dict with OpenAI's names, in fp16, as specs/liqe.md describes it, alone or in a
+    checkpoint.
+    """
     state, file = released(), tmp_path / f"LIQE.{suffix}"
     if suffix == "safetensors":
         save_file(state, file)
@@ -189,11 +199,16 @@ def test_names_of_vit_b_32() -> None:
             lambda state: state.update(text_projection=torch.zeros(3, 3)),
             r"'text_projection' is \(3, 3\), the model has",
         ),
-        (lambda state: state["ln_final.bias"].fill_(torch.nan), "'ln_final.bias' holds numbers that are not finite"),
+        (
+            lambda state: state["ln_final.bias"].fill_(torch.nan),
+            "'ln_final.bias' holds numbers that are not finite",
+        ),
         (lambda state: state.update(name="LIQE"), "something else than tensors"),
     ],
 )
-def test_what_does_not_fit_is_refused(change: Callable[[dict[str, Any]], Any], message: str, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused(
+    change: Callable[[dict[str, Any]], Any], message: str, tmp_path: Path
+) -> None:
     state = released()
     change(state)
     torch.save(state, tmp_path / "x.pt")
@@ -211,9 +226,13 @@ def test_a_tag_needs_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Nothing is downloaded: the message says where the file goes, and there it is found."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("socket.socket", None)
-    monkeypatch.setattr("iqa_lightning.models.clip_weights.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(
+        "iqa_lightning.models.clip_weights.constants.HF_HUB_CACHE", str(tmp_path / "hub")
+    )
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    with pytest.raises(ValueError, match=r"nothing is downloaded(?s:.*)\.cache/clip/ViT-B-32\.pt") as error:
+    with pytest.raises(
+        ValueError, match=r"nothing is downloaded(?s:.*)\.cache/clip/ViT-B-32\.pt"
+    ) as error:
         tiny(pretrained="openai")
     assert "hf download timm/vit_base_patch32_clip_224.openai" in str(error.value)
     file = tmp_path / ".cache" / "clip" / "ViT-B-32.pt"
@@ -229,8 +248,16 @@ def test_a_tag_needs_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("ViT-B-23", None, r"'ViT-B-23' is not a model of open_clip \(near: .*ViT-B-32"),
         ("hf-hub:x/y", None, "not a model of open_clip"),
         ("roberta-ViT-B-32", None, "needs a text encoder or tokenizer from the Hugging Face hub"),
-        ("ViT-B-32-quickgelu", "no/such.pt", r"is no file, nor a tag of ViT-B-32-quickgelu \(tags: .*openai"),
-        ("ViT-B-32", "openai", "another activation than ViT-B-32: backbone.name=ViT-B-32-quickgelu"),
+        (
+            "ViT-B-32-quickgelu",
+            "no/such.pt",
+            r"is no file, nor a tag of ViT-B-32-quickgelu \(tags: .*openai",
+        ),
+        (
+            "ViT-B-32",
+            "openai",
+            "another activation than ViT-B-32: backbone.name=ViT-B-32-quickgelu",
+        ),
     ],
 )
 def test_unknown_models_and_weights(name: str, pretrained: str | None, message: str) -> None:
@@ -240,7 +267,9 @@ def test_unknown_models_and_weights(name: str, pretrained: str | None, message: 
 
 def test_wrong_sizes() -> None:
     clip = tiny()
-    with pytest.raises(ValueError, match=r"reads images of 32x32 pixels and got 48x32: .*view\.crop=32"):
+    with pytest.raises(
+        ValueError, match=r"reads images of 32x32 pixels and got 48x32: .*view\.crop=32"
+    ):
         clip(torch.zeros(1, 3, 48, 32, dtype=torch.uint8))
     with pytest.raises(ValueError, match=r"is longer than the 32 tokens"):
         clip.tokenize(("a photo of " + "very " * 30 + "good quality",))
@@ -255,27 +284,45 @@ def test_nothing_is_logged() -> None:
 
 
 def test_what_pads_the_sentences_is_left_out() -> None:
-    """Features and gradients are those of open_clip over its whole context; "!" is token 0, as padding is."""
+    """Features and gradients are those of open_clip over its whole context; "!" is token 0, as
+    padding is.
+    """
     texts = ("a photo!", "a photo of a cityscape with white noise artifacts!!")
     clip = tiny()
-    assert clip.network.context_length > clip.tokenize(texts).shape[1] == len(clip.tokenizer.encode(texts[1])) + 2
+    assert (
+        clip.network.context_length
+        > clip.tokenize(texts).shape[1]
+        == len(clip.tokenizer.encode(texts[1])) + 2
+    )
     ours = clip.encode(texts)
     ours[:, 0].sum().backward()
     grads = {name: p.grad for name, p in clip.network.named_parameters() if p.grad is not None}
     other = tiny()
-    whole = other.network.encode_text(open_clip.tokenize(list(texts), other.network.context_length), normalize=True)
+    whole = other.network.encode_text(
+        open_clip.tokenize(list(texts), other.network.context_length), normalize=True
+    )
     whole[:, 0].sum().backward()
     torch.testing.assert_close(ours, whole)
-    assert grads.keys() == {name for name, p in other.network.named_parameters() if p.grad is not None}
+    assert grads.keys() == {
+        name for name, p in other.network.named_parameters() if p.grad is not None
+    }
     for name, gradient in grads.items():
-        torch.testing.assert_close(gradient, other.network.get_parameter(name).grad, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(
+            gradient, other.network.get_parameter(name).grad, atol=1e-6, rtol=1e-4
+        )
 
 
 def test_the_image_encoder_may_start_from_imagenet() -> None:
-    """`backbone=clip_lite0`: its features before the projection are those of the backbone of the other methods."""
+    """`backbone=clip_lite0`: its features before the projection are those of the backbone of the
+    other methods.
+    """
     config = OmegaConf.load(Path(__file__).parents[2] / "conf" / "backbone" / "clip_lite0.yaml")
-    clip = instantiate(OmegaConf.merge(config, {"options": {"vision_cfg": {"image_size": SIDE}}})).eval()
-    plain = instantiate(OmegaConf.load(Path(__file__).parents[2] / "conf" / "backbone" / "efficientnet_lite0.yaml"))
+    clip = instantiate(
+        OmegaConf.merge(config, {"options": {"vision_cfg": {"image_size": SIDE}}})
+    ).eval()
+    plain = instantiate(
+        OmegaConf.load(Path(__file__).parents[2] / "conf" / "backbone" / "efficientnet_lite0.yaml")
+    )
     with torch.no_grad():
         features = clip.network.visual.trunk(clip.prepare(IMAGES))
         torch.testing.assert_close(features, plain.eval()(IMAGES), atol=1e-4, rtol=1e-4)
@@ -284,5 +331,7 @@ def test_the_image_encoder_may_start_from_imagenet() -> None:
 
 
 def test_image_weights_need_a_timm_network() -> None:
-    with pytest.raises(ValueError, match=r"image_weights='bundled' needs backbone\.options\.vision_cfg"):
+    with pytest.raises(
+        ValueError, match=r"image_weights='bundled' needs backbone\.options\.vision_cfg"
+    ):
         tiny(image_weights="bundled")

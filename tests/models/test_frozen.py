@@ -29,7 +29,9 @@ def kept(method: object) -> int:
 
 
 def test_a_block_keeps_what_its_norm_needs_and_no_input_of_a_convolution() -> None:
-    """conv -> scale -> conv: by hand, the input of the second convolution is what only its weight would need."""
+    """conv -> scale -> conv: by hand, the input of the second convolution is what only its weight
+    would need.
+    """
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 3)).eval()
     frozen = copy.deepcopy(network)
@@ -39,13 +41,19 @@ def test_a_block_keeps_what_its_norm_needs_and_no_input_of_a_convolution() -> No
     for name, net in (("plain", network), ("frozen", frozen)):
         sizes: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(
-            lambda t, s=sizes: s.append(t.numel()) if t.dim() == 4 and not isinstance(t, nn.Parameter) else None or t,
+            lambda t, s=sizes: (
+                s.append(t.numel())
+                if t.dim() == 4 and not isinstance(t, nn.Parameter)
+                else None or t
+            ),
             lambda t: t,
         ):
             net(x)
         shapes[name] = sorted(sizes)
     maps, first = 2 * 4 * 8 * 8, 2 * 3 * 10 * 10
-    assert shapes["plain"] == sorted([first, maps, maps])  # inputs of both convolutions and of the norm
+    assert shapes["plain"] == sorted(
+        [first, maps, maps]
+    )  # inputs of both convolutions and of the norm
     assert shapes["frozen"] == [maps]  # of the norm, whose scale is trained
 
 

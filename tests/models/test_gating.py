@@ -11,7 +11,10 @@ WIDTHS = [6, 9]
 
 def levels(images: int, seed: int, centre: float = 0.0) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(images, width, generator=generator) + centre * torch.eye(width)[0] for width in WIDTHS]
+    return [
+        torch.randn(images, width, generator=generator) + centre * torch.eye(width)[0]
+        for width in WIDTHS
+    ]
 
 
 def fitted(*images: int, **options: object) -> KMeansGate:
@@ -34,7 +37,10 @@ def test_golden_weights() -> None:
 
 def test_golden_size_for_a_resnet18() -> None:
     assert sum(level.numel() for level in KMeansGate([256, 512], 1).centroids) == 98_304
-    assert sum(level.numel() for level in KMeansGate([64, 128, 256, 512], 1, levels=4).centroids) == 122_880
+    assert (
+        sum(level.numel() for level in KMeansGate([64, 128, 256, 512], 1, stages=4).centroids)
+        == 122_880
+    )
 
 
 def test_distances_equal_a_naive_loop() -> None:
@@ -50,17 +56,19 @@ def test_distances_equal_a_naive_loop() -> None:
 
 
 def test_a_gate_of_the_last_level_alone() -> None:
-    both, last, x = fitted(40, 20), fitted(40, 20, levels=1), levels(7, seed=9)
+    both, last, x = fitted(40, 20), fitted(40, 20, stages=1), levels(7, seed=9)
     np.testing.assert_allclose(last.distances(x, 2)[0], both.distances(x, 2)[1], atol=1e-6)
     assert last.distances(x, 2).shape == (1, 7, 2)
-    with pytest.raises(ValueError, match="levels=0"):
-        fitted(40, levels=0)
+    with pytest.raises(ValueError, match="stages=0"):
+        fitted(40, stages=0)
 
 
 def test_weights_are_the_mean_of_the_levels_softmins() -> None:
     gate, x = fitted(40, 20, 60), levels(7, seed=9)
     scale = np.exp(-32 * gate.distances(x, 3).double().numpy())
-    np.testing.assert_allclose(gate(x, 3), (scale / scale.sum(axis=2, keepdims=True)).mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(
+        gate(x, 3), (scale / scale.sum(axis=2, keepdims=True)).mean(axis=0), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("hard", [False, True])
@@ -89,7 +97,8 @@ def test_images_of_a_task_are_given_to_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "per_cluster", "expected"), [(40, 4, 8), (31, 4, 7), (20, 4, 5), (3, 4, 1), (6, 1, 6), (9, 1, 8)]
+    ("images", "per_cluster", "expected"),
+    [(40, 4, 8), (31, 4, 7), (20, 4, 5), (3, 4, 1), (6, 1, 6), (9, 1, 8)],
 )
 def test_k_is_capped_for_small_sets(images: int, per_cluster: int, expected: int) -> None:
     gate = fitted(images, images_per_cluster=per_cluster)
@@ -108,10 +117,14 @@ def test_places_without_a_centroid_are_never_used() -> None:
 
 def test_a_fit_is_deterministic_and_touches_its_task_only() -> None:
     gate, again = fitted(40, 20), fitted(40, 20)
-    assert all(torch.equal(one, two) for one, two in zip(gate.centroids, again.centroids, strict=True))
+    assert all(
+        torch.equal(one, two) for one, two in zip(gate.centroids, again.centroids, strict=True)
+    )
     before = [level[0].clone() for level in gate.centroids]
     gate.fit(2, levels(60, seed=3))
-    assert all(torch.equal(level[0], old) for level, old in zip(gate.centroids, before, strict=True))
+    assert all(
+        torch.equal(level[0], old) for level, old in zip(gate.centroids, before, strict=True)
+    )
     assert not torch.equal(gate.centroids[0][1], again.centroids[0][1])
 
 
@@ -173,7 +186,9 @@ def test_gates_know_their_tasks(kind: type[Gate]) -> None:
 
 def test_mean_features_by_hand() -> None:
     gate = MeanFeatureGate([2], 2)
-    gate.fit(1, [torch.tensor([[2.0, 0.0], [0.0, 5.0]])])  # unit rows (1, 0), (0, 1): mean at 45 degrees
+    gate.fit(
+        1, [torch.tensor([[2.0, 0.0], [0.0, 5.0]])]
+    )  # unit rows (1, 0), (0, 1): mean at 45 degrees
     gate.fit(2, [torch.tensor([[1.0, 0.0]])])
     found = gate.distances([torch.tensor([[3.0, 0.0]])], 2)[0, 0]
     root = 0.5**0.5
@@ -190,7 +205,9 @@ def test_an_expert_equals_its_formula_and_draws_nothing_from_the_global_generato
     torch.manual_seed(5)
     gate.fit(1, levels(40, 1)[:1])
     assert torch.equal(torch.rand(1), expected_next)
-    state = {key: tensor.double().numpy() for key, tensor in gate.experts[0][0].state_dict().items()}
+    state = {
+        key: tensor.double().numpy() for key, tensor in gate.experts[0][0].state_dict().items()
+    }
     for i, row in enumerate(unit(x[0])):
         code = np.maximum(state["0.weight"] @ row + state["0.bias"], 0)
         out = np.maximum(state["2.weight"] @ code + state["2.bias"], 0)
@@ -199,7 +216,9 @@ def test_an_expert_equals_its_formula_and_draws_nothing_from_the_global_generato
 
 
 def test_an_expert_learns_its_task() -> None:
-    points = [torch.rand(200, 32, generator=torch.Generator().manual_seed(1)) + torch.eye(32)[0] * 6]
+    points = [
+        torch.rand(200, 32, generator=torch.Generator().manual_seed(1)) + torch.eye(32)[0] * 6
+    ]
     gate = ExpertGate([32], 2)
     start = gate.distances(points, 1).mean()
     gate.fit(1, points)

@@ -40,7 +40,9 @@ def test_the_critic_by_hand() -> None:
         h = leaky(h @ w.T + b)
     w, b = weights(critic.score)
     rows = critic.projection.weight.detach().double().numpy().T[slot]
-    np.testing.assert_allclose(critic(feature, slot).detach(), h @ w[0] + b[0] + (h * rows).sum(axis=1), atol=1e-6)
+    np.testing.assert_allclose(
+        critic(feature, slot).detach(), h @ w[0] + b[0] + (h * rows).sum(axis=1), atol=1e-6
+    )
 
 
 def test_sizes_follow_the_feature() -> None:

@@ -26,7 +26,11 @@ def test_all_heads_start_alike_but_are_their_own() -> None:
     assert all(torch.equal(weight, heads.weight[0]) for weight in heads.weight)
     assert len({weight.data_ptr() for weight in heads.weight}) == 3
     assert heads.weight[0].abs().max() <= 1 / 4  # uniform in 1 / sqrt(width)
-    assert [name for name, _ in heads.named_parameters()] == ["weight.0", "weight.1", "weight.2"]  # no bias
+    assert [name for name, _ in heads.named_parameters()] == [
+        "weight.0",
+        "weight.1",
+        "weight.2",
+    ]  # no bias
 
 
 def test_scores_are_cosines_at_test(heads: CosineHeads, feature: torch.Tensor) -> None:
@@ -39,7 +43,9 @@ def test_scores_are_cosines_at_test(heads: CosineHeads, feature: torch.Tensor) -
 def test_the_norm_is_free_in_training(heads: CosineHeads, feature: torch.Tensor) -> None:
     lengths = torch.stack([weight.norm() for weight in heads.weight])
     for head in range(3):
-        torch.testing.assert_close(heads.train()(feature, head), heads.eval()(feature, head) * lengths[head])
+        torch.testing.assert_close(
+            heads.train()(feature, head), heads.eval()(feature, head) * lengths[head]
+        )
 
 
 def test_the_norm_may_stay_free_at_test(feature: torch.Tensor) -> None:
@@ -53,7 +59,9 @@ def test_a_head_at_the_end_of_its_range(heads: CosineHeads) -> None:
     torch.testing.assert_close(scores, torch.tensor([1.0, -1.0, 0.0]))
 
 
-def test_scores_are_single_precision_under_autocast(heads: CosineHeads, feature: torch.Tensor) -> None:
+def test_scores_are_single_precision_under_autocast(
+    heads: CosineHeads, feature: torch.Tensor
+) -> None:
     heads.eval()
     with torch.autocast("cpu", torch.bfloat16):
         half = heads(feature.bfloat16(), 0)
@@ -63,7 +71,9 @@ def test_scores_are_single_precision_under_autocast(heads: CosineHeads, feature:
 
 def test_starts() -> None:
     torch.manual_seed(0)
-    kaiming, linear = (CosineHeads(65_536, 2, start=start) for start in ("kaiming_normal", "linear"))
+    kaiming, linear = (
+        CosineHeads(65_536, 2, start=start) for start in ("kaiming_normal", "linear")
+    )
     assert torch.equal(kaiming.weight[0], kaiming.weight[1])
     assert kaiming.weight[0].std().item() == pytest.approx((2 / 65_536) ** 0.5, rel=0.02)
     assert kaiming.weight[0].norm().item() == pytest.approx(2**0.5, rel=0.02)

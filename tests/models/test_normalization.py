@@ -23,7 +23,9 @@ def images(seed: int = 0) -> torch.Tensor:
 
 
 def state(norms: NormSets, index: int) -> list[torch.Tensor]:
-    return [tensor.clone() for layer in norms.layers(index) for tensor in layer.state_dict().values()]
+    return [
+        tensor.clone() for layer in norms.layers(index) for tensor in layer.state_dict().values()
+    ]
 
 
 def equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
@@ -72,8 +74,13 @@ def test_a_set_normalises_as_a_layer_of_its_own() -> None:
         norms.parameters(1)[1].fill_(0.5)
     x = torch.randn(3, 4, 5, 5)
     norms.use(1)
-    mean, var = x.mean(dim=(0, 2, 3), keepdim=True), x.var(dim=(0, 2, 3), keepdim=True, unbiased=False)
-    expected = (x - mean) / (var + 1e-5).sqrt() * torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1) + 0.5
+    mean, var = (
+        x.mean(dim=(0, 2, 3), keepdim=True),
+        x.var(dim=(0, 2, 3), keepdim=True, unbiased=False),
+    )
+    expected = (x - mean) / (var + 1e-5).sqrt() * torch.tensor([1.0, 2.0, 3.0, 4.0]).view(
+        1, 4, 1, 1
+    ) + 0.5
     torch.testing.assert_close(net[1](x), expected)
 
 
@@ -87,7 +94,9 @@ def test_copy_takes_affine_parameters_and_statistics() -> None:
     assert equal(state(norms, 3), before[2])
     assert not equal(before[2], before[3])
     assert all(equal(state(norms, index), before[index]) for index in range(3))
-    assert {p.data_ptr() for p in norms.parameters(2)}.isdisjoint(p.data_ptr() for p in norms.parameters(3))
+    assert {p.data_ptr() for p in norms.parameters(2)}.isdisjoint(
+        p.data_ptr() for p in norms.parameters(3)
+    )
 
 
 def test_sets_are_part_of_the_state_dict() -> None:
@@ -115,11 +124,15 @@ def different(name: str, count: int) -> tuple[Backbone, NormSets]:
             for layer in norms.layers(index):
                 for tensor in layer.state_dict().values():
                     if tensor.is_floating_point():
-                        tensor.mul_(1 + 0.3 * torch.rand_like(tensor)).add_(0.1 * torch.rand_like(tensor))
+                        tensor.mul_(1 + 0.3 * torch.rand_like(tensor)).add_(
+                            0.1 * torch.rand_like(tensor)
+                        )
     return backbone, norms
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "resnet18", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "test_efficientnet", "resnet18", "tf_efficientnet_lite0"]
+)
 def test_several_sets_in_one_pass_equal_a_pass_each(name: str) -> None:
     backbone, norms = different(name, 4)
     image = torch.randint(0, 256, (3, 3, 48, 64), dtype=torch.uint8)
@@ -154,15 +167,23 @@ def test_what_lies_before_the_first_norm_runs_once() -> None:
 def test_networks_that_cannot_run_sets_at_once_say_so() -> None:
     for name in ("test_vit", "test_convnext"):
         assert not different(name, 2)[1].can_branch
-    shortcut = nn.Sequential()  # a norm within a block: what goes round it would miss the other branches
+    shortcut = (
+        nn.Sequential()
+    )  # a norm within a block: what goes round it would miss the other branches
     shortcut.add_module("block", timm.create_model("test_resnet").layer1[0])
     assert not NormSets(shortcut, 2).can_branch
-    with pytest.raises(ValueError, match="begin with a batch normalisation"), different("test_vit", 2)[1].branches([0]):
+    with (
+        pytest.raises(ValueError, match="begin with a batch normalisation"),
+        different("test_vit", 2)[1].branches([0]),
+    ):
         pass
 
 
 def test_chunks_by_the_budget_of_pixels() -> None:
-    small, large = torch.zeros(1, 3, 128, 128), torch.zeros(16, 3, 384, 384)  # 2^18 pixels are 16 of the small
+    small, large = (
+        torch.zeros(1, 3, 128, 128),
+        torch.zeros(16, 3, 384, 384),
+    )  # 2^18 pixels are 16 of the small
     sets = list(range(20))
     assert [len(part) for part in chunks(sets, small, True)] == [16, 4]
     assert [len(part) for part in chunks(sets[:2], small, True)] == [2]

@@ -7,14 +7,20 @@ import torch
 
 from iqa_lightning.models.scnn import SCNN
 
-IMAGES = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randint(
+    0, 256, (2, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
 
 
 @pytest.fixture
 def state() -> dict[str, torch.Tensor]:
     with pytest.warns(UserWarning, match="starts at random"):
         net = SCNN(None)
-    return {f"module.features.{key}": tensor for key, tensor in net.features.state_dict().items() if "num" not in key}
+    return {
+        f"module.features.{key}": tensor
+        for key, tensor in net.features.state_dict().items()
+        if "num" not in key
+    }
 
 
 def test_the_real_file_loads(shared_data: Path) -> None:
@@ -22,22 +28,35 @@ def test_the_real_file_loads(shared_data: Path) -> None:
     net, file = SCNN(str(path)), torch.load(path, map_location="cpu", weights_only=True)
     for key, tensor in net.features.state_dict().items():
         assert "num_batches" in key or torch.equal(tensor, file[f"module.features.{key}"])
-    # the whole classifier, rebuilt by hand from the file, tells noise and blur from the clean picture
+    # the whole classifier, rebuilt by hand from the file, tells noise and blur from the clean
+    # picture
     from skimage.data import astronaut
     from skimage.filters import gaussian
 
     clean = astronaut()[100:324, 100:324].astype(float)
-    noisy = clean + torch.randn(224, 224, 3, generator=torch.Generator().manual_seed(0)).numpy() * 60
+    noisy = (
+        clean + torch.randn(224, 224, 3, generator=torch.Generator().manual_seed(0)).numpy() * 60
+    )
     blurred = gaussian(clean, sigma=4, channel_axis=2, preserve_range=True)
     batch = torch.stack(
-        [torch.tensor(x.clip(0, 255)).permute(2, 0, 1).to(torch.uint8) for x in (clean, noisy, blurred)]
+        [
+            torch.tensor(x.clip(0, 255)).permute(2, 0, 1).to(torch.uint8)
+            for x in (clean, noisy, blurred)
+        ]
     )
-    x = net.levels(batch)[0][:, :, None, None]
+    x = net.stages(batch)[0][:, :, None, None]
     for i in (0, 3):
-        x = torch.conv2d(x, file[f"module.projection.{i}.weight"], file[f"module.projection.{i}.bias"])
-        norm = [file[f"module.projection.{i + 1}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
+        x = torch.conv2d(
+            x, file[f"module.projection.{i}.weight"], file[f"module.projection.{i}.bias"]
+        )
+        norm = [
+            file[f"module.projection.{i + 1}.{key}"]
+            for key in ("running_mean", "running_var", "weight", "bias")
+        ]
         x = torch.relu(torch.nn.functional.batch_norm(x, *norm))
-    classes = (x.flatten(1) @ file["module.classifier.weight"].T + file["module.classifier.bias"]).argmax(dim=1)
+    classes = (
+        x.flatten(1) @ file["module.classifier.weight"].T + file["module.classifier.bias"]
+    ).argmax(dim=1)
     assert len(set(classes.tolist())) == 3
 
 
@@ -59,7 +78,7 @@ def test_training_mode_changes_nothing(state: dict[str, torch.Tensor], tmp_path:
         [0.229, 0.224, 0.225]
     ).view(3, 1, 1)
     torch.testing.assert_close(net.eval().features(reference), expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(net.levels(IMAGES)[0], expected.mean(dim=(2, 3)))
+    torch.testing.assert_close(net.stages(IMAGES)[0], expected.mean(dim=(2, 3)))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +94,11 @@ def test_training_mode_changes_nothing(state: dict[str, torch.Tensor], tmp_path:
     ],
 )
 def test_another_network_is_refused(
-    state: dict[str, torch.Tensor], tmp_path: Path, key: str, value: torch.Tensor | None, message: str
+    state: dict[str, torch.Tensor],
+    tmp_path: Path,
+    key: str,
+    value: torch.Tensor | None,
+    message: str,
 ) -> None:
     state = {k: v for k, v in state.items() if k != key} | ({} if value is None else {key: value})
     torch.save(state, tmp_path / "scnn.pkl")

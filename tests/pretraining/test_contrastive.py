@@ -15,14 +15,21 @@ from iqa_lightning.pretraining.contrastive import Contrastive, lr_factor
 from iqa_lightning.pretraining.qpt import QPT
 
 CHAINS = ChainSpace(
-    {"tone": ["darken", "brighten"], "noise": ["gaussian_noise"], "blur": ["gaussian_blur"]}, p_skip=0.2
+    {"tone": ["darken", "brighten"], "noise": ["gaussian_noise"], "blur": ["gaussian_blur"]},
+    p_skip=0.2,
 )
 SGD = partial(torch.optim.SGD, lr=0.1)
 
 
 def build(kind: type[Contrastive] = QPT, **options: object) -> Contrastive:
     torch.manual_seed(0)
-    settings = {"backbone": Backbone("test_efficientnet"), "optimizer": SGD, "chains": CHAINS, "patch": 32, "width": 16}
+    settings = {
+        "backbone": Backbone("test_efficientnet"),
+        "optimizer": SGD,
+        "chains": CHAINS,
+        "patch": 32,
+        "width": 16,
+    }
     if kind is QPT:
         settings |= {"queue": 12, "momentum": 0.9}
     return kind(**(settings | options))
@@ -32,7 +39,9 @@ def photographs(count: int = 4) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Images of two sizes and their numbers."""
     generator = torch.Generator().manual_seed(1)
     sizes = [(40 + 8 * (i % 2), 56) for i in range(count)]
-    images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in sizes]
+    images = [
+        torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in sizes
+    ]
     return images, torch.arange(10, 10 + count)
 
 
@@ -50,7 +59,9 @@ def test_patches_are_cut_from_the_whole_degraded_image() -> None:
             whole = degrade(images[i][None], [chains[k]], [int(seeds[k])])[0]
             windows = whole.unfold(1, 32, 1).unfold(2, 32, 1).permute(1, 2, 0, 3, 4)
             for patch in (query[2 * i + k], key[2 * i + k]):
-                assert (windows == patch).flatten(2).all(dim=2).any(), "a window of the degraded image, unchanged"
+                assert (windows == patch).flatten(2).all(dim=2).any(), (
+                    "a window of the degraded image, unchanged"
+                )
 
 
 def test_an_image_is_drawn_alike_in_any_batch() -> None:
@@ -64,7 +75,9 @@ def test_an_image_is_drawn_alike_in_any_batch() -> None:
 def test_loss_is_the_formula_over_image_other_degradation_and_queue() -> None:
     method = build(negatives="joint").eval()
     images, index = photographs()
-    method.queue_index[:5] = torch.tensor([3, 10, 11, 99, 98])  # two of them show images of this batch
+    method.queue_index[:5] = torch.tensor(
+        [3, 10, 11, 99, 98]
+    )  # two of them show images of this batch
     queue, queue_index = method.queue.clone().double().numpy(), method.queue_index.tolist()
     with torch.no_grad():
         loss = method.loss(images, index)
@@ -84,7 +97,9 @@ def test_loss_is_the_formula_over_image_other_degradation_and_queue() -> None:
         ]
         losses.append(-np.log(positive / (positive + other + sum(far))))
     assert float(loss) == pytest.approx(np.mean(losses), rel=1e-4)
-    assert torch.allclose(method.queue[:8].double(), torch.from_numpy(k), atol=1e-5), "the newest keys come first"
+    assert torch.allclose(method.queue[:8].double(), torch.from_numpy(k), atol=1e-5), (
+        "the newest keys come first"
+    )
     assert method.queue_index.tolist() == [10, 10, 11, 11, 12, 12, 13, 13, *queue_index[:4]]
 
 
@@ -95,7 +110,9 @@ def test_key_encoder_follows_and_is_not_trained() -> None:
             parameter.add_(1.0)
     before = [p.clone() for p in method.key_encoder.parameters()]
     method.follow()
-    for old, slow, fast in zip(before, method.key_encoder.parameters(), method.encoder.parameters(), strict=True):
+    for old, slow, fast in zip(
+        before, method.key_encoder.parameters(), method.encoder.parameters(), strict=True
+    ):
         assert torch.allclose(slow, 0.9 * old + 0.1 * fast, atol=1e-6)
     method.loss(*photographs()).backward()
     assert all(p.grad is None for p in method.key_encoder.parameters())
@@ -120,8 +137,19 @@ def test_it_learns() -> None:
 
 
 def test_reiqa_has_distinct_kinds_one_geometry_and_swaps() -> None:
-    space = ChainSpace({"all": [k for k in KINDS if k not in ("jpeg2000", "median_filter")]}, lengths=[1], orders=[1])
-    method = build(chains=space, versions=11, pristine=True, overlap=(0.1, 0.3), same_negatives=False, half_scale=True)
+    space = ChainSpace(
+        {"all": [k for k in KINDS if k not in ("jpeg2000", "median_filter")]},
+        lengths=[1],
+        orders=[1],
+    )
+    method = build(
+        chains=space,
+        versions=11,
+        pristine=True,
+        overlap=(0.1, 0.3),
+        same_negatives=False,
+        half_scale=True,
+    )
     images, index = photographs(1)
     images = [images[0].repeat(1, 2, 2)[:, :60, :60]]
     (draw,) = method.draws(index)
@@ -168,7 +196,9 @@ def test_arniqa_pairs_different_images_of_one_chain(monkeypatch: pytest.MonkeyPa
 
 def test_learning_rates() -> None:
     assert [lr_factor(at, 4, "cosine") for at in (0, 2, 4)] == pytest.approx([1, 0.5, 0])
-    assert [lr_factor(at, 25, "cosine", 5) for at in (0, 2.5, 5, 15)] == pytest.approx([0, 0.5, 1, 0.5])
+    assert [lr_factor(at, 25, "cosine", 5) for at in (0, 2.5, 5, 15)] == pytest.approx(
+        [0, 0.5, 1, 0.5]
+    )
     restarts = [lr_factor(at, 10, "restarts") for at in (0, 0.5, 1, 2, 3, 5, 7)]
     assert restarts == pytest.approx([1, 0.5, 1, 0.5, 1, 0.5, 1])
     assert lr_factor(3, 4, "constant") == 1

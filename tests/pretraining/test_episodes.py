@@ -12,7 +12,12 @@ from iqa_lightning.pretraining.episodes import DistortionTasks, TaskSampler, cyc
 @pytest.fixture(scope="module")
 def tasks() -> DistortionTasks:
     data = DistortionTasks(
-        [DemoData("blur"), DemoData("noise")], resize=64, crop=48, support_batch=30, query_batch=12, batches=2
+        [DemoData("blur"), DemoData("noise")],
+        resize=64,
+        crop=48,
+        support_batch=30,
+        query_batch=12,
+        batches=2,
     )
     data.setup()
     return data
@@ -27,7 +32,10 @@ def test_an_episode(tasks: DistortionTasks) -> None:
             assert batch["image"].dtype == torch.uint8
             assert ((batch["target"] >= 0) & (batch["target"] <= 1)).all()
     again = tasks.episodes[(1, 0, 0)]
-    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(episode["support"], again["support"], strict=True))
+    assert all(
+        torch.equal(a["image"], b["image"])
+        for a, b in zip(episode["support"], again["support"], strict=True)
+    )
     other = tasks.episodes[(1, 1, 0)]
     assert not torch.equal(other["support"][0]["image"], episode["support"][0]["image"])
 
@@ -36,7 +44,10 @@ def test_query_images_are_whole_and_targets_their_own(tasks: DistortionTasks) ->
     data = tasks.data[0]
     part = data.part("train")
     whole = torch.stack(
-        [interpolate(part[i]["image"][None], [48, 48], mode="bilinear", antialias=True)[0] for i in range(len(part))]
+        [
+            interpolate(part[i]["image"][None], [48, 48], mode="bilinear", antialias=True)[0]
+            for i in range(len(part))
+        ]
     )
     batch = tasks.episodes[(0, 3, 1)]["query"][0]
     for image, target in zip(batch["image"], batch["target"].tolist(), strict=True):

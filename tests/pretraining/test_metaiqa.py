@@ -11,7 +11,12 @@ import torch
 from torch import nn
 
 from iqa_lightning.models.backbones import Backbone
-from iqa_lightning.pretraining.metaiqa import MetaPretraining, adapted_loss, decay_factor, squared_error
+from iqa_lightning.pretraining.metaiqa import (
+    MetaPretraining,
+    adapted_loss,
+    decay_factor,
+    squared_error,
+)
 from tests.walks import ROOT
 
 
@@ -20,7 +25,9 @@ def build(
 ) -> tuple[MetaPretraining, SimpleNamespace]:
     """A learner, of a small model of its own if given, and its optimiser as Lightning wraps it."""
     torch.manual_seed(0)
-    learner = MetaPretraining(Backbone("test_efficientnet"), partial(torch.optim.SGD, lr=lr), **options)
+    learner = MetaPretraining(
+        Backbone("test_efficientnet"), partial(torch.optim.SGD, lr=lr), **options
+    )
     if model is not None:
         learner.model, learner.worker, learner.start = (copy.deepcopy(model) for _ in range(3))
     descended = learner.model if learner.outer == "second_order" else learner.worker
@@ -44,7 +51,9 @@ def one(x: float, y: float) -> dict[str, torch.Tensor]:
     return {"image": torch.tensor([x]), "target": torch.tensor([y])}
 
 
-EPISODES = [{"support": [one(1, s)], "query": [one(2, q)]} for s, q in ((1.0, 3.0), (-2.0, 1.0), (4.0, 0.5))]
+EPISODES = [
+    {"support": [one(1, s)], "query": [one(2, q)]} for s, q in ((1.0, 3.0), (-2.0, 1.0), (4.0, 0.5))
+]
 
 
 def steps(w: float, episode: dict, lr: float = 0.1) -> float:
@@ -94,7 +103,9 @@ def test_second_order_gradient_is_that_of_differences() -> None:
     loss = adapted_loss(model, episode["support"][0], episode["query"][0], 0.1, squared_error)
     (gradient,) = torch.autograd.grad(loss, [model.w])
     assert float(loss.detach()) == pytest.approx(value(0.5))
-    assert float(gradient) == pytest.approx((value(0.5 + 1e-5) - value(0.5 - 1e-5)) / 2e-5, rel=1e-5)
+    assert float(gradient) == pytest.approx(
+        (value(0.5 + 1e-5) - value(0.5 - 1e-5)) / 2e-5, rel=1e-5
+    )
     learner, optimizer = build(model, outer="second_order", inner_lr=0.1)
     learner.maml_step([episode], optimizer)
     assert float(learner.model.w.detach()) == pytest.approx(0.5 - 0.1 * float(gradient), rel=1e-6)
@@ -114,14 +125,26 @@ def test_moments_are_kept_or_dropped() -> None:
 def test_rates_are_golden() -> None:
     file = ROOT.parent / "shared" / "specs" / "golden.json"
     golden = {
-        "meta_lr_resnet": {"5": 5.3144100000000005e-05, "10": 7.178979876918529e-06, "19": 7.617734804586654e-09},
-        "finetune_lr": {"19": 1.0737418240000008e-05, "29": 1.2379400392853842e-07, "39": 1.5324955408658973e-10},
+        "meta_lr_resnet": {
+            "5": 5.3144100000000005e-05,
+            "10": 7.178979876918529e-06,
+            "19": 7.617734804586654e-09,
+        },
+        "finetune_lr": {
+            "19": 1.0737418240000008e-05,
+            "29": 1.2379400392853842e-07,
+            "39": 1.5324955408658973e-10,
+        },
     }
     golden = json.loads(file.read_text())["metaiqa"] if file.is_file() else golden
     for epoch, rate in golden["meta_lr_resnet"].items():
-        assert 1e-4 * decay_factor(int(epoch), 0.9, 2, compounding=True) == pytest.approx(rate, rel=1e-6)
+        assert 1e-4 * decay_factor(int(epoch), 0.9, 2, compounding=True) == pytest.approx(
+            rate, rel=1e-6
+        )
     for epoch, rate in golden["finetune_lr"].items():
-        assert 1e-4 * decay_factor(int(epoch), 0.8, 10, compounding=True) == pytest.approx(rate, rel=1e-6)
+        assert 1e-4 * decay_factor(int(epoch), 0.8, 10, compounding=True) == pytest.approx(
+            rate, rel=1e-6
+        )
     assert decay_factor(19, 0.9, 2, compounding=False) == pytest.approx(0.9**9)
 
 
@@ -131,7 +154,9 @@ def test_rates_of_an_epoch_reach_both_groups() -> None:
     learner.trainer = SimpleNamespace(optimizers=[optimizer], current_epoch=2)  # type: ignore[assignment]
     for _ in range(2):
         learner.on_train_epoch_start()
-        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1 / 4, 1e-2 / 4])
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(
+            [0.1 / 4, 1e-2 / 4]
+        )
 
 
 class Waves:
@@ -153,7 +178,10 @@ def adapted_error(model: nn.Module, lr: float) -> float:
     waves = Waves()
     waves.generator.manual_seed(99)
     episodes = [waves.episode() for _ in range(200)]
-    errors = [adapted_loss(model, e["support"][0], e["query"][0], lr, squared_error).item() for e in episodes]
+    errors = [
+        adapted_loss(model, e["support"][0], e["query"][0], lr, squared_error).item()
+        for e in episodes
+    ]
     return float(np.mean(errors))
 
 
@@ -161,7 +189,9 @@ def adapted_error(model: nn.Module, lr: float) -> float:
 def test_meta_learning_adapts_to_a_sine_in_one_step_better_than_joint_training(outer: str) -> None:
     def network() -> nn.Module:
         torch.manual_seed(1)
-        return nn.Sequential(nn.Linear(1, 40), nn.Tanh(), nn.Linear(40, 40), nn.Tanh(), nn.Linear(40, 1))
+        return nn.Sequential(
+            nn.Linear(1, 40), nn.Tanh(), nn.Linear(40, 40), nn.Tanh(), nn.Linear(40, 1)
+        )
 
     waves, joint = Waves(), network()
     optimizer = torch.optim.Adam(joint.parameters(), lr=3e-3)

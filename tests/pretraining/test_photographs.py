@@ -36,13 +36,21 @@ def loaded(data: Photographs, epoch: int = 0, rank: int = 0, ranks: int = 1) -> 
 def test_folders_are_searched_and_copies_count_once(folder: Path) -> None:
     data = Photographs(folders=[str(folder)], embedded=False, batch_size=4)
     data.setup()
-    digests = {f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in folder.rglob("*.png")}
+    digests = {
+        f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in folder.rglob("*.png")
+    }
     assert set(data.contents) == digests
     assert len(digests) == 5
     batches = loaded(data)
     assert [len(batch["image"]) for batch in batches] == [4]
-    assert all(image.shape[0] == 3 and image.dtype == torch.uint8 for batch in batches for image in batch["image"])
-    orders = [[i for batch in loaded(data, epoch) for i in batch["index"].tolist()] for epoch in (0, 0, 1)]
+    assert all(
+        image.shape[0] == 3 and image.dtype == torch.uint8
+        for batch in batches
+        for image in batch["image"]
+    )
+    orders = [
+        [i for batch in loaded(data, epoch) for i in batch["index"].tolist()] for epoch in (0, 0, 1)
+    ]
     assert orders[0] == orders[1] != orders[2]
     shared = [loaded(data, 0, rank, 2) for rank in range(2)]
     first, second = (batches[0]["index"].tolist() for batches in shared)
@@ -104,6 +112,8 @@ def test_generated_images_leak_by_their_reference(tmp_path: Path) -> None:
     data = DemoData("blur")
     data.prepare_data()
     reference = data.samples.table["reference"].iloc[data.parts.test[0]]
-    (tmp_path / "card.json").write_text(f'{{"images": {{"DemoData:{reference}": "demo/{reference}"}}}}')
+    (tmp_path / "card.json").write_text(
+        f'{{"images": {{"DemoData:{reference}": "demo/{reference}"}}}}'
+    )
     with pytest.raises(ValueError, match="20 images"):
         refuse_leaks(str(tmp_path / "weights.safetensors"), [data], allowed=False)

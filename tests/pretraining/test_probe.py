@@ -15,13 +15,25 @@ from iqa_lightning.audit.contents import content_of
 from iqa_lightning.datasets.csv import CSVData
 from iqa_lightning.images.transforms import View
 from iqa_lightning.models.backbones import Backbone
-from iqa_lightning.pretraining.probe import ALPHAS, features, probe_start, ridge_scores, seen_by, summarise, t_bounds
+from iqa_lightning.pretraining.probe import (
+    ALPHAS,
+    features,
+    probe_start,
+    ridge_scores,
+    seen_by,
+    summarise,
+    t_bounds,
+)
 
 
 @pytest.mark.parametrize(("n", "width"), [(30, 8), (12, 40)])
 def test_ridge_is_that_of_scikit_learn(n: int, width: int) -> None:
     generator = np.random.default_rng(n)
-    x, y, new = generator.normal(3, 2, (n, width)), generator.normal(50, 9, n), generator.normal(3, 2, (7, width))
+    x, y, new = (
+        generator.normal(3, 2, (n, width)),
+        generator.normal(50, 9, n),
+        generator.normal(3, 2, (7, width)),
+    )
     x[:, 0], new[:, 0] = 4.0, 4.0  # a constant feature
     scaler = StandardScaler().fit(x)
     scores = ridge_scores(x, y, new)
@@ -51,7 +63,9 @@ def test_features_are_those_of_each_image_in_the_order_of_the_table(folders: lis
     for row in (0, 17, 39):
         image = torch.from_numpy(np.array(data.load_image(row))).permute(2, 0, 1)[None]
         with torch.no_grad():
-            np.testing.assert_allclose(found[row, : network.width], network(image)[0], rtol=0, atol=1e-4)
+            np.testing.assert_allclose(
+                found[row, : network.width], network(image)[0], rtol=0, atol=1e-4
+            )
 
 
 def test_ridge_is_chosen_without_the_test_images(folders: list[Path]) -> None:
@@ -85,7 +99,9 @@ def test_seen_images_are_left_out(folders: list[Path], tmp_path: Path) -> None:
 
 def test_summary_is_median_and_t_interval() -> None:
     values = np.array([0.5, 0.7, 0.6, 0.9])
-    frame = pd.DataFrame({"start": "a", "dataset": "d", "split": range(4), "test": 5, "test_srcc": values})
+    frame = pd.DataFrame(
+        {"start": "a", "dataset": "d", "split": range(4), "test": 5, "test_srcc": values}
+    )
     _, summary = summarise([frame])
     half = t.ppf(0.975, 3) * values.std(ddof=1) / 2
     row = summary.iloc[0]

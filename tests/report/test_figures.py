@@ -23,7 +23,9 @@ NAN = math.nan
 def matrix(*rows: list[float]) -> pd.DataFrame:
     names = ["a", "b", "c"]
     return pd.DataFrame(
-        rows, index=pd.Index(["start", *names[: len(rows) - 1]], name="after"), columns=names[: len(rows[0])]
+        rows,
+        index=pd.Index(["start", *names[: len(rows) - 1]], name="after"),
+        columns=names[: len(rows[0])],
     )
 
 
@@ -57,7 +59,9 @@ def test_the_picture_names_no_software_and_no_date() -> None:
 def test_negative_values_have_a_colour_of_their_own() -> None:
     cold = CALM.copy()
     cold.iloc[0, 1] = -0.4
-    assert pixels(heat_map(cold, "SRCC"), NEGATIVE) > pixels(heat_map(CALM, "SRCC"), NEGATIVE) + 2000
+    assert (
+        pixels(heat_map(cold, "SRCC"), NEGATIVE) > pixels(heat_map(CALM, "SRCC"), NEGATIVE) + 2000
+    )
 
 
 def test_the_scale_is_fixed_from_zero_to_one() -> None:
@@ -78,7 +82,9 @@ def test_missing_values_are_hatched_not_coloured() -> None:
 def test_just_learnt_cells_are_outlined() -> None:
     learnt, not_yet = heat_map(CALM, "SRCC"), heat_map(CALM.set_axis(["start", "b", "a"]), "SRCC")
     assert learnt != not_yet
-    assert abs(pixels(learnt, (0, 0, 0)) - pixels(not_yet, (0, 0, 0))) < 600  # outlines move, they do not vanish
+    assert (
+        abs(pixels(learnt, (0, 0, 0)) - pixels(not_yet, (0, 0, 0))) < 600
+    )  # outlines move, they do not vanish
     assert pixels(learnt, (0, 0, 0)) > pixels(heat_map(CALM.iloc[:1], "SRCC"), (0, 0, 0)) + 1000
 
 
@@ -91,7 +97,11 @@ def test_every_size_is_drawn_without_a_warning(tasks: int, panels: int) -> None:
     names = [f"some_data_set_{i}" for i in range(tasks)]
     values = np.random.default_rng(0).uniform(-0.2, 1, (tasks + 1, tasks))
     table = pd.DataFrame(values, index=pd.Index(["start", *names], name="after"), columns=names)
-    image = Image.open(io.BytesIO(heat_maps({f"readout {i}": table for i in range(panels)}, "SRCC on the test sets")))
+    image = Image.open(
+        io.BytesIO(
+            heat_maps({f"readout {i}": table for i in range(panels)}, "SRCC on the test sets")
+        )
+    )
     assert image.width > 90 * tasks * panels
     assert image.height > 90 * (tasks + 1)
 
@@ -104,7 +114,9 @@ def test_the_figure_of_a_run_folder_has_a_panel_per_readout(tmp_path: Path) -> N
     one, middle = matrix_figure(tmp_path), CALM * 0 + 0.5
     folder.write_matrix("srcc_gated", middle)
     two = matrix_figure(str(tmp_path))
-    assert pixels(two, colormaps["viridis"](0.5)) > pixels(one, colormaps["viridis"](0.5)) + 6 * 2000
+    assert (
+        pixels(two, colormaps["viridis"](0.5)) > pixels(one, colormaps["viridis"](0.5)) + 6 * 2000
+    )
 
 
 @pytest.mark.slow

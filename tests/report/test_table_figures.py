@@ -1,4 +1,6 @@
-"""Figures of a table: the same numbers give the same bytes, what they are drawn from is right, nothing warns."""
+"""Figures of a table: the same numbers give the same bytes, what they are drawn from is right,
+nothing warns.
+"""
 
 import io
 import itertools
@@ -13,15 +15,24 @@ from PIL import Image
 from iqa_lightning.report import table_figures as drawing
 from iqa_lightning.report.numbers.ranking import rank_methods
 from iqa_lightning.report.numbers.results import Results
-from iqa_lightning.report.table_figures import mean_matrices, order_spread, rank_diagrams, table_figures
+from iqa_lightning.report.table_figures import (
+    mean_matrices,
+    order_spread,
+    rank_diagrams,
+    table_figures,
+)
 
 ORDERS = ("a>b+c", "b+c>a")
 
 
-def results(methods: tuple[str, ...] = ("x", "y (joint)"), orders: tuple[str, ...] = ORDERS) -> Results:
+def results(
+    methods: tuple[str, ...] = ("x", "y (joint)"), orders: tuple[str, ...] = ORDERS
+) -> Results:
     """Random cells and measures of two splits."""
     rng = np.random.default_rng(0)
-    runs = pd.DataFrame(itertools.product(methods, orders, (1, 2)), columns=["method", "order", "split"])
+    runs = pd.DataFrame(
+        itertools.product(methods, orders, (1, 2)), columns=["method", "order", "split"]
+    )
     runs = runs.assign(seed=0, synthetic=False)
     cells = [
         {**run, "readout": readout, "after": after, "dataset": name, "srcc": rng.uniform(-0.2, 1)}
@@ -47,7 +58,15 @@ def drawn(table: Results, orders: pd.DataFrame | None = None) -> dict[str, bytes
 
 def test_all_figures_come_out_twice_with_the_same_bytes() -> None:
     first = drawn(results())
-    assert sorted(first) == ["curves", "orders", "ranks", "srcc_x", "srcc_y_joint", "stability_x", "stability_y_joint"]
+    assert sorted(first) == [
+        "curves",
+        "orders",
+        "ranks",
+        "srcc_x",
+        "srcc_y_joint",
+        "stability_x",
+        "stability_y_joint",
+    ]
     assert drawn(results()) == first
     for picture in first.values():
         image = Image.open(io.BytesIO(picture))
@@ -71,8 +90,13 @@ def test_matrices_are_means_of_the_first_order() -> None:
     cells = results().cells
     found = mean_matrices(cells, "x")
     assert list(found) == ["latest", "gated"]
-    assert (list(found["gated"].index), list(found["gated"].columns)) == (["start", "a", "b+c"], ["a", "b", "c"])
-    rows = cells[(cells["method"] == "x") & (cells["order"] == "a>b+c") & (cells["readout"] == "gated")]
+    assert (list(found["gated"].index), list(found["gated"].columns)) == (
+        ["start", "a", "b+c"],
+        ["a", "b", "c"],
+    )
+    rows = cells[
+        (cells["method"] == "x") & (cells["order"] == "a>b+c") & (cells["readout"] == "gated")
+    ]
     rows = rows[(rows["after"] == "a") & (rows["dataset"] == "c")]
     assert found["gated"].loc["a", "c"] == pytest.approx(rows["srcc"].mean())
     assert len(rows) == 2
@@ -86,14 +110,23 @@ def test_a_diagram_places_ranks_and_bars(monkeypatch: pytest.MonkeyPatch) -> Non
     value = np.repeat([9.0, 9.0, 0.0, 0.0], 12) + rng.normal(size=48)
     ranking = rank_methods(table.assign(order="a", measure="msrcc", value=value))
     plot, text = Axes.plot, Axes.text
-    monkeypatch.setattr(Axes, "plot", lambda self, *a, **k: (lines.append((a, k)), plot(self, *a, **k))[1])
-    monkeypatch.setattr(Axes, "text", lambda self, *a, **k: (texts.append(a), text(self, *a, **k))[1])
+    monkeypatch.setattr(
+        Axes, "plot", lambda self, *a, **k: (lines.append((a, k)), plot(self, *a, **k))[1]
+    )
+    monkeypatch.setattr(
+        Axes, "text", lambda self, *a, **k: (texts.append(a), text(self, *a, **k))[1]
+    )
     rank_diagrams({"msrcc": ranking})
     bars = [a[0] for a, k in lines if k.get("color") == "C3"]
     assert len(bars) == 2
     ranks = dict(ranking.ranks.itertuples(index=False, name=None))
     for bar, group in zip(bars, ({"p", "q"}, {"r", "s"}), strict=True):
-        assert bar[0] < min(ranks[name] for name in group) <= max(ranks[name] for name in group) < bar[1]
+        assert (
+            bar[0]
+            < min(ranks[name] for name in group)
+            <= max(ranks[name] for name in group)
+            < bar[1]
+        )
     starts = sorted(a[0][0] for a, k in lines if k.get("color") == "0.25")
     assert starts == pytest.approx(sorted(ranks.values()))
     assert {a[2].split()[0] for a in texts if "(" in a[2]} == set("pqrs")
@@ -111,7 +144,9 @@ def test_diagrams_of_every_size_do_not_warn(methods: int) -> None:
 def test_re_indexed_orders_are_drawn_too(monkeypatch: pytest.MonkeyPatch) -> None:
     table, seen = results(), []
     plot = Axes.plot
-    monkeypatch.setattr(Axes, "plot", lambda self, *a, **k: (seen.append(a), plot(self, *a, **k))[1])
+    monkeypatch.setattr(
+        Axes, "plot", lambda self, *a, **k: (seen.append(a), plot(self, *a, **k))[1]
+    )
     held = pd.DataFrame({"method": "x", "readout": ["gated", "gated", "latest"], "trained": "a>b+c",
                          "order": ["a>b+c", "b+c>a", "b+c>a"], "msrcc": [0.7, 0.6, 0.1], "mpsi": 0.5})  # fmt: skip
     order_spread(table.measures, held)

@@ -25,9 +25,16 @@ def summary_of(results: Results, tmp: Path) -> Summary:
 @pytest.fixture(scope="module")
 def tracked(folders: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Tracked:
     """A run with a gate, two tasks of one epoch, tracked offline."""
-    words = ["method=tsn_iqa", "schedule.finetune.epochs=1", "schedule.warmup.epochs=0", "logger=wandb"]
+    words = [
+        "method=tsn_iqa",
+        "schedule.finetune.epochs=1",
+        "schedule.warmup.epochs=0",
+        "logger=wandb",
+    ]
     words += ["trainer.log_every_n_steps=1", IN_BATCH]
-    return Tracked(walk(tmp_path_factory.mktemp("tracked"), *words, *stream_of_folders(folders), draw=True))
+    return Tracked(
+        walk(tmp_path_factory.mktemp("tracked"), *words, *stream_of_folders(folders), draw=True)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +60,9 @@ def test_all_that_is_asked_for_is_logged_and_all_that_is_logged_by_task_is_shown
 ) -> None:
     logged = {key for row in tracked.history() for key in row}
     media = {key.rsplit("/", 1)[0] for key in logged if key.endswith(("/path", "/filenames"))}
-    asked = set(keys_of([panel for section in built[0].sections for panel in section.panels])) - {"Step"}
+    asked = set(keys_of([panel for section in built[0].sections for panel in section.panels])) - {
+        "Step"
+    }
     assert asked - logged - media == set()
     by_task = {key for key in logged if key.startswith("task/") and "/weight/" not in key}
     assert by_task - asked == set()
@@ -62,17 +71,30 @@ def test_all_that_is_asked_for_is_logged_and_all_that_is_logged_by_task_is_shown
 
 
 @pytest.mark.slow
-def test_runs_are_those_of_the_experiment_grouped_by_what_they_logged(tracked: Tracked, built: tuple[Any, Any]) -> None:
-    sent = json.loads(built[0]._to_model().model_dump_json(by_alias=True, exclude_none=True))["spec"]["section"]
+def test_runs_are_those_of_the_experiment_grouped_by_what_they_logged(
+    tracked: Tracked, built: tuple[Any, Any]
+) -> None:
+    sent = json.loads(built[0]._to_model().model_dump_json(by_alias=True, exclude_none=True))[
+        "spec"
+    ]["section"]
     (runs,) = sent["runSets"]
     for key in runs["grouping"]:
         first, value, name = (key["section"] + "." + key["name"]).split(".")[1:]
         assert (key["section"], value) == ("config", "value")
         assert name in tracked.config()[first]
-    assert [key["name"] for key in runs["grouping"]] == ["run.value.method", "run.value.order", "run.value.split"]
+    assert [key["name"] for key in runs["grouping"]] == [
+        "run.value.method",
+        "run.value.order",
+        "run.value.split",
+    ]
     (group,) = runs["filters"]["filters"]
     assert group["key"] == {"section": "run", "name": "group"}
-    curves = [p for part in sent["panelBankConfig"]["sections"] for p in part["panels"] if "Line" in p["viewType"]]
+    curves = [
+        p
+        for part in sent["panelBankConfig"]["sections"]
+        for p in part["panels"]
+        if "Line" in p["viewType"]
+    ]
     assert {panel["config"]["xAxis"] for panel in curves} == {"task/t", "epoch", "_step"}
     assert tracked.found["run"][0].run_group in tracked.folder.parts
 
@@ -84,7 +106,9 @@ def test_the_report_holds_the_table_and_the_same_panels(built: tuple[Any, Any]) 
     sections = [section.name for section in workspace.sections]
     assert titles == ["Table", *sections, "Differences between methods"]
     grids = [block for block in report.blocks if type(block).__name__ == "PanelGrid"]
-    assert [len(grid.panels) for grid in grids] == [len(section.panels) for section in workspace.sections]
+    assert [len(grid.panels) for grid in grids] == [
+        len(section.panels) for section in workspace.sections
+    ]
     text = next(block.text for block in report.blocks if type(block).__name__ == "MarkdownBlock")
     assert "| tsn_iqa | gated | 1 |" in text
 

@@ -1,4 +1,6 @@
-"""A run seen from outside: the config of a folder, its one owner, names, the process that trains it."""
+"""A run seen from outside: the config of a folder, its one owner, names, the process that trains
+it.
+"""
 
 import signal
 import subprocess
@@ -12,7 +14,11 @@ from iqa_lightning.report.numbers.difference import flat
 from iqa_lightning.runs import folder as runs
 from tests.walks import ROOT
 
-BASE = {"seed": 0, "method": {"lr": 0.1, "gate": {"clusters": 8}}, "stream": {"order": ["a", "b"], "num_workers": 0}}
+BASE = {
+    "seed": 0,
+    "method": {"lr": 0.1, "gate": {"clusters": 8}},
+    "stream": {"order": ["a", "b"], "num_workers": 0},
+}
 BASE |= {"paths": {"data": "x"}, "trainer": {"devices": 1}}
 
 
@@ -53,7 +59,9 @@ def test_a_removed_key_is_refused(tmp_path: Path) -> None:
         runs.keep_config(tmp_path, config())
 
 
-@pytest.mark.parametrize("key", ["paths__data", "stream__num_workers", "logger", "stream__cache", "stream__max_pixels"])
+@pytest.mark.parametrize(
+    "key", ["paths__data", "stream__num_workers", "logger", "stream__cache", "stream__max_pixels"]
+)
 def test_what_changes_no_result_may_change(key: str, tmp_path: Path) -> None:
     runs.keep_config(tmp_path, config())
     runs.keep_config(tmp_path, config(**{key: "another"}))
@@ -91,7 +99,12 @@ def test_a_killed_owner_leaves_no_lock_though_its_workers_live_on(tmp_path: Path
 @pytest.mark.slow
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     code = "import sys, pathlib; from iqa_lightning.runs import sole_owner; "
-    words = [sys.executable, "-c", f"{code}sole_owner(pathlib.Path(sys.argv[1])).__enter__()", str(tmp_path)]
+    words = [
+        sys.executable,
+        "-c",
+        f"{code}sole_owner(pathlib.Path(sys.argv[1])).__enter__()",
+        str(tmp_path),
+    ]
     with runs.sole_owner(tmp_path):
         refused = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
     assert refused.returncode != 0
@@ -99,7 +112,9 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     assert subprocess.run(words, check=False, cwd=ROOT).returncode == 0
 
 
-def test_a_process_for_another_device_needs_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_for_another_device_needs_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with runs.sole_owner(tmp_path):
         monkeypatch.setenv("LOCAL_RANK", "1")
         with runs.sole_owner(tmp_path):
@@ -108,9 +123,16 @@ def test_a_process_for_another_device_needs_no_lock(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize(
     ("ranks", "first"),
-    [({}, True), ({"LOCAL_RANK": "0"}, True), ({"LOCAL_RANK": "1"}, False), ({"NODE_RANK": "1"}, False)],
+    [
+        ({}, True),
+        ({"LOCAL_RANK": "0"}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"NODE_RANK": "1"}, False),
+    ],
 )
-def test_the_first_process(ranks: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_process(
+    ranks: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("LOCAL_RANK", "NODE_RANK"):
         monkeypatch.delenv(name, raising=False)
     for name, value in ranks.items():

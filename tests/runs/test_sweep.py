@@ -1,4 +1,6 @@
-"""Sweeps: under each launcher, resumed, with runs that fail, two at a time; several ranks in a run of a sweep."""
+"""Sweeps: under each launcher, resumed, with runs that fail, two at a time; several ranks in a run
+of a sweep.
+"""
 
 import json
 import os
@@ -26,7 +28,13 @@ LAUNCHERS = {
 @pytest.fixture(scope="module")
 def words(folders: list[Path]) -> list[str]:
     """A run of two tasks that takes seconds."""
-    return [*TINY, IN_BATCH, "schedule.warmup.epochs=0", "method=sh_cl", *stream_of_folders(folders)]
+    return [
+        *TINY,
+        IN_BATCH,
+        "schedule.warmup.epochs=0",
+        "method=sh_cl",
+        *stream_of_folders(folders),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +83,23 @@ def states(output: Path) -> list[str]:
 
 def start(*words: str) -> subprocess.Popen:
     """A sweep in the background."""
-    return subprocess.Popen(command("-m", *words), env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command("-m", *words), env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_two_runs_under_a_launcher(launcher: str, words: list[str], alone, mark: str, tmp_path: Path) -> None:
+def test_two_runs_under_a_launcher(
+    launcher: str, words: list[str], alone, mark: str, tmp_path: Path
+) -> None:
     """Each ends with the bytes of a run by itself; no process is left."""
-    more = [f"hydra/launcher={launcher}", *LAUNCHERS[launcher], "split=1,2", f"paths.output={tmp_path}"]
+    more = [
+        f"hydra/launcher={launcher}",
+        *LAUNCHERS[launcher],
+        "split=1,2",
+        f"paths.output={tmp_path}",
+    ]
     done = call("-m", *words, *more)
     assert "2 runs: 2 finished" in done.stdout
     assert "ConfigStore" not in done.stderr
@@ -94,7 +111,9 @@ def test_two_runs_under_a_launcher(launcher: str, words: list[str], alone, mark:
 
 
 @pytest.mark.slow
-def test_one_failed_run_ends_in_the_report_and_what_is_finished_is_skipped(words: list[str], tmp_path: Path) -> None:
+def test_one_failed_run_ends_in_the_report_and_what_is_finished_is_skipped(
+    words: list[str], tmp_path: Path
+) -> None:
     output = f"paths.output={tmp_path}"
     done = call("-m", *words, "split=11,1", output, check=False)
     assert done.returncode == 1
@@ -118,7 +137,9 @@ def test_one_failed_run_ends_in_the_report_and_what_is_finished_is_skipped(words
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_takes_its_run_along_and_goes_on_with_it(words, alone, mark: str, tmp_path: Path) -> None:
+def test_a_killed_sweep_takes_its_run_along_and_goes_on_with_it(
+    words, alone, mark: str, tmp_path: Path
+) -> None:
     log = tmp_path / "none/sh_cl/a-b/split1/seed0/train.log"
     with start(*words, f"paths.output={tmp_path}") as sweep:
         wait_for(lambda: log.is_file() and "1/2 a, finetune 2/2" in log.read_text())
@@ -130,8 +151,12 @@ def test_a_killed_sweep_takes_its_run_along_and_goes_on_with_it(words, alone, ma
 
 
 @pytest.mark.slow
-def test_a_preempted_job_is_handed_in_again_and_goes_on(words: list[str], alone, mark: str, tmp_path: Path) -> None:
-    """SIGUSR2 is how Slurm, as submitit asks it to, announces a preemption or the end of the time limit."""
+def test_a_preempted_job_is_handed_in_again_and_goes_on(
+    words: list[str], alone, mark: str, tmp_path: Path
+) -> None:
+    """SIGUSR2 is how Slurm, as submitit asks it to, announces a preemption or the end of the time
+    limit.
+    """
     log = tmp_path / "none/sh_cl/a-b/split1/seed0/train.log"
     with start("hydra/launcher=submitit_local", *words, f"paths.output={tmp_path}") as sweep:
         wait_for(lambda: log.is_file() and "1/2 a, finetune 2/2" in log.read_text())
@@ -152,7 +177,9 @@ def test_two_sweeps_at_once_do_not_collide(words: list[str], alone, tmp_path: Pa
     assert [sweep.returncode for sweep in sweeps] == [0, 0], said
     assert len(list((tmp_path / "sweeps").iterdir())) == 2
     assert results(tmp_path / "none/sh_cl/a-b/split1/seed0") == alone
-    assert json.loads((tmp_path / "none/sh_cl/a-b/split2/seed0/summary.json").read_text())["finished"]
+    assert json.loads((tmp_path / "none/sh_cl/a-b/split2/seed0/summary.json").read_text())[
+        "finished"
+    ]
 
 
 @pytest.mark.slow
@@ -172,13 +199,25 @@ TWO_RANKS = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "str
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "ray"])
-def test_two_ranks_in_a_run_under_a_launcher(launcher: str, words: list[str], mark: str, tmp_path: Path) -> None:
+def test_two_ranks_in_a_run_under_a_launcher(
+    launcher: str, words: list[str], mark: str, tmp_path: Path
+) -> None:
     done = call(
-        "-m", f"hydra/launcher={launcher}", *LAUNCHERS[launcher], *words, *TWO_RANKS, f"paths.output={tmp_path}"
+        "-m",
+        f"hydra/launcher={launcher}",
+        *LAUNCHERS[launcher],
+        *words,
+        *TWO_RANKS,
+        f"paths.output={tmp_path}",
     )
     assert "1 runs: 1 finished" in done.stdout
-    assert "GLOBAL_RANK: 1, MEMBER: 2/2" in (tmp_path / "none/sh_cl/a/split1/seed0/train.log").read_text()
-    assert len(list((tmp_path / "sweeps").iterdir())) == 1, "the second rank started the sweep again"
+    assert (
+        "GLOBAL_RANK: 1, MEMBER: 2/2"
+        in (tmp_path / "none/sh_cl/a/split1/seed0/train.log").read_text()
+    )
+    assert len(list((tmp_path / "sweeps").iterdir())) == 1, (
+        "the second rank started the sweep again"
+    )
     wait_for(lambda: not processes(mark), 30)
 
 
@@ -196,21 +235,42 @@ exec "$@"
 
 
 @pytest.mark.slow
-def test_slurm_made_of_shell_scripts(words, mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The job asks for what the preset says, and its run starts its second rank itself, as one task of Slurm."""
+def test_slurm_made_of_shell_scripts(
+    words, mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job asks for what the preset says, and its run starts its second rank itself, as one task
+    of Slurm.
+    """
     (tmp_path / "bin").mkdir()
     for name, script in (("sbatch", SBATCH), ("srun", SRUN)):
         (tmp_path / "bin" / name).write_text(script)
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     done = call(
-        "-m", "hydra/launcher=slurm", "hydra.launcher.partition=gpu", *words, *TWO_RANKS, f"paths.output={tmp_path}"
+        "-m",
+        "hydra/launcher=slurm",
+        "hydra.launcher.partition=gpu",
+        *words,
+        *TWO_RANKS,
+        f"paths.output={tmp_path}",
     )
     assert "1 runs: 1 finished" in done.stdout, (tmp_path / "job.log").read_text()
-    asked = {line.removeprefix("#SBATCH --") for line in (tmp_path / "job.sh").read_text().splitlines()}
-    expected = {"partition=gpu", "gpus-per-node=1", "cpus-per-task=8", "mem=32GB", "time=240", "ntasks-per-node=1"}
+    asked = {
+        line.removeprefix("#SBATCH --") for line in (tmp_path / "job.sh").read_text().splitlines()
+    }
+    expected = {
+        "partition=gpu",
+        "gpus-per-node=1",
+        "cpus-per-task=8",
+        "mem=32GB",
+        "time=240",
+        "ntasks-per-node=1",
+    }
     assert expected | {"requeue", "signal=USR2@120", "nodes=1"} <= asked
-    assert "GLOBAL_RANK: 1, MEMBER: 2/2" in (tmp_path / "none/sh_cl/a/split1/seed0/train.log").read_text()
+    assert (
+        "GLOBAL_RANK: 1, MEMBER: 2/2"
+        in (tmp_path / "none/sh_cl/a/split1/seed0/train.log").read_text()
+    )
 
 
 def spelt_out(*words: str, tasks: str = "abc") -> list[str]:
@@ -226,7 +286,9 @@ def test_designs_of_orders_are_spelt_out() -> None:
     assert spelt_out("split=1,2", "stream.order=williams") == ["split=1,2", six]
     assert spelt_out("stream.order='williams'") == [six]
     assert spelt_out("stream.order=choice(williams)") == [six]
-    assert spelt_out("stream.order=reverse,all,[a,b]", tasks="ab") == ["stream.order=reverse,all:1,all:2,[a,b]"]
+    assert spelt_out("stream.order=reverse,all,[a,b]", tasks="ab") == [
+        "stream.order=reverse,all:1,all:2,[a,b]"
+    ]
     untouched = ["stream.order=[a,b],[[a,b],c],random:1", "method=lwf,sh_cl"]
     assert spelt_out(*untouched) == untouched
 
@@ -239,7 +301,9 @@ def test_orders_of_several_streams_have_no_one_name() -> None:
         spelt_out("stream.order=all", tasks="abcdef")
 
 
-@pytest.mark.parametrize(("name", "needs"), [("joblib", "joblib"), ("ray", "ray"), ("slurm", "submitit")])
+@pytest.mark.parametrize(
+    ("name", "needs"), [("joblib", "joblib"), ("ray", "ray"), ("slurm", "submitit")]
+)
 def test_a_missing_plugin_is_named(name: str, needs: str, monkeypatch: pytest.MonkeyPatch) -> None:
     preset = OmegaConf.load(ROOT / "conf/hydra/launcher" / f"{name}.yaml")
     require_plugin(preset)
@@ -247,12 +311,20 @@ def test_a_missing_plugin_is_named(name: str, needs: str, monkeypatch: pytest.Mo
     with pytest.raises(ValueError, match=rf"{needs}.*pip install 'iqa-lightning\[cluster\]'"):
         require_plugin(preset)
     monkeypatch.setitem(sys.modules, str(preset["_target_"]).rsplit(".", 2)[0], None)
-    with pytest.raises(ValueError, match=r"hydra_plugins\.hydra_\w+_launcher, which is not installed"):
+    with pytest.raises(
+        ValueError, match=r"hydra_plugins\.hydra_\w+_launcher, which is not installed"
+    ):
         require_plugin(preset)
 
 
-def test_a_run_that_did_not_come_back_counts_as_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    outcomes = [Outcome("one", "finished", folder="x"), Outcome("two", "unfinished"), Outcome("three", "busy", "why")]
+def test_a_run_that_did_not_come_back_counts_as_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcomes = [
+        Outcome("one", "finished", folder="x"),
+        Outcome("two", "unfinished"),
+        Outcome("three", "busy", "why"),
+    ]
     for number, outcome in enumerate(outcomes):
         (tmp_path / f"{number}.json").write_text(json.dumps(vars(outcome)))
     sweep = Sweep()
@@ -270,7 +342,10 @@ def test_no_rank_or_job_step_reaches_a_run(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(sys, "executable", str(python))
     for name in ("LOCAL_RANK", "MASTER_PORT", "WORLD_SIZE", "SLURM_NTASKS"):
         monkeypatch.setenv(name, "7")
-    assert train(["a=b"], tmp_path / "run" / "train.log", {"OMP_NUM_THREADS": "3"}) == (3, "two lines")
+    assert train(["a=b"], tmp_path / "run" / "train.log", {"OMP_NUM_THREADS": "3"}) == (
+        3,
+        "two lines",
+    )
     lines = (tmp_path / "run" / "train.log").read_text().splitlines()
     assert {"OMP_NUM_THREADS=3", "PYTHONUNBUFFERED=1", "-m iqa_lightning.train a=b"} <= set(lines)
     assert not [line for line in lines if line.endswith("=7")]

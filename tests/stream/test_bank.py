@@ -16,17 +16,23 @@ PHASES = [Phase("warmup", 2, 8, trains="heads", fixed_crops=CROPS), Phase("finet
 
 
 def at(folders: list[Path], epoch: int, rank: int = 0, ranks: int = 1, seed: int = 0) -> TaskStream:
-    stream = folder_stream([str(folder) for folder in folders], phases=PHASES, view=View(0, SIDE), seed=seed)
+    stream = folder_stream(
+        [str(folder) for folder in folders], phases=PHASES, view=View(0, SIDE), seed=seed
+    )
     stream.setup()
     stream.trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank, world_size=ranks)
     return stream
 
 
 def shown(stream: TaskStream) -> dict[int, torch.Tensor]:
-    """The crops of an epoch by number; the same number is always the same crop of the image of its index."""
+    """The crops of an epoch by number; the same number is always the same crop of the image of its
+    index.
+    """
     found: dict[int, torch.Tensor] = {}
     for batch in stream.train_dataloader():
-        for crop, index, image in zip(batch["crop"].tolist(), batch["index"].tolist(), batch["image"], strict=True):
+        for crop, index, image in zip(
+            batch["crop"].tolist(), batch["index"].tolist(), batch["image"], strict=True
+        ):
             assert crop // CROPS == index
             assert torch.equal(found.setdefault(crop, image), image)
     return found
@@ -57,13 +63,20 @@ def test_a_crop_is_a_window_of_its_image(folders: list[Path]) -> None:
     part, bank = stream.data["a"].part("train"), bank_of(stream)
     for crop in (0, 5, CROPS * TRAIN - 1):
         image = part[crop // CROPS]["image"]
-        windows = image.unfold(1, SIDE, 1).unfold(2, SIDE, 1).permute(1, 2, 0, 3, 4).reshape(-1, 3, SIDE, SIDE)
+        windows = (
+            image.unfold(1, SIDE, 1)
+            .unfold(2, SIDE, 1)
+            .permute(1, 2, 0, 3, 4)
+            .reshape(-1, 3, SIDE, SIDE)
+        )
         both = torch.cat([windows, windows.flip(-1)])
         assert (both == bank[crop]["image"]).flatten(1).all(dim=1).any()
 
 
 def test_other_seeds_and_tasks_have_other_crops(folders: list[Path]) -> None:
-    views = [bank_of(at(folders, epoch, seed=seed)).views for epoch, seed in ((0, 0), (0, 1), (3, 0))]
+    views = [
+        bank_of(at(folders, epoch, seed=seed)).views for epoch, seed in ((0, 0), (0, 1), (3, 0))
+    ]
     assert all((one != other).any() for k, one in enumerate(views) for other in views[:k])
 
 
@@ -79,7 +92,7 @@ def test_other_phases_draw_new_crops(folders: list[Path]) -> None:
     assert not isinstance(at(folders, 2).train_dataloader().dataset, FixedCrops)
 
 
-@pytest.mark.parametrize("wrong", [{"bank": 0}, {"bank": 2, "trains": "all"}])
+@pytest.mark.parametrize("wrong", [{"fixed_crops": 0}, {"fixed_crops": 2, "trains": "all"}])
 def test_a_bank_that_makes_no_sense_is_refused(wrong: dict) -> None:
-    with pytest.raises(ValueError, match="'x' has a bank, which takes"):
+    with pytest.raises(ValueError, match="'x' has fixed_crops, which"):
         Phase("x", 1, 8, **({"trains": "heads"} | wrong))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from iqa_lightning.datasets.base import test_set_unlocked
+from iqa_lightning.datasets.base import unlocked_test_set
 from iqa_lightning.datasets.csv import CSVData
 from iqa_lightning.datasets.splits import Split
 from iqa_lightning.images.transforms import View
@@ -20,7 +20,9 @@ PHASES = [Phase("finetune", 1, 4)]
 
 
 def write_set(root: Path) -> Path:
-    """Twelve references; jpeg at three levels, blur at two, noise at three, but the latter for ten of them only."""
+    """Twelve references; jpeg at three levels, blur at two, noise at three, but the latter for ten
+    of them only.
+    """
     (root / "images").mkdir(parents=True)
     lines = ["image,mos,group,distortion"]
     for reference in range(12):
@@ -35,7 +37,7 @@ def write_set(root: Path) -> Path:
 
 def names(stream: object, part: str) -> dict[str, list[str]]:
     """Images of a part of every task."""
-    with test_set_unlocked():
+    with unlocked_test_set():
         return {name: data.part(part).images for name, data in stream.data.items()}
 
 
@@ -50,7 +52,10 @@ def test_tasks_and_parts(groups: list | dict, split: int, tmp_path: Path) -> Non
     parts = {part: names(stream, part) for part in Split._fields}
     found = [image for part in parts.values() for images in part.values() for image in images]
     assert len(found) == len(set(found)) == 12 * 5 + 10 * 3
-    owners = [{image.split("_")[0] for images in part.values() for image in images} for part in parts.values()]
+    owners = [
+        {image.split("_")[0] for images in part.values() for image in images}
+        for part in parts.values()
+    ]
     assert sum(map(len, owners)) == 12, "a reference is in two parts, of whatever tasks"
     for part in parts.values():
         for task, images in part.items():
@@ -60,9 +65,13 @@ def test_tasks_and_parts(groups: list | dict, split: int, tmp_path: Path) -> Non
 
 def test_images_and_scores_are_those_of_the_rows(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set")
-    stream = distortion_stream(partial(CSVData, root=root), list(KINDS), phases=PHASES, view=View(0, 32))
+    stream = distortion_stream(
+        partial(CSVData, root=root), list(KINDS), phases=PHASES, view=View(0, 32)
+    )
     stream.setup()
-    rated = dict(line.split(",")[:2] for line in (root / "ratings.csv").read_text().splitlines()[1:])
+    rated = dict(
+        line.split(",")[:2] for line in (root / "ratings.csv").read_text().splitlines()[1:]
+    )
     part = stream.data["blur"].part("train")
     for i, name in enumerate(part.images):
         assert part[i]["mos"] == float(rated[name])
@@ -111,8 +120,16 @@ def test_a_table_without_distortions(tmp_path: Path) -> None:
     ("name", "count", "tasks"),
     [("kadid10k", 25, 25), ("tid2013", 24, 24), ("csiq", 6, 6), ("kadid10k_groups", 25, 11)],
 )
-def test_the_configured_streams_name_every_distortion_once(name: str, count: int, tasks: int) -> None:
-    groups = OmegaConf.to_container(OmegaConf.load(ROOT / f"conf/stream/distortions_{name}.yaml"))["groups"]
-    flat = [item for group in groups.values() for item in group] if isinstance(groups, dict) else groups
+def test_the_configured_streams_name_every_distortion_once(
+    name: str, count: int, tasks: int
+) -> None:
+    groups = OmegaConf.to_container(OmegaConf.load(ROOT / f"conf/stream/distortions_{name}.yaml"))[
+        "groups"
+    ]
+    flat = (
+        [item for group in groups.values() for item in group]
+        if isinstance(groups, dict)
+        else groups
+    )
     assert len(groups) == tasks
     assert len(flat) == len(set(flat)) == count

@@ -20,7 +20,11 @@ def test_filling_by_hand() -> None:
     memory = ReplayMemory(100)
     assert memory.counts([30]) == [30]  # fits
     assert memory.counts([30, 40]) == [30, 40]  # fits beside it
-    assert memory.counts([30, 40, 50]) == [30, 33, 33]  # does not: at most 100 // 3, and 3 + 1 places stay empty
+    assert memory.counts([30, 40, 50]) == [
+        30,
+        33,
+        33,
+    ]  # does not: at most 100 // 3, and 3 + 1 places stay empty
     assert memory.counts([30, 40, 50, 4]) == [30, 33, 33, 4]  # exactly what was free
     assert memory.counts([30, 40, 50, 5]) == [25, 25, 25, 5]
     assert memory.counts([30, 40, 50, 5, 20]) == [25, 25, 25, 5, 20]  # again all of what is free
@@ -42,7 +46,9 @@ def test_golden_values() -> None:
     golden = json.loads(Path(file).read_text())["replay"]
     memory = ReplayMemory(golden["capacity"])
     assert [len(memory.rows([9000] * t)[-1]) for t in range(1, 7)] == golden["per_task"]
-    assert [memory.share(t) * 32 for t in (1, 2, 3)] == [golden["pairs_per_step"][key] for key in ("1", "2", "3+")]
+    assert [memory.share(t) * 32 for t in (1, 2, 3)] == [
+        golden["pairs_per_step"][key] for key in ("1", "2", "3+")
+    ]
 
 
 @few
@@ -63,12 +69,16 @@ def test_a_later_task_only_trims(capacity: int, sizes: list[int], seed: int) -> 
     memory = ReplayMemory(capacity, seed)
     for t in range(1, len(sizes)):
         before, after = memory.rows(sizes[:t]), memory.rows(sizes[: t + 1])
-        assert all(set(new.tolist()) <= set(old.tolist()) for old, new in zip(before, after, strict=False))
+        assert all(
+            set(new.tolist()) <= set(old.tolist()) for old, new in zip(before, after, strict=False)
+        )
 
 
 @few
 @given(capacities, sizes, st.integers(0, 5))
-def test_the_same_on_every_rank_and_after_a_restart(capacity: int, sizes: list[int], seed: int) -> None:
+def test_the_same_on_every_rank_and_after_a_restart(
+    capacity: int, sizes: list[int], seed: int
+) -> None:
     np.random.default_rng(1).random()
     first, second = (ReplayMemory(capacity, seed).rows(sizes) for _ in range(2))
     assert all(np.array_equal(one, two) for one, two in zip(first, second, strict=True))
@@ -85,7 +95,9 @@ def test_samples_are_random() -> None:
     assert counts.min() > 50 - 5 * np.sqrt(50)
 
 
-@pytest.mark.parametrize("wrong", [{"capacity": 1}, {"shares": []}, {"shares": [1.0, 0.0]}], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [{"capacity": 1}, {"shares": []}, {"shares": [1.0, 0.0]}], ids=str
+)
 def test_a_useless_memory_is_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ReplayMemory(**wrong)

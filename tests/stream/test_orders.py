@@ -50,7 +50,12 @@ def test_six_tasks_need_six_orders() -> None:
 
 def test_one_order_of_a_design_has_a_name() -> None:
     tasks = ["a", "b", "c", "d"]
-    assert single_names("williams", tasks) == ["williams:1", "williams:2", "williams:3", "williams:4"]
+    assert single_names("williams", tasks) == [
+        "williams:1",
+        "williams:2",
+        "williams:3",
+        "williams:4",
+    ]
     assert [named_order(name, tasks) for name in single_names("williams", tasks)] == williams(tasks)
     assert named_order("all:2", ["a", "b", "c"]) == ["a", "c", "b"]
     assert single_names("reverse", tasks) == ["reverse"]
@@ -70,7 +75,12 @@ def test_all_orders_of_a_short_stream() -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("backwards", "backwards.*reverse"), ("random", "random"), ("random:x", "random:x"), ("all", "list of orders")],
+    [
+        ("backwards", "backwards.*reverse"),
+        ("random", "random"),
+        ("random:x", "random:x"),
+        ("all", "list of orders"),
+    ],
 )
 def test_a_wrong_name_is_refused(name: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):

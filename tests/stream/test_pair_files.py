@@ -1,4 +1,6 @@
-"""Published pair lists: the facts of the one that ships, and a stream that learns exactly these pairs."""
+"""Published pair lists: the facts of the one that ships, and a stream that learns exactly these
+pairs.
+"""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,8 +26,13 @@ def rows(file: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("target", ["soft", "binary"])
 def test_the_official_list_of_live(target: str, shared_data: Path) -> None:
-    """Specs of the protocol, section 4: distinct pairs, every image, g by Thurstone, y by the strict order."""
-    scores = {name: (float(mos), float(std)) for name, mos, std in rows(shared_data / LIVE / "live_train_score.txt")}
+    """Specs of the protocol, section 4: distinct pairs, every image, g by Thurstone, y by the
+    strict order.
+    """
+    scores = {
+        name: (float(mos), float(std))
+        for name, mos, std in rows(shared_data / LIVE / "live_train_score.txt")
+    }
     names = sorted(scores)
     pairs = FilePairs(shared_data / "splits/biqa_cl", target=target)
     pairs.find([names], ["live"])
@@ -48,7 +55,9 @@ def test_the_official_list_of_live(target: str, shared_data: Path) -> None:
         (row[0], row[1]): float(row[2 if target == "soft" else 5])
         for row in rows(shared_data / LIVE / "live_train.txt")
     }
-    assert [listed[names[i], names[j]] for i, j in table.tolist()] == pytest.approx(found.tolist(), abs=1e-7)
+    assert [listed[names[i], names[j]] for i, j in table.tolist()] == pytest.approx(
+        found.tolist(), abs=1e-7
+    )
 
 
 def test_which_pairs_bring_their_targets(tmp_path: Path) -> None:
@@ -75,8 +84,15 @@ def ready(tmp_path: Path, target: str, order: list | None = None) -> TaskStream:
     for name in ("a", "b"):
         root = write_csv(tmp_path / name)
         place = write_pairs(lists, name) / name / "splits2" / "2"
-        ratings = [line.replace(",", "\t") + "\n" for line in (root / "ratings.csv").read_text().splitlines()[1:]]
-        for part, chosen in (("val", ratings[:2]), ("test", ratings[2:4]), ("train_score", ratings[4:])):
+        ratings = [
+            line.replace(",", "\t") + "\n"
+            for line in (root / "ratings.csv").read_text().splitlines()[1:]
+        ]
+        for part, chosen in (
+            ("val", ratings[:2]),
+            ("test", ratings[2:4]),
+            ("train_score", ratings[4:]),
+        ):
             (place / f"{name}_{part}.txt").write_text("".join(chosen))
     stream = folder_stream(
         [str(tmp_path / "a"), str(tmp_path / "b")],
@@ -95,12 +111,16 @@ def ready(tmp_path: Path, target: str, order: list | None = None) -> TaskStream:
 
 @pytest.mark.parametrize(("target", "column"), [("soft", 2), ("binary", 3)])
 @pytest.mark.parametrize("order", [["a"], [["a", "b"]]])
-def test_a_stream_learns_the_listed_pairs(target: str, column: int, order: list, tmp_path: Path) -> None:
+def test_a_stream_learns_the_listed_pairs(
+    target: str, column: int, order: list, tmp_path: Path
+) -> None:
     found: list[tuple[int, int, float]] = []
     for batch in ready(tmp_path, target, order).train_dataloader():
         index = batch["index"][batch["pairs"]]
         assert len(index) in (1, 2)
-        found += [(i, j, t) for (i, j), t in zip(index.tolist(), batch["target"].tolist(), strict=True)]
+        found += [
+            (i, j, t) for (i, j), t in zip(index.tolist(), batch["target"].tolist(), strict=True)
+        ]
     starts = range(len(order[0]) if isinstance(order[0], list) else 1)
     wanted = [(p[0] - 4 + 16 * k, p[1] - 4 + 16 * k, p[column]) for k in starts for p in PAIRS]
     assert sorted(found) == sorted(wanted)
@@ -109,8 +129,14 @@ def test_a_stream_learns_the_listed_pairs(target: str, column: int, order: list,
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("1.png\t2.png\t0.5\t1\t1\t1\r1.png\t33.png\t0.5\t1\t1\t1", r"row 2: the image '33\.png' is not in"),
-        ("1.png\t2.png\t0.5\t1\t1\t1\r2.png\t1.png\t0.5\t1\t1\t1", r"row 2 .*the pair of row 1 again"),
+        (
+            "1.png\t2.png\t0.5\t1\t1\t1\r1.png\t33.png\t0.5\t1\t1\t1",
+            r"row 2: the image '33\.png' is not in",
+        ),
+        (
+            "1.png\t2.png\t0.5\t1\t1\t1\r2.png\t1.png\t0.5\t1\t1\t1",
+            r"row 2 .*the pair of row 1 again",
+        ),
         ("1.png\t1.png\t0.5\t1\t1\t1", r"row 1 .*an image with itself"),
         ("1.png\t2.png\t1.5\t1\t1\t1", r"row 1 .*the target 1\.5 is not in \[0, 1\]"),
         ("1.png\t2.png\thigh\t1\t1\t1", r"row 1 .*'high' in column 3"),

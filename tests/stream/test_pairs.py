@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from iqa_lightning.stream.pairs import InBatchPairs, PairCollate, SampledPairs, draw_pairs, pair_target
+from iqa_lightning.stream.pairs import (
+    InBatchPairs,
+    PairCollate,
+    SampledPairs,
+    draw_pairs,
+    pair_target,
+)
 
 LIVE = "splits/biqa_cl/IQA_Database/databaserelease2/splits2/1"
 NAN = float("nan")
@@ -24,7 +30,9 @@ def rows(file: Path) -> list[list[str]]:
 
 
 def target(mos: tuple[float, float], std: tuple[float, float], kind: str) -> float:
-    return pair_target(torch.tensor([mos], dtype=torch.float32), torch.tensor([std], dtype=torch.float32), kind).item()
+    return pair_target(
+        torch.tensor([mos], dtype=torch.float32), torch.tensor([std], dtype=torch.float32), kind
+    ).item()
 
 
 def draw(images: int, count: int, seed: int = 0) -> np.ndarray:
@@ -36,7 +44,10 @@ def unordered(pairs: np.ndarray) -> set[tuple[int, int]]:
 
 
 def test_targets_equal_an_official_list(shared_data: Path) -> None:
-    rated = {image: (float(mos), float(std)) for image, mos, std in rows(shared_data / LIVE / "live_train_score.txt")}
+    rated = {
+        image: (float(mos), float(std))
+        for image, mos, std in rows(shared_data / LIVE / "live_train_score.txt")
+    }
     pairs = rows(shared_data / LIVE / "live_train.txt")
     assert len(pairs) == 7000
     first, second = (torch.tensor([rated[pair[side]] for pair in pairs]) for side in (0, 1))
@@ -61,13 +72,20 @@ def test_targets_equal_an_official_list(shared_data: Path) -> None:
         ((50, 50), (NAN, NAN), 0.5, 0),
     ],
 )
-def test_targets_by_hand(mos: tuple[float, float], std: tuple[float, float], soft: float, binary: float) -> None:
+def test_targets_by_hand(
+    mos: tuple[float, float], std: tuple[float, float], soft: float, binary: float
+) -> None:
     assert target(mos, std, "soft") == pytest.approx(soft, abs=1e-6)
     assert target(mos, std, "binary") == binary
 
 
 @few
-@given(st.lists(st.tuples(*[st.floats(0, 100, width=32)] * 2, *[st.floats(0.125, 30, width=32)] * 2), min_size=1))
+@given(
+    st.lists(
+        st.tuples(*[st.floats(0, 100, width=32)] * 2, *[st.floats(0.125, 30, width=32)] * 2),
+        min_size=1,
+    )
+)
 def test_soft_targets_are_thurstones(table: list[tuple[float, ...]]) -> None:
     mos, std = torch.tensor(table).split(2, dim=1)
     m, s = mos.double().numpy(), std.double().numpy()
@@ -111,9 +129,15 @@ def test_a_large_set_is_not_enumerated(images: int, count: int) -> None:
     assert pairs.max() > 0.99 * images
 
 
-@pytest.mark.parametrize(("images", "count", "median"), [(538, 7_000, 26), (410, 10_000, 49), (813, 20_000, 49)])
-def test_every_image_gets_about_as_many_pairs_as_in_the_official_lists(images: int, count: int, median: int) -> None:
-    assert np.median(np.bincount(draw(images, count).ravel(), minlength=images)) == pytest.approx(median, abs=1)
+@pytest.mark.parametrize(
+    ("images", "count", "median"), [(538, 7_000, 26), (410, 10_000, 49), (813, 20_000, 49)]
+)
+def test_every_image_gets_about_as_many_pairs_as_in_the_official_lists(
+    images: int, count: int, median: int
+) -> None:
+    assert np.median(np.bincount(draw(images, count).ravel(), minlength=images)) == pytest.approx(
+        median, abs=1
+    )
 
 
 def test_pairs_are_drawn_uniformly_and_in_either_order() -> None:
@@ -124,7 +148,9 @@ def test_pairs_are_drawn_uniformly_and_in_either_order() -> None:
     assert (abs(seen - 200) < 5 * np.sqrt(200)).all()
 
 
-def sampled(sizes: list[int], names: list[str], seed: int = 0, epoch: int = 0, **options: object) -> list[np.ndarray]:
+def sampled(
+    sizes: list[int], names: list[str], seed: int = 0, epoch: int = 0, **options: object
+) -> list[np.ndarray]:
     batches = SampledPairs(**options).draw(sizes, names, seed, 64)  # type: ignore[arg-type]
     return batches(np.random.default_rng(epoch))
 
@@ -139,7 +165,9 @@ def test_sampled_pairs_have_a_count_by_name_and_stay_in_their_set() -> None:
 
 
 def test_sampled_pairs_are_fixed_and_shuffled_each_epoch() -> None:
-    first, second = (np.concatenate(sampled([50], ["a"], epoch=epoch, count=200)) for epoch in (0, 1))
+    first, second = (
+        np.concatenate(sampled([50], ["a"], epoch=epoch, count=200)) for epoch in (0, 1)
+    )
     assert not np.array_equal(first, second)
     assert sorted(first.tolist()) == sorted(second.tolist())
     other = np.concatenate(sampled([50], ["a"], seed=1, count=200))
@@ -164,7 +192,9 @@ def test_in_batch_pairs_are_all_of_one_set(source: list[int]) -> None:
 @few
 @given(st.integers(2, 50), st.integers(0, 120), st.integers(2, 40))
 def test_in_batch_images_come_in_whole_rounds(images: int, least: int, batch_size: int) -> None:
-    batches = InBatchPairs(min_images=least).draw([images], ["a"], 0, batch_size)(np.random.default_rng(0))
+    batches = InBatchPairs(min_images=least).draw([images], ["a"], 0, batch_size)(
+        np.random.default_rng(0)
+    )
     times = np.bincount(np.concatenate(batches).ravel(), minlength=images)
     assert times.sum() == max(images, least)
     assert times.max() - times.min() <= 1
@@ -173,9 +203,13 @@ def test_in_batch_images_come_in_whole_rounds(images: int, least: int, batch_siz
 
 @few
 @given(st.lists(st.integers(2, 60), min_size=2, max_size=5), st.integers(0, 80), st.integers(4, 16))
-def test_a_small_set_of_a_union_gets_its_share_of_pairs(sizes: list[int], least: int, batch_size: int) -> None:
+def test_a_small_set_of_a_union_gets_its_share_of_pairs(
+    sizes: list[int], least: int, batch_size: int
+) -> None:
     names = [chr(97 + i) for i in range(len(sizes))]
-    batches = InBatchPairs(min_images=least).draw(sizes, names, 0, batch_size)(np.random.default_rng(0))
+    batches = InBatchPairs(min_images=least).draw(sizes, names, 0, batch_size)(
+        np.random.default_rng(0)
+    )
     source = np.repeat(np.arange(len(sizes)), sizes)
     seen, paired = np.zeros(len(sizes)), np.zeros(len(sizes))
     for batch in batches:
@@ -185,10 +219,15 @@ def test_a_small_set_of_a_union_gets_its_share_of_pairs(sizes: list[int], least:
     assert seen.tolist() == [max(size, least) for size in sizes]
     length = batch_size // 2
     runs = [divmod(int(count), length) for count in seen]
-    assert (paired >= [whole * length * (length - 1) // 2 + rest * (rest - 1) // 2 for whole, rest in runs]).all()
+    assert (
+        paired
+        >= [whole * length * (length - 1) // 2 + rest * (rest - 1) // 2 for whole, rest in runs]
+    ).all()
 
 
-def collate(index: list[int], source: list[int], mos: list[float], pairs: InBatchPairs) -> dict[str, torch.Tensor]:
+def collate(
+    index: list[int], source: list[int], mos: list[float], pairs: InBatchPairs
+) -> dict[str, torch.Tensor]:
     items = [
         {"index": i, "dataset_index": s, "mos": torch.tensor(m), "mos_std": torch.tensor(1.0)}
         for i, s, m in zip(index, source, mos, strict=True)
@@ -198,7 +237,10 @@ def collate(index: list[int], source: list[int], mos: list[float], pairs: InBatc
 
 def test_collate_gives_each_pair_its_target() -> None:
     batch = collate([4, 7, 2, 9], [0, 1, 0, 1], [3.0, 20.0, 4.0, 10.0], InBatchPairs())
-    found = {tuple(pair): value for pair, value in zip(batch["pairs"].tolist(), batch["target"].tolist(), strict=True)}
+    found = {
+        tuple(pair): value
+        for pair, value in zip(batch["pairs"].tolist(), batch["target"].tolist(), strict=True)
+    }
     assert found == {(0, 2): 0.0, (1, 3): 1.0}
 
 

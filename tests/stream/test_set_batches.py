@@ -7,7 +7,14 @@ from iqa_lightning.stream.pairs import SetBatches, pair_target
 
 NAMES = ("live", "csiq", "bid", "clive", "koniq10k", "kadid10k")
 SIZES = (538, 607, 410, 813, 7051, 7125)  # split 1
-GOLDEN = {"live": 4, "csiq": 4, "bid": 4, "clive": 4, "koniq10k": 16, "kadid10k": 16}  # specs/golden.json
+GOLDEN = {
+    "live": 4,
+    "csiq": 4,
+    "bid": 4,
+    "clive": 4,
+    "koniq10k": 16,
+    "kadid10k": 16,
+}  # specs/golden.json
 
 
 def test_the_paper_s_batches() -> None:
@@ -21,7 +28,9 @@ def test_the_paper_s_batches() -> None:
         assert {NAMES[k]: int(n) for k, n in enumerate(np.bincount(source))} == GOLDEN
         assert len(set(batch[:, 0].tolist())) == 48, "no image twice in a step"
     shown = np.concatenate(batches)[:, 0]
-    assert len(set(shown[(shown >= ends[4]) & (shown < ends[5])].tolist())) == 3200, "a fresh part of a large set"
+    assert len(set(shown[(shown >= ends[4]) & (shown < ends[5])].tolist())) == 3200, (
+        "a fresh part of a large set"
+    )
     times = np.bincount(shown[shown < 538], minlength=538)
     assert times.sum() == 800
     assert times.max() == 2, "a short set is gone through again"
@@ -52,7 +61,8 @@ def test_ties_are_half() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "name"), [({"images": 1}, "images"), ({"by_set": {"a": 1}}, "a"), ({"steps": 0}, "steps")]
+    ("options", "name"),
+    [({"images": 1}, "images"), ({"by_set": {"a": 1}}, "a"), ({"steps": 0}, "steps")],
 )
 def test_what_is_refused(options: dict[str, object], name: str) -> None:
     with pytest.raises(ValueError, match=f"pairs: {name} is too small"):

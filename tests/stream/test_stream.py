@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from iqa_lightning.datasets.base import test_set_unlocked
+from iqa_lightning.datasets.base import unlocked_test_set
 from iqa_lightning.datasets.csv import CSVData
 from iqa_lightning.images.transforms import View
 from iqa_lightning.stream.pairs import InBatchPairs, SampledPairs, pair_target
@@ -25,24 +25,34 @@ few = settings(deadline=None, max_examples=60)
 
 def named(*names: str, order: list | None = None, phases: list[Phase] = PHASES) -> TaskStream:
     """A stream of data sets that are only names."""
-    return TaskStream({name: lambda name, **_: SimpleNamespace(name=name) for name in names}, phases, order)
+    return TaskStream(
+        {name: lambda name, **_: SimpleNamespace(name=name) for name in names}, phases, order
+    )
 
 
-def ready(folders: list[Path], epoch: int = 0, rank: int = 0, ranks: int = 1, **options: object) -> TaskStream:
+def ready(
+    folders: list[Path], epoch: int = 0, rank: int = 0, ranks: int = 1, **options: object
+) -> TaskStream:
     """A stream of real folders, at an epoch of a walk."""
-    stream = folder_stream([str(folder) for folder in folders], phases=PHASES, view=View(0, 32), **options)
+    stream = folder_stream(
+        [str(folder) for folder in folders], phases=PHASES, view=View(0, 32), **options
+    )
     stream.setup()
     stream.trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank, world_size=ranks)
     return stream
 
 
-def batches(folders: list[Path], epoch: int = 0, **options: object) -> list[dict[str, torch.Tensor]]:
+def batches(
+    folders: list[Path], epoch: int = 0, **options: object
+) -> list[dict[str, torch.Tensor]]:
     return list(ready(folders, epoch, **options).train_dataloader())
 
 
 def same(first: list[dict[str, torch.Tensor]], second: list[dict[str, torch.Tensor]]) -> bool:
     return len(first) == len(second) and all(
-        torch.equal(one[key], two[key]) if isinstance(one[key], torch.Tensor) else one[key] == two[key]
+        torch.equal(one[key], two[key])
+        if isinstance(one[key], torch.Tensor)
+        else one[key] == two[key]
         for one, two in zip(first, second, strict=True)
         for key in one
     )
@@ -53,7 +63,10 @@ def same(first: list[dict[str, torch.Tensor]], second: list[dict[str, torch.Tens
 
 def test_the_order_picks_the_tasks() -> None:
     stream = named("a", "b", "c", order=["c", "a"])
-    assert [(task.t, task.name, task.datasets) for task in stream.tasks] == [(1, "c", ("c",)), (2, "a", ("a",))]
+    assert [(task.t, task.name, task.datasets) for task in stream.tasks] == [
+        (1, "c", ("c",)),
+        (2, "a", ("a",)),
+    ]
     assert stream.datasets == ["c", "a"]
     assert stream.task_of_dataset == {"c": 1, "a": 2}
 
@@ -71,7 +84,10 @@ def test_an_order_by_name_takes_all_tasks() -> None:
 
 def test_nested_lists_are_joint_tasks() -> None:
     stream = named("a", "b", "c", order=[["a", "c"], "b"])
-    assert [(task.name, task.datasets) for task in stream.tasks] == [("a+c", ("a", "c")), ("b", ("b",))]
+    assert [(task.name, task.datasets) for task in stream.tasks] == [
+        ("a+c", ("a", "c")),
+        ("b", ("b",)),
+    ]
     assert stream.task_of_dataset == {"a": 1, "c": 1, "b": 2}
     assert stream.datasets == ["a", "c", "b"]
 
@@ -123,10 +139,13 @@ def test_a_schedule_without_phases_is_refused() -> None:
 
 def test_phases_of_a_method_follow_the_schedule_in_each_task_but_the_last() -> None:
     stream = named("a", "b", "c")
-    stream.serve(TrainingImages(), [Phase("generate", 2, 64, trains="replay")])
-    found = [(at.task.t, at.phase.name, at.epoch, at.ends_task) for at in map(stream.at, range(stream.num_epochs))]
+    stream.serve(TrainingImages(), [Phase("generator", 2, 64, trains="generator")])
+    found = [
+        (at.task.t, at.phase.name, at.epoch, at.ends_task)
+        for at in map(stream.at, range(stream.num_epochs))
+    ]
     learnt = [("warmup", 0), ("finetune", 0), ("finetune", 1)]
-    whole = [*learnt, ("generate", 0), ("generate", 1)]
+    whole = [*learnt, ("generator", 0), ("generator", 1)]
     expected = [(t, *step) for t in (1, 2) for step in whole] + [(3, *step) for step in learnt]
     assert [step[:3] for step in found] == expected
     assert [k for k, step in enumerate(found) if step[3]] == [4, 9, 12]
@@ -134,8 +153,8 @@ def test_phases_of_a_method_follow_the_schedule_in_each_task_but_the_last() -> N
 
 
 def test_a_schedule_cannot_hold_such_a_phase() -> None:
-    with pytest.raises(ValueError, match=r"phase 'generate' has trains='replay'.*method"):
-        named("a", phases=[*PHASES, Phase("generate", 2, 64, trains="replay")])
+    with pytest.raises(ValueError, match=r"phase 'generator' has trains='generator'.*method"):
+        named("a", phases=[*PHASES, Phase("generator", 2, 64, trains="generator")])
 
 
 def test_sources_of_tasks_that_come_again() -> None:
@@ -145,7 +164,9 @@ def test_sources_of_tasks_that_come_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"trains": "body"}, {"decay": "linear"}, {"epochs": 0}, {"batch_size": 1}], ids=lambda wrong: str(*wrong)
+    "wrong",
+    [{"trains": "body"}, {"decay": "linear"}, {"epochs": 0}, {"batch_size": 1}],
+    ids=lambda wrong: str(*wrong),
 )
 def test_a_phase_that_cannot_run_is_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match="'finetune'"):
@@ -162,7 +183,9 @@ def test_a_cosine_goes_from_the_full_rate_towards_zero() -> None:
     ("schedule", "method", "epochs"),
     [("tsn_paper", "tsn_iqa", 4), ("lwf_paper", "sh_cl", 3), ("lwf_paper", "mh_cl", 3)],
 )
-def test_golden_learning_rates_and_batches_of_the_papers(schedule: str, method: str, epochs: int) -> None:
+def test_golden_learning_rates_and_batches_of_the_papers(
+    schedule: str, method: str, epochs: int
+) -> None:
     phases = OmegaConf.load(ROOT / "conf" / "schedule" / f"{schedule}.yaml")
     lr = OmegaConf.load(ROOT / "conf" / "method" / f"{method}.yaml").optimizer.lr
     stream = named("a", phases=[Phase(name=name, **phase) for name, phase in phases.items()])
@@ -174,7 +197,9 @@ def test_golden_learning_rates_and_batches_of_the_papers(schedule: str, method: 
     assert [at.phase.batch_size // 2 for at in walk] == [128] * epochs + [32] * 2 * epochs
 
 
-phases = st.builds(Phase, st.just("x"), st.integers(1, 4), st.just(8), st.sampled_from(["heads", "all"]))
+phases = st.builds(
+    Phase, st.just("x"), st.integers(1, 4), st.just(8), st.sampled_from(["heads", "all"])
+)
 
 
 @few
@@ -187,9 +212,14 @@ def test_positions_equal_a_walk_by_hand(tasks: int, phases: list[Phase]) -> None
         for k, phase in enumerate(phases):
             for epoch in range(phase.epochs):
                 full += phase.trains == "all"
-                first, last = (k, epoch) == (0, 0), (k, epoch) == (len(phases) - 1, phase.epochs - 1)
+                first, last = (
+                    (k, epoch) == (0, 0),
+                    (k, epoch) == (len(phases) - 1, phase.epochs - 1),
+                )
                 expected.append(
-                    Position(task, phase, epoch, full if phase.trains == "all" else -1, first, last),
+                    Position(
+                        task, phase, epoch, full if phase.trains == "all" else -1, first, last
+                    ),
                 )
     assert stream.num_epochs == len(expected)
     found = {epoch: stream.at(epoch) for epoch in reversed(range(len(expected)))}
@@ -226,7 +256,9 @@ def test_a_folder_whose_name_records_cannot_bear() -> None:
 def test_folders_are_named_after_themselves(folders: list[Path]) -> None:
     stream = folder_stream([f"{folder}/" for folder in folders], phases=PHASES)
     assert stream.datasets == ["a", "b"]
-    assert [Path(data.root) for data in stream.data.values() if isinstance(data, CSVData)] == folders
+    assert [
+        Path(data.root) for data in stream.data.values() if isinstance(data, CSVData)
+    ] == folders
 
 
 def test_a_missing_folder_is_found_before_the_training(tmp_path: Path) -> None:
@@ -236,8 +268,12 @@ def test_a_missing_folder_is_found_before_the_training(tmp_path: Path) -> None:
             check()
 
 
-@pytest.mark.parametrize("pairs", [InBatchPairs(), SampledPairs(60), SampledPairs(60, target="soft")])
-def test_a_task_gets_its_own_images_with_the_targets_of_their_scores(folders: list[Path], pairs: object) -> None:
+@pytest.mark.parametrize(
+    "pairs", [InBatchPairs(), SampledPairs(60), SampledPairs(60, target="soft")]
+)
+def test_a_task_gets_its_own_images_with_the_targets_of_their_scores(
+    folders: list[Path], pairs: object
+) -> None:
     stream = ready(folders, epoch=4, pairs=pairs)
     part = stream.data["b"].part("train")
     seen = set()
@@ -247,7 +283,10 @@ def test_a_task_gets_its_own_images_with_the_targets_of_their_scores(folders: li
         torch.testing.assert_close(batch["mos"], part.mos[batch["index"]])
         seen |= set(batch["index"].tolist())
         first, second = batch["pairs"].T
-        mos, std = (torch.stack([values[first], values[second]], dim=1) for values in (batch["mos"], batch["mos_std"]))
+        mos, std = (
+            torch.stack([values[first], values[second]], dim=1)
+            for values in (batch["mos"], batch["mos_std"])
+        )
         torch.testing.assert_close(batch["target"], pair_target(mos, std, stream.pairs.target))
     assert seen == set(range(len(part)))
 
@@ -276,20 +315,27 @@ def test_batches_are_a_function_of_seed_and_epoch(folders: list[Path]) -> None:
 
 def test_ranks_share_the_training_images(folders: list[Path]) -> None:
     alone = [set(batch["index"].tolist()) for batch in batches(folders)]
-    shares = [[set(batch["index"].tolist()) for batch in batches(folders, rank=rank, ranks=2)] for rank in (0, 1)]
+    shares = [
+        [set(batch["index"].tolist()) for batch in batches(folders, rank=rank, ranks=2)]
+        for rank in (0, 1)
+    ]
     for whole, first, second in zip(alone, *shares, strict=True):
         assert first | second == whole
         assert not first & second
 
 
 def test_the_epoch_after_the_last_has_a_loader_too(folders: list[Path]) -> None:
-    assert same(batches(folders, 6), batches(folders, 5))  # the trainer asks for one before it sees that it is done
+    assert same(
+        batches(folders, 6), batches(folders, 5)
+    )  # the trainer asks for one before it sees that it is done
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_an_evaluation_shows_every_image_of_a_part_once(folders: list[Path], ranks: int) -> None:
-    streams = [ready(folders, rank=rank, ranks=ranks, max_pixels=3 * 36 * 44) for rank in range(ranks)]
-    with test_set_unlocked():
+    streams = [
+        ready(folders, rank=rank, ranks=ranks, max_pixels=3 * 36 * 44) for rank in range(ranks)
+    ]
+    with unlocked_test_set():
         loaders = [stream.evaluation_dataloader("b", "test") for stream in streams]
         size = len(streams[0].data["b"].part("test"))
     index = [i for loader in loaders for batch in loader for i in batch["index"].tolist()]

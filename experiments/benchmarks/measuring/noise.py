@@ -1,4 +1,6 @@
-"""Data sets of random images, made on the fly from their numbers: as many as a real set has, no disk, no memory."""
+"""Data sets of random images, made on the fly from their numbers: as many as a real set has, no
+disk, no memory.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -52,14 +54,16 @@ class NoiseData(IQADataModule):
 
     def read_table(self) -> pd.DataFrame:
         """Ratings that follow the strength of the noise, and noise of their own."""
-        mos = 50 + 5 * (np.arange(self.count) % 7) + np.random.default_rng(0).normal(0, 3, self.count)
+        mos = (
+            50 + 5 * (np.arange(self.count) % 7) + np.random.default_rng(0).normal(0, 3, self.count)
+        )
         names = [f"{i:06d}.png" for i in range(self.count)]
         return pd.DataFrame({"image": names, "mos": mos, "mos_std": 5.0})
 
     def check_files(self) -> None:
         """There are none."""
 
-    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002  # as in every data set
+    def setup(self, stage: str | None = None) -> None:  # as in every data set
         """A table and a split, no pixels."""
         if self._images is None:
             self.prepare_data()
@@ -71,7 +75,11 @@ class NoiseData(IQADataModule):
 
 
 def noise_stream(
-    counts: Sequence[int], side: int, phases: Sequence[Phase], crop: int | None = None, **options: Any
+    counts: Sequence[int],
+    side: int,
+    phases: Sequence[Phase],
+    crop: int | None = None,
+    **options: Any,
 ) -> TaskStream:
     """A stream of data sets `t1`, `t2`, ... with these numbers of square images."""
     tasks: dict[str, Callable[..., IQADataModule]] = {
@@ -81,12 +89,18 @@ def noise_stream(
 
 
 def noise_files(folder: Path, count: int, side: int, seed: int) -> Path:
-    """A data set on disk, for `CSVData`: square JPEG images whose noise follows their rating; returns its folder."""
+    """A data set on disk, for `CSVData`: square JPEG images whose noise follows their rating;
+    returns its folder.
+    """
     folder.mkdir()
     draw = np.random.default_rng(seed)
     for i in range(count):
         smooth = np.cumsum(draw.normal(0, 3, (side, side, 3)), axis=1) + 128
-        pixels = (smooth + draw.normal(0, 5 + 60 * i / count, smooth.shape)).clip(0, 255).astype(np.uint8)
+        pixels = (
+            (smooth + draw.normal(0, 5 + 60 * i / count, smooth.shape))
+            .clip(0, 255)
+            .astype(np.uint8)
+        )
         Image.fromarray(pixels).save(folder / f"{i:03d}.jpg", quality=90)
     names = [f"{i:03d}.jpg" for i in range(count)]
     pd.DataFrame({"image": names, "mos": 100 - 100 * np.arange(count) / count}).to_csv(

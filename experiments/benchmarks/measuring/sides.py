@@ -1,4 +1,6 @@
-"""Times of two or more ways to do the same, taken in turns, so that what else the machine does hits all alike."""
+"""Times of two or more ways to do the same, taken in turns, so that what else the machine does hits
+all alike.
+"""
 
 import csv
 import gc
@@ -19,7 +21,8 @@ def in_turns(
     warmup: int = 2,
     clock: Callable[[], float] = process_time,
 ) -> dict[str, list[float]]:
-    """Seconds of each way, `repeats` times A B A B ...; processor time, which other processes disturb least.
+    """Seconds of each way, `repeats` times A B A B ...; processor time, which other processes
+    disturb least.
 
     The order turns round with each repeat, so that none always comes after the same other.
     """
@@ -45,11 +48,20 @@ def ratio(one: Sequence[float], other: Sequence[float]) -> tuple[float, float, f
     return float(np.median(ratios)), float(low), float(high)
 
 
-def compared(what: str, one: Sequence[float], other: Sequence[float], limit: float | None = None) -> list[str]:
-    """A row of a table: medians in milliseconds, ratio with its quartiles, the promise and whether it holds."""
+def compared(
+    what: str, one: Sequence[float], other: Sequence[float], limit: float | None = None
+) -> list[str]:
+    """A row of a table: medians in milliseconds, ratio with its quartiles, the promise and whether
+    it holds.
+    """
     middle, low, high = ratio(one, other)
     kept = "" if limit is None else ("yes" if middle <= limit else "no")
-    cells = [f"{1000 * median(one):.1f}", f"{1000 * median(other):.1f}", f"{middle:.3f}", f"{low:.3f}-{high:.3f}"]
+    cells = [
+        f"{1000 * median(one):.1f}",
+        f"{1000 * median(other):.1f}",
+        f"{middle:.3f}",
+        f"{low:.3f}-{high:.3f}",
+    ]
     return [what, *cells, "" if limit is None else f"<= {limit:g}", kept]
 
 

@@ -16,7 +16,9 @@ Filter = Callable[[Images, Tensor, int], Images]
 
 
 def by_size(image: Images, strength: Tensor, sizes: list[int], apply: Filter) -> Images:
-    """`apply(images, strengths, size)` for the images of each kernel size, which only depends on their own strength."""
+    """`apply(images, strengths, size)` for the images of each kernel size, which only depends on
+    their own strength.
+    """
     if len(set(sizes)) == 1:
         return apply(image, strength, sizes[0])
     out = torch.empty_like(image)
@@ -35,14 +37,19 @@ def gaussian_blur(image: Images, strength: Strengths, draws: Draws | None = None
     """Gaussian kernel; strength: standard deviation in pixels."""
 
     def apply(image: Images, sigma: Tensor, size: int) -> Images:
-        line = torch.exp(-((torch.arange(size, device=image.device) - size // 2) ** 2) / (2 * sigma[:, None] ** 2))
+        line = torch.exp(
+            -((torch.arange(size, device=image.device) - size // 2) ** 2)
+            / (2 * sigma[:, None] ** 2)
+        )
         return separable(image, line / line.sum(dim=1, keepdim=True))
 
     return by_size(image, strength, [odd(6 * sigma + 1) for sigma in strength.tolist()], apply)
 
 
 def motion_blur(image: Images, strength: Strengths, draws: Draws) -> Images:
-    """Straight motion in a random direction; strength: its length in pixels, in odd numbers from 3 on."""
+    """Straight motion in a random direction; strength: its length in pixels, in odd numbers from 3
+    on.
+    """
 
     def apply(image: Images, angle: Tensor, size: int) -> Images:
         y, x = offsets(size, image)
@@ -65,7 +72,9 @@ def lens_blur(image: Images, strength: Strengths, draws: Draws) -> Images:  # no
 
 
 def defocus_blur(image: Images, strength: Strengths, draws: Draws) -> Images:
-    """An aperture of six blades, turned at random; strength: distance of its sides from its centre in pixels."""
+    """An aperture of six blades, turned at random; strength: distance of its sides from its centre
+    in pixels.
+    """
     turn = math.pi / 3 * draws.uniform(1)
 
     def apply(image: Images, radius_and_turn: Tensor, size: int) -> Images:
@@ -96,14 +105,18 @@ def colour_diffusion(image: Images, strength: Strengths, draws: Draws) -> Images
     return ycbcr_to_rgb(torch.cat([ycbcr[:, :1], gaussian_blur(ycbcr, strength)[:, 1:]], dim=1))
 
 
-def offsets(size: int, image: Images) -> tuple[Float[Tensor, "size size"], Float[Tensor, "size size"]]:
+def offsets(
+    size: int, image: Images
+) -> tuple[Float[Tensor, "size size"], Float[Tensor, "size size"]]:
     """Row and column of each cell of a kernel, from its centre."""
     line = torch.arange(size, device=image.device, dtype=image.dtype) - size // 2
     y, x = torch.meshgrid(line, line, indexing="ij")
     return y, x
 
 
-def aperture(distance: Float[Tensor, "*batch size size"], radius: Strengths) -> Float[Tensor, "batch size size"]:
+def aperture(
+    distance: Float[Tensor, "*batch size size"], radius: Strengths
+) -> Float[Tensor, "batch size size"]:
     """Weights by how much of each cell lies within the aperture, to first order."""
     return normalized((radius.view(-1, 1, 1) + 0.5 - distance).clamp(0, 1))
 

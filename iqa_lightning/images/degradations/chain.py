@@ -46,14 +46,16 @@ def check_kinds(names: Sequence[str]) -> None:
 def degrade(image: Pixels, chains: Sequence[Chain], seeds: Sequence[int]) -> Pixels:
     """Each image after its own chain: same shape, type (8-bit, or float in [0, 1]) and device.
 
-    What happens to an image depends on its chain, its seed (below 2^64) and the kind of device, and not on the images
-    beside it.
+    What happens to an image depends on its chain, its seed (below 2^64) and the kind of device, and
+    not on the images beside it.
 
     Raises:
         ValueError: an unknown kind.
     """
     check_kinds([step.kind for chain in chains for step in chain])
-    at_once = max(1, len(image)) if image.is_cuda else 1  # on a CPU all of a chain while the cache holds the image
+    at_once = (
+        max(1, len(image)) if image.is_cuda else 1
+    )  # on a CPU all of a chain while the cache holds the image
     out = torch.empty_like(image)
     for k in range(0, len(image), at_once):
         part = slice(k, k + at_once)
@@ -67,7 +69,9 @@ def _degrade(image: Pixels, chains: Sequence[Chain], seeds: Sequence[int]) -> Pi
     for position in range(max(map(len, chains))):
         for kind, rows in by_kind(chains, position).items():
             strength = torch.tensor(
-                [chains[row][position].strength for row in rows], device=image.device, dtype=torch.float32
+                [chains[row][position].strength for row in rows],
+                device=image.device,
+                dtype=torch.float32,
             )
             draws = Draws([sources[row] for row in rows], image.device)
             if len(rows) == len(work):
@@ -88,7 +92,8 @@ def by_kind(chains: Sequence[Chain], position: int) -> dict[str, list[int]]:
 
 @dataclass(frozen=True)
 class ChainSpace:
-    """What chains are drawn from: at most one kind of each family, so that no family comes twice in a pass.
+    """What chains are drawn from: at most one kind of each family, so that no family comes twice in
+    a pass.
 
     Args:
         families: kinds by family, in the order of a camera's pipeline.
@@ -96,10 +101,11 @@ class ChainSpace:
         level_weights: how often each comes, relative to the others; default: equally often.
         tables: strengths of the levels 1 to 5 where a paper has its own.
         p_skip: chance that a family is left out, each by itself; not used with `lengths`.
-        lengths: how many families take part, each number equally likely; default: as `p_skip` falls.
+        lengths: how many families take part, each number equally likely; default: as `p_skip`
+            falls.
         shuffle: in random order, instead of that of `families`.
-        orders: how often the chain is gone through, each equally likely: [1, 2] also has second-order chains, the same
-            kinds and levels twice with new random numbers.
+        orders: how often the chain is gone through, each equally likely: [1, 2] also has
+            second-order chains, the same kinds and levels twice with new random numbers.
 
     Raises:
         ValueError: an unknown kind, a level out of range, or numbers that are no chances.
@@ -118,15 +124,24 @@ class ChainSpace:
         """Refuse what cannot be drawn."""
         check_kinds([kind for kinds in (*self.families.values(), self.tables) for kind in kinds])
         if not self.levels or not all(1 <= level <= 5 for level in self.levels):
-            raise ValueError(f"degradations.levels={list(self.levels)}: give whole numbers from 1 to 5")
+            raise ValueError(
+                f"degradations.levels={list(self.levels)}: give whole numbers from 1 to 5"
+            )
         if not 0 <= self.p_skip < 1:
             raise ValueError(f"degradations.p_skip={self.p_skip} is no chance in [0, 1)")
         if self.level_weights is not None and len(self.level_weights) != len(self.levels):
-            raise ValueError(f"degradations.level_weights={self.level_weights}: give one for each of {self.levels}")
+            raise ValueError(
+                f"degradations.level_weights={self.level_weights}: give one for each of "
+                f"{self.levels}"
+            )
         if not all(0 <= length <= len(self.families) for length in self.lengths or ()):
-            raise ValueError(f"degradations.lengths={self.lengths}: there are {len(self.families)} families")
+            raise ValueError(
+                f"degradations.lengths={self.lengths}: there are {len(self.families)} families"
+            )
         if wrong := [kind for kind, table in self.tables.items() if len(table) != 5]:
-            raise ValueError(f"degradations.tables.{wrong[0]}: give the strengths of the levels 1 to 5")
+            raise ValueError(
+                f"degradations.tables.{wrong[0]}: give the strengths of the levels 1 to 5"
+            )
 
     def draw(self, generator: np.random.Generator) -> Chain:
         """A chain; it may be empty where that is a possible length."""
@@ -138,7 +153,9 @@ class ChainSpace:
             kept = generator.permutation(len(names))[: generator.choice(self.lengths)]
             chosen = names[kept if self.shuffle else np.sort(kept)]
         kinds = [str(generator.choice(list(self.families[name]))) for name in chosen]
-        return tuple(self.step(kind, self.draw_level(generator)) for kind in kinds) * int(generator.choice(self.orders))
+        return tuple(self.step(kind, self.draw_level(generator)) for kind in kinds) * int(
+            generator.choice(self.orders)
+        )
 
     def draw_level(self, generator: np.random.Generator) -> int:
         """A level by its weight."""
@@ -161,5 +178,9 @@ class ChainSpace:
 
     @property
     def size(self) -> int:
-        """Distinct chains of all orders; a repeated one differs from all single ones, but for the empty one."""
-        return sum(count * (len(set(self.orders)) if k else 1) for k, count in self.counts().items())
+        """Distinct chains of all orders; a repeated one differs from all single ones, but for the
+        empty one.
+        """
+        return sum(
+            count * (len(set(self.orders)) if k else 1) for k, count in self.counts().items()
+        )

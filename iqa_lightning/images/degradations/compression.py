@@ -24,9 +24,14 @@ def jpeg(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: A
 
 
 def jpeg2000(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001  # one signature for all kinds
-    """JPEG2000 by OpenJPEG, irreversible; strength: how much smaller than the raw pixels the file is."""
+    """JPEG2000 by OpenJPEG, irreversible; strength: how much smaller than the raw pixels the file
+    is.
+    """
     height, width = image.shape[-2:]
-    options = {"irreversible": True, "num_resolutions": min(6, int(np.log2(min(height, width))) + 1)}
+    options = {
+        "irreversible": True,
+        "num_resolutions": min(6, int(np.log2(min(height, width))) + 1),
+    }
 
     def code(one: UInt8[Tensor, "3 height width"], ratio: float) -> UInt8[Tensor, "3 height width"]:
         return _pillow(one, "JPEG2000", quality_mode="rates", quality_layers=[ratio], **options)
@@ -36,7 +41,9 @@ def jpeg2000(image: Images, strength: Strengths, draws: Draws) -> Images:  # noq
 
 def webp(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001  # one signature for all kinds
     """Lossy WebP in its fastest mode; strength: its quality, 0 to 100."""
-    return _each(image, strength, lambda one, quality: _pillow(one, "WEBP", quality=round(quality), method=0))
+    return _each(
+        image, strength, lambda one, quality: _pillow(one, "WEBP", quality=round(quality), method=0)
+    )
 
 
 Codec = Callable[[UInt8[Tensor, "3 height width"], float], UInt8[Tensor, "3 height width"]]
@@ -50,7 +57,9 @@ def _each(image: Images, strength: Strengths, code: Codec) -> Images:
 
 def to_bytes(image: Float[Tensor, "*batch"]) -> UInt8[Tensor, "*batch"]:
     """Values in [0, 1] as 8-bit numbers."""
-    return image.mul(255).add_(0.5).to(torch.int16).to(torch.uint8)  # three times as fast on CPUs as in one go
+    return (
+        image.mul(255).add_(0.5).to(torch.int16).to(torch.uint8)
+    )  # three times as fast on CPUs as in one go
 
 
 def to_floats(pixels: UInt8[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
@@ -58,15 +67,24 @@ def to_floats(pixels: UInt8[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     return pixels.float().div_(255)
 
 
-def _pillow(image: UInt8[Tensor, "3 height width"], kind: str, **options: Any) -> UInt8[Tensor, "3 height width"]:
+def _pillow(
+    image: UInt8[Tensor, "3 height width"], kind: str, **options: Any
+) -> UInt8[Tensor, "3 height width"]:
     """Through a file of Pillow's.
 
     Raises:
         ValueError: this Pillow was built without the codec.
     """
     if not features.check(MODULES[kind]):
-        raise ValueError(f"this Pillow has no {kind}: take it out of the degradations, or install a wheel from PyPI")
+        raise ValueError(
+            f"this Pillow has no {kind}: take it out of the degradations, or install a wheel from "
+            "PyPI"
+        )
     file = io.BytesIO()
-    Image.merge("RGB", [Image.fromarray(channel) for channel in image.numpy()]).save(file, kind, **options)
+    Image.merge("RGB", [Image.fromarray(channel) for channel in image.numpy()]).save(
+        file, kind, **options
+    )
     with Image.open(file, formats=[kind]) as coded:
-        return torch.stack([torch.from_numpy(np.array(channel)) for channel in coded.convert("RGB").split()])
+        return torch.stack(
+            [torch.from_numpy(np.array(channel)) for channel in coded.convert("RGB").split()]
+        )

@@ -24,12 +24,18 @@ _even = torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2
 
 
 QUANTILES: Tensor = (_even / _even.std(correction=0)).float()
-"""The standard normal distribution as that many equally likely numbers, of which the largest is 4.3."""
+"""The standard normal distribution as that many equally likely numbers, of which the largest is
+4.3.
+"""
 
 
 def source(seed: int, device: torch.device) -> Source:
-    """PyTorch's generator of a device, but on CPUs the bits of NumPy's fastest, in a third of the time."""
-    return np.random.SFC64(seed) if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
+    """PyTorch's generator of a device, but on CPUs the bits of NumPy's fastest, in a third of the
+    time.
+    """
+    return (
+        np.random.SFC64(seed) if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
+    )
 
 
 class Draws:

@@ -1,4 +1,6 @@
-"""Filters with a kernel for each image, edges repeated: kornia's, or on CPUs what is faster for single images."""
+"""Filters with a kernel for each image, edges repeated: kornia's, or on CPUs what is faster for
+single images.
+"""
 
 import torch
 from jaxtyping import Float
@@ -9,12 +11,14 @@ from torch.nn import functional as F
 from iqa_lightning.images.degradations.draws import Images
 
 TILE = 16
-"""Rows or columns that one matrix product yields, and strips that go through a convolution as its channels: the width
-of a vector of AVX-512, to which libraries would fill up anyway."""
+"""Rows or columns that one matrix product yields, and strips that go through a convolution as its
+channels: the width of a vector of AVX-512, to which libraries would fill up anyway."""
 
 
 FEW = 16
-"""Up to so many cells of a kernel that are not 0, a sum of shifted images is faster than a convolution."""
+"""Up to so many cells of a kernel that are not 0, a sum of shifted images is faster than a
+convolution.
+"""
 
 
 def separable(image: Images, lines: Float[Tensor, "batch size"]) -> Images:
@@ -28,19 +32,36 @@ def correlate(image: Images, kernels: Float[Tensor, "batch size size"]) -> Image
     """Each image filtered with its odd square of weights."""
     if image.device.type != "cpu":
         return filter2d(image, kernels, "replicate")
-    return torch.stack([_correlate(one, kernel) for one, kernel in zip(image, kernels, strict=True)])
+    return torch.stack(
+        [_correlate(one, kernel) for one, kernel in zip(image, kernels, strict=True)]
+    )
 
 
-def _banded(one: Float[Tensor, "3 height width"], line: Float[Tensor, " size"]) -> Float[Tensor, "3 height width"]:
-    """By products of overlapping tiles with the matrix that has the line, one further in each of its rows."""
+def _banded(
+    one: Float[Tensor, "3 height width"], line: Float[Tensor, " size"]
+) -> Float[Tensor, "3 height width"]:
+    """By products of overlapping tiles with the matrix that has the line, one further in each of
+    its rows.
+    """
     height, width = one.shape[1:]
     reach, across = len(line) // 2, TILE + len(line) - 1
     band = F.pad(line, (0, TILE)).repeat(TILE)[: TILE * across].view(TILE, across)
-    wide = _padded(one, (reach, reach + -width % TILE, 0, 0)).flatten(0, 1).unfold(1, across, TILE).transpose(0, 1)
-    wide = torch.bmm(wide, band.t().expand(len(wide), -1, -1)).transpose(0, 1).reshape(3, height, -1)
-    tall = _padded(wide, (0, 0, reach, reach + -height % TILE)).unfold(1, across, TILE).transpose(2, 3)
+    wide = (
+        _padded(one, (reach, reach + -width % TILE, 0, 0))
+        .flatten(0, 1)
+        .unfold(1, across, TILE)
+        .transpose(0, 1)
+    )
+    wide = (
+        torch.bmm(wide, band.t().expand(len(wide), -1, -1)).transpose(0, 1).reshape(3, height, -1)
+    )
+    tall = (
+        _padded(wide, (0, 0, reach, reach + -height % TILE)).unfold(1, across, TILE).transpose(2, 3)
+    )
     bands = band.expand(tall.shape[1], -1, -1)
-    return torch.stack([torch.bmm(bands, channel).flatten(0, 1) for channel in tall])[:, :height, :width]
+    return torch.stack([torch.bmm(bands, channel).flatten(0, 1) for channel in tall])[
+        :, :height, :width
+    ]
 
 
 def _correlate(one: Float[Tensor, "3 height width"], kernel: Float[Tensor, "size size"]) -> Tensor:
@@ -59,6 +80,8 @@ def _correlate(one: Float[Tensor, "3 height width"], kernel: Float[Tensor, "size
     return F.conv2d(strips[None], weights, groups=len(strips)).view(3, -1, width)[:, :height]
 
 
-def _padded(one: Float[Tensor, "3 height width"], sides: tuple[int, ...]) -> Float[Tensor, "3 rows columns"]:
+def _padded(
+    one: Float[Tensor, "3 height width"], sides: tuple[int, ...]
+) -> Float[Tensor, "3 rows columns"]:
     """With its edges repeated: so many columns on the left and on the right, rows above and below."""
     return F.pad(one, sides, mode="replicate")

@@ -11,7 +11,9 @@ Apply = Callable[[Images, Strengths, Draws], Images]
 
 @dataclass(frozen=True)
 class Kind:
-    """A degradation: what does it, and its strength at the levels 0 (`none`: the image stays as it is) and 1 to 5."""
+    """A degradation: what does it, and its strength at the levels 0 (`none`: the image stays as it
+    is) and 1 to 5.
+    """
 
     apply: Apply
     none: float
@@ -34,12 +36,15 @@ def strength_at(level: float, table: tuple[float, ...]) -> float:
     """
     last = len(table) - 1
     if not 0 <= level <= last:
-        raise ValueError(f"a degradation has no level {level}: give a number from 0 (no damage) to {last}")
+        raise ValueError(
+            f"a degradation has no level {level}: give a number from 0 (no damage) to {last}"
+        )
     below = min(int(level), last - 1)
     return table[below] + (level - below) * (table[below + 1] - table[below])
 
 
-# Strengths of our own choice, from looking at photographs of 500 pixels; tables of papers stand in conf/degradations.
+# Strengths of our own choice, from looking at photographs of 500 pixels; tables of papers stand in
+# conf/degradations.
 KINDS: dict[str, Kind] = {
     "gaussian_blur": Kind(blur.gaussian_blur, 0.0, (0.6, 1.0, 1.6, 2.4, 3.6)),
     "motion_blur": Kind(blur.motion_blur, 1.0, (3, 5, 7, 11, 15)),

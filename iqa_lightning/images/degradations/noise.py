@@ -20,9 +20,13 @@ def colour_noise(image: Images, strength: Strengths, draws: Draws) -> Images:
 
 
 def impulse_noise(image: Images, strength: Strengths, draws: Draws) -> Images:
-    """Salt and pepper, independent in the three channels; strength: the share of values that are lost, in [0, 1]."""
+    """Salt and pepper, independent in the three channels; strength: the share of values that are
+    lost, in [0, 1].
+    """
     kept = wide(0.5 - strength / 2).clamp_min(1e-6)
-    lost = draws.uniform(*image.shape[1:]).sub_(0.5).div_(kept).trunc_()  # -1 and below, or 1 and above, where it is
+    lost = (
+        draws.uniform(*image.shape[1:]).sub_(0.5).div_(kept).trunc_()
+    )  # -1 and below, or 1 and above, where it is
     return image.add_(lost)
 
 
@@ -32,10 +36,11 @@ def multiplicative_noise(image: Images, strength: Strengths, draws: Draws) -> Im
 
 
 def iso_noise(image: Images, strength: Strengths, draws: Draws) -> Images:
-    """A sensor of high gain: shot noise, whose variance grows with the light, and read noise; strength: the gain.
+    """A sensor of high gain: shot noise, whose variance grows with the light, and read noise;
+    strength: the gain.
 
-    Variance: gain * (value + gain), the Poisson-Gaussian model of A. Foi et al., IEEE Transactions on Image Processing
-    17(10), 2008, https://doi.org/10.1109/TIP.2008.2001399.
+    Variance: gain * (value + gain), the Poisson-Gaussian model of A. Foi et al., IEEE Transactions
+    on Image Processing 17(10), 2008, https://doi.org/10.1109/TIP.2008.2001399.
     """
     gain = wide(strength)
     return image + (gain * (image + gain)).sqrt() * draws.normal(*image.shape[1:])

@@ -1,8 +1,10 @@
-"""What averages hide: which pairs of images change places, and which images, distortions and bands of quality suffer.
+"""What averages hide: which pairs of images change places, and which images, distortions and bands
+of quality suffer.
 
-Everything compares the predictions of the test images right after their data set was learnt with later ones.
-Predictions come as tables keyed by the task after which they were made, `start` first, as `RunFolder.predictions` reads
-them. Ranks are fractions from 0 (worst) to 1 (best) within the test images of one data set, ties averaged.
+Everything compares the predictions of the test images right after their data set was learnt with
+later ones. Predictions come as tables keyed by the task after which they were made, `start` first,
+as `RunFolder.predictions` reads them. Ranks are fractions from 0 (worst) to 1 (best) within the
+test images of one data set, ties averaged.
 """
 
 import math
@@ -26,7 +28,9 @@ Predictions = Mapping[str, pd.DataFrame]
 
 
 AGREEMENT = 0.75
-"""A pair counts where this share of raters agrees about it, as in the protocol's count of ambiguous pairs."""
+"""A pair counts where this share of raters agrees about it, as in the protocol's count of ambiguous
+pairs.
+"""
 
 
 BANDS = 5
@@ -38,10 +42,31 @@ BLOCK = 4_000_000  # pairs at a time
 GROUPS = {"band": "band", "distortion": "image/distortion", "scene": "image/scene"}
 
 
-FLIPS = ["dataset", "after", "images", "noise_known", "pairs", "right", "flipped", "repaired", "rate"]
+FLIPS = [
+    "dataset",
+    "after",
+    "images",
+    "noise_known",
+    "pairs",
+    "right",
+    "flipped",
+    "repaired",
+    "rate",
+]
 
 
-BY = ["dataset", "by", "group", "n", "contents", "error_before", "error_after", "growth", "low", "high"]
+BY = [
+    "dataset",
+    "by",
+    "group",
+    "n",
+    "contents",
+    "error_before",
+    "error_after",
+    "growth",
+    "low",
+    "high",
+]
 
 
 BY = [*BY, "srcc_before", "srcc_after"]
@@ -61,25 +86,37 @@ def test_images(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     return frame[(frame["dataset"] == name) & (frame["split"] == "test")].reset_index(drop=True)
 
 
-def pair_flips(predictions: Predictions, readout: str, agreement: float = AGREEMENT) -> pd.DataFrame:
-    """How many pairs of a data set were ordered right just after it was learnt and are not any more.
+def pair_flips(
+    predictions: Predictions, readout: str, agreement: float = AGREEMENT
+) -> pd.DataFrame:
+    """How many pairs of a data set were ordered right just after it was learnt and are not any
+    more.
 
-    A pair counts if the ratings say beyond the raters' noise which image is better: |difference of MOS| is at least
-    z sqrt(s1^2 + s2^2), where s is the standard deviation of the image's ratings and z the normal quantile of
-    `agreement`: under Thurstone's model so large a share of single raters agrees. How many rated an image is not
-    recorded, so this asks for more than a difference of the means. Where no deviation is recorded every difference
-    counts, and `noise_known` says so. A predicted tie is not right.
+    A pair counts if the ratings say beyond the raters' noise which image is better: |difference of
+    MOS| is at least z sqrt(s1^2 + s2^2), where s is the standard deviation of the image's ratings
+    and z the normal quantile of `agreement`: under Thurstone's model so large a share of single
+    raters agrees. How many rated an image is not recorded, so this asks for more than a difference
+    of the means. Where no deviation is recorded every difference counts, and `noise_known` says so.
+    A predicted tie is not right.
 
     Returns:
-        A row per data set and later task: `dataset`, `after`, `images`, `noise_known` (share of images with a
-        deviation), `pairs` (that count), `right` (of them, just after learning), `flipped` (of those, not right now),
-        `repaired` (not right then, right now), `rate` (flipped / right; lower is better, [0, 1], NaN where none was).
+        A row per data set and later task: `dataset`, `after`, `images`, `noise_known` (share of
+        images with a deviation), `pairs` (that count), `right` (of them, just after learning),
+        `flipped` (of those, not right now), `repaired` (not right then, right now), `rate` (flipped
+        / right; lower is better, [0, 1], NaN where none was).
     """
     rows = []
     for name, task, later in learnt_sets(predictions):
         images = test_images(predictions[task], name)
-        spread = images["mos_std"].to_numpy(np.float64) if "mos_std" in images else np.full(len(images), math.nan)
-        scores = [test_images(predictions[after], name)[readout].to_numpy(np.float64) for after in (task, *later)]
+        spread = (
+            images["mos_std"].to_numpy(np.float64)
+            if "mos_std" in images
+            else np.full(len(images), math.nan)
+        )
+        scores = [
+            test_images(predictions[after], name)[readout].to_numpy(np.float64)
+            for after in (task, *later)
+        ]
         known = float(np.isfinite(spread).mean())
         noise = np.where(np.isfinite(spread), spread, 0.0) * float(ndtri(agreement))
         pairs, right, *changes = count_flips(images["mos"].to_numpy(np.float64), noise, scores)
@@ -90,12 +127,16 @@ def pair_flips(predictions: Predictions, readout: str, agreement: float = AGREEM
     return pd.DataFrame(rows, columns=FLIPS)
 
 
-def count_flips(mos: Array, noise: Array, scores: list[Array]) -> tuple[int, int, *tuple[tuple[int, int], ...]]:
-    """Pairs that count, those that the first scores order right, then (flipped, repaired) for all other scores.
+def count_flips(
+    mos: Array, noise: Array, scores: list[Array]
+) -> tuple[int, int, *tuple[tuple[int, int], ...]]:
+    """Pairs that count, those that the first scores order right, then (flipped, repaired) for all
+    other scores.
 
     Args:
         mos: (images,) ratings.
-        noise: (images,) a pair counts if its ratings differ by at least the root of the summed squares of its two.
+        noise: (images,) a pair counts if its ratings differ by at least the root of the summed
+            squares of its two.
         scores: (images,) each, the first being those that all others are compared with.
     """
     pairs, first, changes = 0, 0, np.zeros((len(scores) - 1, 2), np.int64)
@@ -106,18 +147,22 @@ def count_flips(mos: Array, noise: Array, scores: list[Array]) -> tuple[int, int
         counts = (better > 0) & (better >= np.sqrt(noise[rows, None] ** 2 + noise**2))
         right = [counts & (score[rows, None] > score) for score in scores]
         pairs, first = pairs + int(counts.sum()), first + int(right[0].sum())
-        changes += [[int((right[0] & ~now).sum()), int((now & ~right[0]).sum())] for now in right[1:]] or 0
+        changes += [
+            [int((right[0] & ~now).sum()), int((now & ~right[0]).sum())] for now in right[1:]
+        ] or 0
     return pairs, first, *((int(flipped), int(repaired)) for flipped, repaired in changes)
 
 
 def image_changes(predictions: Predictions, readout: str) -> pd.DataFrame:
-    """What happened to each test image between just after its data set was learnt and the last task.
+    """What happened to each test image between just after its data set was learnt and the last
+    task.
 
     Returns:
-        A row per image of the sets learnt before the last task: `dataset`, `image`, `mos`, `band` (fifth of its data
-        set by MOS, 1 the worst), `rank_mos`, `rank_before`, `rank_after`, `error_before`, `error_after` (distance of
-        the predicted rank from that of the MOS), `growth` (of that error: higher is more forgotten, [-1, 1]), and the
-        labels that are recorded (`image/reference`, `image/distortion`, `image/scene`).
+        A row per image of the sets learnt before the last task: `dataset`, `image`, `mos`, `band`
+        (fifth of its data set by MOS, 1 the worst), `rank_mos`, `rank_before`, `rank_after`,
+        `error_before`, `error_after` (distance of the predicted rank from that of the MOS),
+        `growth` (of that error: higher is more forgotten, [-1, 1]), and the labels that are
+        recorded (`image/reference`, `image/distortion`, `image/scene`).
     """
     parts = []
     for name, task, later in learnt_sets(predictions):
@@ -158,15 +203,19 @@ def worst_forgotten(predictions: Predictions, readout: str, count: int = 50) -> 
     return changes.loc[order].reset_index(drop=True)
 
 
-def forgetting_by(predictions: Predictions, readout: str, by: str, resamples: int = 1000) -> pd.DataFrame:
+def forgetting_by(
+    predictions: Predictions, readout: str, by: str, resamples: int = 1000
+) -> pd.DataFrame:
     """Forgetting of parts of each data set: by MOS `band`, by `distortion` or by `scene`.
 
-    An image with several scenes, joined with `+`, counts in each. Images without a label count nowhere.
+    An image with several scenes, joined with `+`, counts in each. Images without a label count
+    nowhere.
 
     Returns:
-        `dataset`, `by`, `group`, `n` (images), `contents`, `error_before`, `error_after` (mean rank errors), `growth`
-        with its 95 % interval `low`, `high` (bootstrap by content, NaN below five contents), `srcc_before` and
-        `srcc_after` within the group (small within a band, whose range is narrow). No rows where no label is recorded.
+        `dataset`, `by`, `group`, `n` (images), `contents`, `error_before`, `error_after` (mean rank
+        errors), `growth` with its 95 % interval `low`, `high` (bootstrap by content, NaN below five
+        contents), `srcc_before` and `srcc_after` within the group (small within a band, whose range
+        is narrow). No rows where no label is recorded.
 
     Raises:
         ValueError: `by` is none of these.
@@ -178,7 +227,9 @@ def forgetting_by(predictions: Predictions, readout: str, by: str, resamples: in
         return pd.DataFrame(columns=BY)
     changes = changes.assign(group=changes[GROUPS[by]].astype(str).str.split("+")).explode("group")
     rows = []
-    for (name, group), part in changes[changes["group"] != ""].groupby(["dataset", "group"], sort=False):
+    for (name, group), part in changes[changes["group"] != ""].groupby(
+        ["dataset", "group"], sort=False
+    ):
         contents = part["image/reference" if "image/reference" in part else "image"].to_numpy()
         seed = zlib.crc32(f"{name} {by} {group}".encode())
         weights = content_weights(contents, resamples, seed)

@@ -1,8 +1,9 @@
-"""Average ranks of methods over blocks, and the distance below which two of them cannot be told apart.
+"""Average ranks of methods over blocks, and the distance below which two of them cannot be told
+apart.
 
 J. Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7 (2006),
-https://jmlr.org/papers/v7/demsar06a.html. A block is an order and a split here: within it all methods see the same
-tasks and images.
+https://jmlr.org/papers/v7/demsar06a.html. A block is an order and a split here: within it all
+methods see the same tasks and images.
 """
 
 import math
@@ -24,7 +25,9 @@ class Ranking(NamedTuple):
     p: float
     """Of Friedman's test that no method differs; NaN below three methods."""
     distance: float
-    """Nemenyi's critical distance at 5 %: average ranks that differ by less are not distinguishable."""
+    """Nemenyi's critical distance at 5 %: average ranks that differ by less are not
+    distinguishable.
+    """
     groups: list[list[str]]
     """Methods that are not distinguishable from each other, largest groups only, the best first."""
     left_out: list[str]
@@ -32,10 +35,12 @@ class Ranking(NamedTuple):
 
 
 def rank_methods(measures: pd.DataFrame, measure: str = "msrcc", level: float = 0.05) -> Ranking:
-    """Rank methods within blocks; ties share their mean rank, several seeds of a block are averaged first.
+    """Rank methods within blocks; ties share their mean rank, several seeds of a block are averaged
+    first.
 
-    Blocks of one method alone (joint learning has orders of its own) do not count. Methods with no value in half of the
-    others or more are left out; of these blocks only those count that all methods have.
+    Blocks of one method alone (joint learning has orders of its own) do not count. Methods with no
+    value in half of the others or more are left out; of these blocks only those count that all
+    methods have.
 
     Args:
         measures: columns `method`, `order`, `split`, `measure`, `value`; one readout per method.
@@ -44,21 +49,29 @@ def rank_methods(measures: pd.DataFrame, measure: str = "msrcc", level: float = 
     """
     rows = measures[(measures["measure"] == measure) & measures["value"].notna()]
     methods = list(dict.fromkeys(measures["method"]))
-    table = rows.pivot_table(index=["order", "split"], columns="method", values="value", aggfunc="mean", sort=False)
+    table = rows.pivot_table(
+        index=["order", "split"], columns="method", values="value", aggfunc="mean", sort=False
+    )
     table = table[table.notna().sum(axis=1) > 1]
     kept = [method for method in methods if method in table and table[method].notna().mean() > 0.5]
     table = table[kept].dropna()
     values = table.to_numpy(np.float64) * (1 if measure in LOWER else -1)
-    within = stats.rankdata(values.round(9), axis=1) if len(table) and kept else np.empty((0, len(kept)))
+    within = (
+        stats.rankdata(values.round(9), axis=1) if len(table) and kept else np.empty((0, len(kept)))
+    )
     average = within.mean(axis=0) if len(table) else np.full(len(kept), math.nan)
-    ranks = pd.DataFrame({"method": kept, "rank": average}).sort_values("rank", kind="stable", ignore_index=True)
+    ranks = pd.DataFrame({"method": kept, "rank": average}).sort_values(
+        "rank", kind="stable", ignore_index=True
+    )
     distance = critical_distance(len(kept), len(table), level)
     left_out = [method for method in methods if method not in kept]
     return Ranking(ranks, len(table), friedman(within), distance, alike(ranks, distance), left_out)
 
 
 def critical_distance(methods: int, blocks: int, level: float = 0.05) -> float:
-    """Nemenyi's q sqrt(k (k + 1) / 6N), q the quantile of the studentised range over sqrt 2; NaN for one method."""
+    """Nemenyi's q sqrt(k (k + 1) / 6N), q the quantile of the studentised range over sqrt 2; NaN
+    for one method.
+    """
     if methods < 2 or blocks < 2:
         return math.nan
     q = float(stats.studentized_range.ppf(1 - level, methods, np.inf)) / math.sqrt(2)
@@ -66,7 +79,8 @@ def critical_distance(methods: int, blocks: int, level: float = 0.05) -> float:
 
 
 def friedman(ranks: np.ndarray) -> float:
-    """Probability by Friedman's test, corrected for ties; 1 if all is tied, NaN below three methods or two blocks.
+    """Probability by Friedman's test, corrected for ties; 1 if all is tied, NaN below three methods
+    or two blocks.
 
     Args:
         ranks: (blocks, methods).
@@ -79,11 +93,16 @@ def friedman(ranks: np.ndarray) -> float:
 
 
 def alike(ranks: pd.DataFrame, distance: float) -> list[list[str]]:
-    """Runs of methods whose ranks lie less than `distance` apart, none within another, of two methods at least."""
+    """Runs of methods whose ranks lie less than `distance` apart, none within another, of two
+    methods at least.
+    """
     names, values = list(ranks["method"]), ranks["rank"].to_numpy(np.float64)
     groups, end = [], 0
     for first in range(len(names)):
-        last = max((i for i in range(first, len(names)) if values[i] - values[first] < distance), default=first)
+        last = max(
+            (i for i in range(first, len(names)) if values[i] - values[first] < distance),
+            default=first,
+        )
         if last > first and last > end:
             groups.append(names[first : last + 1])
             end = last

@@ -1,9 +1,10 @@
 """Run folders -> the three tables of results that everything else in a report is made of.
 
-`runs.csv` (one row per run: what it is, what it cost), `cells.csv` (one row per cell of its matrices) and
-`measures.csv` (one row per number of its line in a table). A run is known by `method`, `order` (its tasks joined with
-`>`), `split` and `seed`. Intervals come from a bootstrap of the test images by content; those of measures take the same
-resample of a data set in all cells. Nothing but the predictions and the summary of a run is read.
+`runs.csv` (one row per run: what it is, what it cost), `cells.csv` (one row per cell of its
+matrices) and `measures.csv` (one row per number of its line in a table). A run is known by
+`method`, `order` (its tasks joined with `>`), `split` and `seed`. Intervals come from a bootstrap
+of the test images by content; those of measures take the same resample of a data set in all cells.
+Nothing but the predictions and the summary of a run is read.
 """
 
 import io
@@ -20,7 +21,12 @@ from numpy.typing import NDArray
 from iqa_lightning.metrics.matrices import readouts_of, task_of_dataset
 from iqa_lightning.metrics.transfer import readout_measures
 from iqa_lightning.records import RunFolder, write_bytes
-from iqa_lightning.report.numbers.statistics import bootstrap_interval, content_weights, correlation, unit_ranks
+from iqa_lightning.report.numbers.statistics import (
+    bootstrap_interval,
+    content_weights,
+    correlation,
+    unit_ranks,
+)
 
 RUN = ["method", "order", "split", "seed"]
 
@@ -46,14 +52,16 @@ def collect(folders: Sequence[RunFolder], resamples: int = 1000) -> Results:
     """Results of finished runs.
 
     Raises:
-        ValueError: Two runs are the same, or the same split of the same data sets holds different images in two runs.
+        ValueError: Two runs are the same, or the same split of the same data sets holds different
+            images in two runs.
     """
     rows = [run_row(folder) for folder in folders]
     refuse_mixture(rows)
     both = [run_tables(folder.predictions(), resamples) for folder in folders]
     names = [{key: row[key] for key in RUN} for row in rows]
     cells, measures = (
-        [name | entry for name, tables in zip(names, both, strict=True) for entry in tables[i]] for i in (0, 1)
+        [name | entry for name, tables in zip(names, both, strict=True) for entry in tables[i]]
+        for i in (0, 1)
     )
     runs = pd.DataFrame(rows).drop(columns=["folder", "datasets"])
     return Results(runs, pd.DataFrame(cells), pd.DataFrame(measures))
@@ -66,8 +74,12 @@ def run_row(folder: RunFolder) -> dict[str, Any]:
         ValueError: The summary lacks what names a run.
     """
     summary = folder.read_summary()
-    if missing := [key for key in ("method", "order", "split", "split_hash", "seed") if key not in summary]:
-        raise ValueError(f"{folder.path}/summary.json lacks '{missing[0]}': is it a run of iqa_lightning.train?")
+    if missing := [
+        key for key in ("method", "order", "split", "split_hash", "seed") if key not in summary
+    ]:
+        raise ValueError(
+            f"{folder.path}/summary.json lacks '{missing[0]}': is it a run of iqa_lightning.train?"
+        )
     order = [task if isinstance(task, str) else "+".join(task) for task in summary["order"]]
     joint = any("+" in task for task in order)
     return {
@@ -95,11 +107,15 @@ def refuse_mixture(rows: Sequence[dict[str, Any]]) -> None:
         for key in (tuple(row[name] for name in RUN), (row["datasets"], row["split"])):
             first = seen.setdefault(key, row)
             if len(key) == len(RUN) and first is not row:
-                raise ValueError(f"{first['folder']} and {row['folder']} are the same run {key}: leave one out")
+                raise ValueError(
+                    f"{first['folder']} and {row['folder']} are the same run {key}: leave one out"
+                )
             if first["split_hash"] != row["split_hash"]:
                 raise ValueError(
-                    f"split {row['split']} of {', '.join(sorted(row['datasets']))} holds other images in "
-                    f"{first['folder']} ({first['split_hash']}) than in {row['folder']} ({row['split_hash']}): "
+                    f"split {row['split']} of {', '.join(sorted(row['datasets']))} holds other "
+                    "images in "
+                    f"{first['folder']} ({first['split_hash']}) than in {row['folder']} "
+                    f"({row['split_hash']}): "
                     "one of them was made from other data; make it again or leave it out"
                 )
 
@@ -117,29 +133,46 @@ def run_tables(
         srcc, stability = resampled_matrices(predictions, readout, contents, learnt, resamples)
         for d, name in enumerate(names):
             size = {"n": len(contents[name]), "contents": count[name]}
-            bounds = [bootstrap_interval(draws[1:, :, d], count[name]) for draws in (srcc, stability)]
+            bounds = [
+                bootstrap_interval(draws[1:, :, d], count[name]) for draws in (srcc, stability)
+            ]
             for t, task in enumerate(tasks):
                 cell: dict[str, Any] = {"readout": readout, "after": task, "dataset": name} | size
-                for kind, draws, (low, high) in zip(("srcc", "stability"), (srcc, stability), bounds, strict=True):
+                for kind, draws, (low, high) in zip(
+                    ("srcc", "stability"), (srcc, stability), bounds, strict=True
+                ):
                     cell |= {kind: draws[0, t, d], f"{kind}_low": low[t], f"{kind}_high": high[t]}
                 cells.append(cell)
-        found = pd.DataFrame([readout_measures(s, p, learnt) for s, p in zip(srcc, stability, strict=True)])
+        found = pd.DataFrame(
+            [readout_measures(s, p, learnt) for s, p in zip(srcc, stability, strict=True)]
+        )
         final = pd.DataFrame(srcc[:, -1], columns=[f"srcc/{name}" for name in names])
         for name, column in pd.concat([final, found], axis=1).items():
             used = count[str(name)[5:]] if str(name).startswith("srcc/") else min(count.values())
-            measures.append({"readout": readout, "measure": name} | with_interval(column.to_numpy(), used))
+            measures.append(
+                {"readout": readout, "measure": name} | with_interval(column.to_numpy(), used)
+            )
     return cells, measures
 
 
 def with_interval(draws: Array, contents: int) -> dict[str, float]:
-    """A statistic, its bootstrap interval and its bootstrap variance; `draws[0]` is the sample itself."""
+    """A statistic, its bootstrap interval and its bootstrap variance; `draws[0]` is the sample
+    itself.
+    """
     low, high = bootstrap_interval(draws[1:], contents)
     variance = math.nan if math.isnan(float(low)) else float(draws[1:].var(ddof=1))
-    return {"value": float(draws[0]), "low": float(low), "high": float(high), "image_variance": variance}
+    return {
+        "value": float(draws[0]),
+        "low": float(low),
+        "high": float(high),
+        "image_variance": variance,
+    }
 
 
 def contents_of(frame: pd.DataFrame, name: str) -> NDArray[Any]:
-    """The content of each test image of a data set: its reference where the records hold one, else the image."""
+    """The content of each test image of a data set: its reference where the records hold one, else
+    the image.
+    """
     rows = (frame["dataset"] == name) & (frame["split"] == "test")
     return frame.loc[rows, "image/reference" if "image/reference" in frame else "image"].to_numpy()
 
@@ -151,15 +184,20 @@ def resampled_matrices(
     learnt: NDArray[np.int64],
     resamples: int,
 ) -> tuple[Array, Array]:
-    """SRCC and stability matrices in each resample, both (1 + resamples, T + 1, D); entry 0 is the sample itself.
+    """SRCC and stability matrices in each resample, both (1 + resamples, T + 1, D); entry 0 is the
+    sample itself.
 
-    The resamples of a data set depend on its name and contents only: all runs on the same split share them.
+    The resamples of a data set depend on its name and contents only: all runs on the same split
+    share them.
     """
     srcc = np.full((1 + resamples, len(predictions), len(contents)), math.nan)
     stability = srcc.copy()
     for d, (name, groups) in enumerate(contents.items()):
         weights = content_weights(groups, resamples, seed=zlib.crc32(name.encode()))
-        rows = [frame[(frame["dataset"] == name) & (frame["split"] == "test")] for frame in predictions.values()]
+        rows = [
+            frame[(frame["dataset"] == name) & (frame["split"] == "test")]
+            for frame in predictions.values()
+        ]
         mos, just = unit_ranks(rows[0]["mos"].to_numpy(np.float64), weights), None
         for t, row in enumerate(rows):
             ranks = unit_ranks(row[readout].to_numpy(np.float64), weights)
@@ -184,15 +222,20 @@ def read_results(folder: Path) -> Results:
     """
     for name in TABLES:
         if not (folder / f"{name}.csv").is_file():
-            raise ValueError(f"{folder / name}.csv is missing: make it from the runs, without `from=results`")
+            raise ValueError(
+                f"{folder / name}.csv is missing: make it from the runs, without `from=results`"
+            )
     texts = {"method": str, "order": str, "split_hash": str, "git": str}
     tables = [
-        pd.read_csv(folder / f"{name}.csv", dtype=texts, keep_default_na=False, na_values=[""]) for name in TABLES
+        pd.read_csv(folder / f"{name}.csv", dtype=texts, keep_default_na=False, na_values=[""])
+        for name in TABLES
     ]
     return Results(*tables)
 
 
-def results_of(folder: Path, runs: Sequence[RunFolder], resamples: int = 1000, again: bool = False) -> Results:
+def results_of(
+    folder: Path, runs: Sequence[RunFolder], resamples: int = 1000, again: bool = False
+) -> Results:
     """The tables stored in `folder`; those of `runs` where there are none, or `again`.
 
     Raises:
@@ -201,12 +244,16 @@ def results_of(folder: Path, runs: Sequence[RunFolder], resamples: int = 1000, a
     if not again and (folder / "runs.csv").is_file():
         return read_results(folder)
     if not runs:
-        raise ValueError(f"there is no {folder}/runs.csv, and no finished run was found: make the table first")
+        raise ValueError(
+            f"there is no {folder}/runs.csv, and no finished run was found: make the table first"
+        )
     return collect(runs, resamples)
 
 
 def csv_bytes(table: pd.DataFrame) -> bytes:
-    """CSV with 6 decimals: rounding errors of another machine stay below the last digit, nearly always."""
+    """CSV with 6 decimals: rounding errors of another machine stay below the last digit, nearly
+    always.
+    """
     text = io.StringIO()
     table.to_csv(text, index=False, float_format="%.6f", lineterminator="\n")
     return text.getvalue().replace("-0.000000", "0.000000").encode()

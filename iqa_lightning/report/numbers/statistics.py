@@ -1,8 +1,10 @@
-"""What a number in a table is worth: intervals, tests between methods, and where the variance comes from.
+"""What a number in a table is worth: intervals, tests between methods, and where the variance comes
+from.
 
-Images of one content (one reference photograph) are not independent, so a bootstrap draws contents, never images of a
-content. Runs of one (order, split) share tasks and test images, so methods are compared within such blocks. All random
-draws are fixed by a seed. Every function is shown to be right by simulation in tests/report/test_statistics.py.
+Images of one content (one reference photograph) are not independent, so a bootstrap draws contents,
+never images of a content. Runs of one (order, split) share tasks and test images, so methods are
+compared within such blocks. All random draws are fixed by a seed. Every function is shown to be
+right by simulation in tests/report/test_statistics.py.
 """
 
 import math
@@ -19,7 +21,9 @@ Array = NDArray[np.float64]
 
 
 FEWEST = 5
-"""Contents that a bootstrap needs: fewer give at most 10 different resamples, and no interval that means anything."""
+"""Contents that a bootstrap needs: fewer give at most 10 different resamples, and no interval that
+means anything.
+"""
 
 
 EXACT = 100_000  # arrangements up to which a permutation test counts them all
@@ -35,7 +39,9 @@ class Estimate(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """A mean difference over `blocks` blocks and the probability of one as large where there is none."""
+    """A mean difference over `blocks` blocks and the probability of one as large where there is
+    none.
+    """
 
     difference: float
     p: float
@@ -43,20 +49,25 @@ class Comparison(NamedTuple):
 
 
 def content_weights(contents: ArrayLike, resamples: int, seed: int = 0) -> NDArray[np.int64]:
-    """How often each image occurs in each resample: (images, 1 + resamples), column 0 is the sample itself.
+    """How often each image occurs in each resample: (images, 1 + resamples), column 0 is the sample
+    itself.
 
     A resample draws as many contents as there are, with replacement, and takes all images of each.
     """
     code = np.unique(np.asarray(contents), return_inverse=True)[1]
     count = int(code.max()) + 1
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    drawn = np.random.default_rng(seed).multinomial(
+        count, np.full(count, 1 / count), size=resamples
+    )
     return np.concatenate([np.ones((1, count), np.int64), drawn]).T[code]
 
 
 def unit_ranks(values: ArrayLike, weights: NDArray[np.int64]) -> Array:
-    """Average ranks in each resample, centred and scaled: the SRCC of two is the sum of their product over axis 0.
+    """Average ranks in each resample, centred and scaled: the SRCC of two is the sum of their
+    product over axis 0.
 
-    Ranks of a resample follow from the sorted sample and cumulated weights, so nothing is sorted again.
+    Ranks of a resample follow from the sorted sample and cumulated weights, so nothing is sorted
+    again.
 
     Args:
         values: (images,) scores; ties get the mean of their ranks.
@@ -87,8 +98,9 @@ def correlation(x: Array, y: Array) -> Array:
 def bootstrap_interval(draws: Array, contents: int) -> tuple[Array, Array]:
     """95 % percentile interval of each statistic, widened as a t-interval of so many contents is.
 
-    T. Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69 (2015),
-    https://doi.org/10.1080/00031305.2015.1089789, section 5.1 (expanded percentile interval).
+    T. Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69
+    (2015), https://doi.org/10.1080/00031305.2015.1089789, section 5.1 (expanded percentile
+    interval).
 
     Args:
         draws: (resamples, ...) the statistic in each resample.
@@ -106,7 +118,9 @@ def bootstrap_interval(draws: Array, contents: int) -> tuple[Array, Array]:
 
 
 def t_interval(values: ArrayLike) -> Estimate:
-    """Mean of independent runs with its 95 % t-interval; values that are NaN do not count, one run has no interval."""
+    """Mean of independent runs with its 95 % t-interval; values that are NaN do not count, one run
+    has no interval.
+    """
     x = np.asarray(values, np.float64)
     x = x[~np.isnan(x)]
     if len(x) < 2:
@@ -116,12 +130,15 @@ def t_interval(values: ArrayLike) -> Estimate:
 
 
 def runs_interval(values: ArrayLike, factors: pd.DataFrame) -> Estimate:
-    """Mean of runs with its 95 % interval where runs share levels of crossed factors, as a sweep's orders and splits.
+    """Mean of runs with its 95 % interval where runs share levels of crossed factors, as a sweep's
+    orders and splits.
 
-    Such runs are not independent: a plain t-interval of them holds the truth in 55 to 75 % of simulations. The variance
-    of the mean is put together from `variance_components`, with Satterthwaite's degrees of freedom (Biometrics Bulletin
-    2, 1946, https://doi.org/10.2307/3002019); it is on the wide side where a factor hardly matters. A factor with one
-    level is taken as given. Where the runs cannot tell the factors apart this is `t_interval`.
+    Such runs are not independent: a plain t-interval of them holds the truth in 55 to 75 % of
+    simulations. The variance of the mean is put together from `variance_components`, with
+    Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946,
+    https://doi.org/10.2307/3002019); it is on the wide side where a factor hardly matters. A factor
+    with one level is taken as given. Where the runs cannot tell the factors apart this is
+    `t_interval`.
 
     Args:
         values: (runs,); NaN does not count.
@@ -131,23 +148,35 @@ def runs_interval(values: ArrayLike, factors: pd.DataFrame) -> Estimate:
     used, plain = factors[~np.isnan(x)], t_interval(x)
     components = variance_components(x[~np.isnan(x)], used)
     rest = components.pop("rest") / max(plain.n, 1)
-    shares = {name: value / used[name].nunique() for name, value in components.items() if not math.isnan(value)}
+    shares = {
+        name: value / used[name].nunique()
+        for name, value in components.items()
+        if not math.isnan(value)
+    }
     variance = sum(shares.values()) + rest
     if not shares or variance == 0:
         return plain
     freedom = {name: used[name].nunique() - 1 for name in shares}
-    satterthwaite = variance**2 / sum((share + rest) ** 2 / freedom[name] for name, share in shares.items())
-    half = float(stats.t.ppf(0.975, max(satterthwaite, min(freedom.values()))) * math.sqrt(variance))
+    satterthwaite = variance**2 / sum(
+        (share + rest) ** 2 / freedom[name] for name, share in shares.items()
+    )
+    half = float(
+        stats.t.ppf(0.975, max(satterthwaite, min(freedom.values()))) * math.sqrt(variance)
+    )
     return Estimate(plain.mean, plain.mean - half, plain.mean + half, plain.n)
 
 
 def paired_permutation(
-    first: Mapping[Hashable, Sequence[float]], second: Mapping[Hashable, Sequence[float]], seed: int = 0
+    first: Mapping[Hashable, Sequence[float]],
+    second: Mapping[Hashable, Sequence[float]],
+    seed: int = 0,
 ) -> Comparison:
-    """Two-sided permutation test of two methods, blocked: if there is no difference, labels within a block are chance.
+    """Two-sided permutation test of two methods, blocked: if there is no difference, labels within
+    a block are chance.
 
-    With one run of each method in a block (an order and a split) this is the sign-flip test. The statistic is the mean
-    over blocks of the difference of means. Up to 100,000 arrangements are counted exactly, otherwise so many are drawn.
+    With one run of each method in a block (an order and a split) this is the sign-flip test. The
+    statistic is the mean over blocks of the difference of means. Up to 100,000 arrangements are
+    counted exactly, otherwise so many are drawn.
 
     Args:
         first: values of one method by block.
@@ -163,14 +192,19 @@ def paired_permutation(
     exact = math.prod(len(differences) for differences in possible) <= EXACT
     sums = np.zeros(1 if exact else EXACT)
     for differences in possible:
-        sums = np.add.outer(sums, differences).ravel() if exact else sums + rng.choice(differences, EXACT)
+        sums = (
+            np.add.outer(sums, differences).ravel()
+            if exact
+            else sums + rng.choice(differences, EXACT)
+        )
     larger = int((np.abs(sums) >= abs(observed) * (1 - 1e-9) - 1e-12).sum())
     p = larger / len(sums) if exact else (larger + 1) / (len(sums) + 1)
     return Comparison(float(observed / len(blocks)), float(p), len(blocks))
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment of a family of p-values, in their order; NaN (no test) stays and does not count.
+    """Holm's step-down adjustment of a family of p-values, in their order; NaN (no test) stays and
+    does not count.
 
     S. Holm, Scandinavian Journal of Statistics 6 (1979), https://www.jstor.org/stable/4615733
     """
@@ -183,31 +217,45 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def variance_components(values: ArrayLike, factors: pd.DataFrame) -> dict[str, float]:
-    """Variance that each crossed factor adds to a run, and `rest`: all that is left between runs alike in all factors.
+    """Variance that each crossed factor adds to a run, and `rest`: all that is left between runs
+    alike in all factors.
 
-    Half the squared difference of two runs is, in the mean, the sum of the variances of the factors in which they
-    differ, plus the rest. The components are fitted to all pairs of runs by non-negative least squares; with one run a
-    cell and no negative estimate this is the analysis of variance. NaN for what the runs cannot tell: a factor with one
-    level, or two factors that always change together.
+    Half the squared difference of two runs is, in the mean, the sum of the variances of the factors
+    in which they differ, plus the rest. The components are fitted to all pairs of runs by
+    non-negative least squares; with one run a cell and no negative estimate this is the analysis of
+    variance. NaN for what the runs cannot tell: a factor with one level, or two factors that always
+    change together.
 
     Args:
         values: (runs,).
-        factors: one column per factor, one row per run. The columns `order` and `split` leave seeds to the rest.
+        factors: one column per factor, one row per run. The columns `order` and `split` leave seeds
+            to the rest.
     """
     x = np.asarray(values, np.float64)
     one, other = np.triu_indices(len(x), 1)
-    differs = {str(name): (codes := pd.factorize(factors[name])[0])[one] != codes[other] for name in factors}
+    differs = {
+        str(name): (codes := pd.factorize(factors[name])[0])[one] != codes[other]
+        for name in factors
+    }
     found = dict.fromkeys([*differs, "rest"], math.nan)
     known = [name for name, column in differs.items() if column.any()]
-    design = np.column_stack([*(differs[name] for name in known), np.ones(len(one))]).astype(np.float64)
+    design = np.column_stack([*(differs[name] for name in known), np.ones(len(one))]).astype(
+        np.float64
+    )
     if len(x) < 2 or np.linalg.matrix_rank(design) < design.shape[1]:
         return found
     fitted = optimize.nnls(design, (x[one] - x[other]) ** 2 / 2)[0]
-    return found | {name: float(value) for name, value in zip([*known, "rest"], fitted, strict=True)}
+    return found | {
+        name: float(value) for name, value in zip([*known, "rest"], fitted, strict=True)
+    }
 
 
-def _arrangements(first: Sequence[float], second: Sequence[float], rng: np.random.Generator) -> Array:
-    """Differences of means for all ways (or many drawn ones) to label the runs of a block; the observed one first."""
+def _arrangements(
+    first: Sequence[float], second: Sequence[float], rng: np.random.Generator
+) -> Array:
+    """Differences of means for all ways (or many drawn ones) to label the runs of a block; the
+    observed one first.
+    """
     pool, k = np.array([*first, *second], np.float64), len(first)
     if math.comb(len(pool), k) <= EXACT:
         chosen = np.array(list(combinations(range(len(pool)), k)))

@@ -1,4 +1,6 @@
-"""Results of runs -> what a table says: means with intervals, verdicts, tests between methods, variances."""
+"""Results of runs -> what a table says: means with intervals, verdicts, tests between methods,
+variances.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,7 +11,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from iqa_lightning.report.numbers.results import COST, RUN, Results
-from iqa_lightning.report.numbers.statistics import holm, paired_permutation, runs_interval, variance_components
+from iqa_lightning.report.numbers.statistics import (
+    holm,
+    paired_permutation,
+    runs_interval,
+    variance_components,
+)
 from iqa_lightning.report.text.terminal import MEASURES
 
 PUBLISHED = ["method", "readout", "dataset", "metric", "value", "source", "certainty"]
@@ -21,21 +28,29 @@ UNCERTAIN = ("not certified", "doubtful")
 TESTED = ("msrcc", "mpi", "msi", "mpsi")
 
 
-HONEST = ("gated", "single", "latest")  # readouts that are not told the data set, see `used_readout`
+HONEST = (
+    "gated",
+    "single",
+    "latest",
+)  # readouts that are not told the data set, see `used_readout`
 
 
 SIGNIFICANT = 0.05  # methods differ if p, corrected, is not above
 
 
 TOLERANCE = 0.01
-"""A mean this close to the published number is called reproduced: one in the second decimal that papers compare by."""
+"""A mean this close to the published number is called reproduced: one in the second decimal that
+papers compare by.
+"""
 
 
 class Summary(NamedTuple):
     """What a table is printed from."""
 
     lines: pd.DataFrame
-    """One row per number: method, readout, measure, mean, low, high, n, where the interval is from, verdict."""
+    """One row per number: method, readout, measure, mean, low, high, n, where the interval is from,
+    verdict.
+    """
     tests: pd.DataFrame
     """One row per measure and pair of methods."""
     variance: pd.DataFrame
@@ -50,7 +65,9 @@ def summarise(results: Results, published: pd.DataFrame) -> Summary:
     lines = []
     for (method, readout), rows in values.groupby(["method", "readout"], sort=False):
         for measure, group in rows.groupby("measure", sort=False):
-            lines.append({"method": method, "readout": readout, "measure": measure} | estimate(group))
+            lines.append(
+                {"method": method, "readout": readout, "measure": measure} | estimate(group)
+            )
     table = judged(pd.DataFrame(lines), published)
     table["synthetic"] = bool(results.runs["synthetic"].any())
     chosen = chosen_readouts(results.measures)
@@ -58,53 +75,92 @@ def summarise(results: Results, published: pd.DataFrame) -> Summary:
 
 
 def estimate(group: pd.DataFrame) -> dict[str, Any]:
-    """Mean over runs with its interval; of a single run the interval of image sampling, where there is one."""
+    """Mean over runs with its interval; of a single run the interval of image sampling, where there
+    is one.
+    """
     mean, low, high, n = runs_interval(group["value"], group[["order", "split"]])
     one = group[group["value"].notna()].iloc[:1]
     if n == 1 and one["low"].notna().all():
-        return {"mean": mean, "low": one["low"].item(), "high": one["high"].item(), "n": n, "interval": "images"}
-    return {"mean": mean, "low": low, "high": high, "n": n, "interval": "" if math.isnan(low) else "runs"}
+        return {
+            "mean": mean,
+            "low": one["low"].item(),
+            "high": one["high"].item(),
+            "n": n,
+            "interval": "images",
+        }
+    return {
+        "mean": mean,
+        "low": low,
+        "high": high,
+        "n": n,
+        "interval": "" if math.isnan(low) else "runs",
+    }
 
 
 def read_published(file: Path) -> pd.DataFrame:
-    """Published numbers: `measure` as in a summary, `value` NaN where no trustworthy number is known.
+    """Published numbers: `measure` as in a summary, `value` NaN where no trustworthy number is
+    known.
 
     Raises:
-        ValueError: The file is missing, has other columns, or a row holds a metric or a value that cannot be read.
+        ValueError: The file is missing, has other columns, or a row holds a metric or a value that
+            cannot be read.
     """
     if not file.is_file():
-        raise ValueError(f"{file} is missing: give it the header {','.join(PUBLISHED)}, and rows where there are any")
+        raise ValueError(
+            f"{file} is missing: give it the header {','.join(PUBLISHED)}, and rows where there "
+            "are any"
+        )
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
     if list(table.columns) != PUBLISHED:
-        raise ValueError(f"{file}: the columns are {','.join(table.columns)}, expected {','.join(PUBLISHED)}")
+        raise ValueError(
+            f"{file}: the columns are {','.join(table.columns)}, expected {','.join(PUBLISHED)}"
+        )
     known = {label.lower(): key for key, label in MEASURES.items()}
     measures, values = [], []
-    for row, (dataset, metric, value) in enumerate(zip(table["dataset"], table["metric"], table["value"], strict=True)):
+    for row, (dataset, metric, value) in enumerate(
+        zip(table["dataset"], table["metric"], table["value"], strict=True)
+    ):
         if metric.lower() != "srcc" and metric.lower() not in known:
-            raise ValueError(f"{file}, row {row + 1}: metric '{metric}' is not SRCC, {', '.join(MEASURES.values())}")
+            raise ValueError(
+                f"{file}, row {row + 1}: metric '{metric}' is not SRCC, "
+                f"{', '.join(MEASURES.values())}"
+            )
         measures.append(f"srcc/{dataset}" if metric.lower() == "srcc" else known[metric.lower()])
         try:
             values.append(float(value) if value.strip() else math.nan)
         except ValueError:
-            raise ValueError(f"{file}, row {row + 1}: value '{value}' is not a number; empty where unknown") from None
+            raise ValueError(
+                f"{file}, row {row + 1}: value '{value}' is not a number; empty where unknown"
+            ) from None
     table = table.assign(measure=measures, value=values)
     table.loc[table["certainty"].str.startswith(UNCERTAIN), "value"] = math.nan
     if (twice := table.duplicated(["method", "readout", "measure"])).any():
-        raise ValueError(f"{file}, row {int(twice.to_numpy().argmax()) + 1}: this number is there twice; keep one row")
+        raise ValueError(
+            f"{file}, row {int(twice.to_numpy().argmax()) + 1}: this number is there twice; keep "
+            "one row"
+        )
     return table
 
 
 def judged(lines: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Lines with the published number beside them and a verdict; published rows that nobody ran come last."""
+    """Lines with the published number beside them and a verdict; published rows that nobody ran
+    come last.
+    """
     keys = ["method", "readout", "measure"]
-    theirs = published[[*keys, "value", "source", "certainty"]].rename(columns={"value": "published"})
+    theirs = published[[*keys, "value", "source", "certainty"]].rename(
+        columns={"value": "published"}
+    )
     table = lines.merge(theirs, on=keys, how="outer", sort=False)
     order = {key: i for i, key in enumerate(lines[keys].itertuples(index=False, name=None))}
     place = [order.get(key, len(order)) for key in table[keys].itertuples(index=False, name=None)]
     table = table.iloc[pd.Series(place).sort_values(kind="stable").index].reset_index(drop=True)
     table["n"] = table["n"].fillna(0).astype(int)
-    table[["source", "certainty", "interval"]] = table[["source", "certainty", "interval"]].fillna("")
-    table["verdict"] = [verdict(*row) for row in table[["mean", "low", "high", "published"]].to_numpy(float)]
+    table[["source", "certainty", "interval"]] = table[["source", "certainty", "interval"]].fillna(
+        ""
+    )
+    table["verdict"] = [
+        verdict(*row) for row in table[["mean", "low", "high", "published"]].to_numpy(float)
+    ]
     return table
 
 
@@ -120,7 +176,9 @@ def verdict(mean: float, low: float, high: float, published: float) -> str:
 
 
 def used_readout(readouts: Iterable[str]) -> str:
-    """The readout by which a method that has these is used: `gated`, else `single`, else `latest`, else the first."""
+    """The readout by which a method that has these is used: `gated`, else `single`, else `latest`,
+    else the first.
+    """
     there = list(readouts)
     return next((name for name in HONEST if name in there), there[0])
 
@@ -148,11 +206,15 @@ def tests(measures: pd.DataFrame) -> pd.DataFrame:
             family.append(names | {"difference": difference, "blocks": n, "p": p})
         adjusted = holm([test["p"] for test in family])
         found += [test | {"p_holm": p} for test, p in zip(family, adjusted, strict=True)]
-    return pd.DataFrame(found, columns=["measure", "first", "second", "difference", "blocks", "p", "p_holm"])
+    return pd.DataFrame(
+        found, columns=["measure", "first", "second", "difference", "blocks", "p", "p_holm"]
+    )
 
 
 def variances(measures: pd.DataFrame) -> pd.DataFrame:
-    """Variance of each measure over order, split and the rest (seeds), and the mean one of image sampling."""
+    """Variance of each measure over order, split and the rest (seeds), and the mean one of image
+    sampling.
+    """
     found = []
     for (method, measure), rows in measures.groupby(["method", "measure"], sort=False):
         if measure in TESTED:
@@ -163,7 +225,9 @@ def variances(measures: pd.DataFrame) -> pd.DataFrame:
                 | parts
                 | {"images": rows["image_variance"].mean()}
             )
-    return pd.DataFrame(found, columns=["method", "measure", "n", "order", "split", "rest", "images"])
+    return pd.DataFrame(
+        found, columns=["method", "measure", "n", "order", "split", "rest", "images"]
+    )
 
 
 def datasets_of(lines: pd.DataFrame) -> list[str]:

@@ -27,17 +27,20 @@ SIDE = 144  # pixels, the longer one
 BUDGET = 2_400_000  # characters of all pictures together, so that the page stays well below 6 MB
 
 
-def gallery(predictions: Mapping[Key, Predictions], roots: Mapping[str, Path], budget: int = BUDGET) -> dict[str, Any]:
+def gallery(
+    predictions: Mapping[Key, Predictions], roots: Mapping[str, Path], budget: int = BUDGET
+) -> dict[str, Any]:
     """The worst-forgotten images of each method over its runs, an image once, and their pictures.
 
     Args:
         predictions: of each run.
         roots: the folder of each data set that is at hand.
-        budget: characters that all pictures may take; the worst-forgotten images are given theirs first.
+        budget: characters that all pictures may take; the worst-forgotten images are given theirs
+            first.
 
     Returns:
-        `images` (a dictionary each, as in `forgetting.worst_forgotten`; `picture` is an index or null) and `pictures`
-        (data URIs).
+        `images` (a dictionary each, as in `forgetting.worst_forgotten`; `picture` is an index or
+        null) and `pictures` (data URIs).
     """
     parts = []
     for key, frames in predictions.items():
@@ -47,10 +50,18 @@ def gallery(predictions: Mapping[Key, Predictions], roots: Mapping[str, Path], b
         parts.append(worst.assign(**{name: run[name] for name in ("method", "order", "split")}))
     if not parts:
         return {"images": [], "pictures": []}
-    table = pd.concat(parts, ignore_index=True).sort_values("growth", ascending=False, kind="stable")
-    table = table.drop_duplicates(["method", "dataset", "image"]).groupby("method", sort=False).head(COUNT)
+    table = pd.concat(parts, ignore_index=True).sort_values(
+        "growth", ascending=False, kind="stable"
+    )
+    table = (
+        table.drop_duplicates(["method", "dataset", "image"])
+        .groupby("method", sort=False)
+        .head(COUNT)
+    )
     pictures: dict[tuple[str, str], str] = {}
-    for dataset, image in table[["dataset", "image"]].drop_duplicates().itertuples(index=False, name=None):
+    for dataset, image in (
+        table[["dataset", "image"]].drop_duplicates().itertuples(index=False, name=None)
+    ):
         uri = picture(roots[dataset] / image) if dataset in roots else None
         if uri and sum(map(len, pictures.values())) + len(uri) <= budget:
             pictures[dataset, image] = uri

@@ -1,7 +1,8 @@
 """A table and its runs as one HTML file that opens from disk and fetches nothing.
 
-The same content gives the same bytes. Texts and tables are written here, the scripts in `page/` draw the rest from JSON
-in the page. Plotly's library is kept compressed and unpacked by the browser, which halves the file.
+The same content gives the same bytes. Texts and tables are written here, the scripts in `page/`
+draw the rest from JSON in the page. Plotly's library is kept compressed and unpacked by the
+browser, which halves the file.
 """
 
 import base64
@@ -30,7 +31,8 @@ SCRIPTS = ("page.js", "charts.js", "run.js")
 
 
 NO_RUNS = (
-    "This page was made from the stored results alone. The images that were forgotten most and the weights of the "
+    "This page was made from the stored results alone. The images that were forgotten most and "
+    "the weights of the "
     "gates need the predictions of the runs, which were not at hand."
 )
 
@@ -57,17 +59,22 @@ def write_page(
     content = page(folder.resolve().name, results, summary, predictions, roots)
     write_bytes(folder / "dashboard.html", content)
     return (
-        f"written: {folder / 'dashboard.html'} ({len(content) / 1e6:.1f} MB): {len(results.runs)} runs, predictions of "
+        f"written: {folder / 'dashboard.html'} ({len(content) / 1e6:.1f} MB): {len(results.runs)} "
+        "runs, predictions of "
         f"{len(known)}, pictures from {', '.join(roots) or 'no data set'}"
     )
 
 
 def key_of(folder: RunFolder, results: Results) -> Key | None:
-    """The run that a folder holds; None if it is not one of the results: its images, commit or seconds are others."""
+    """The run that a folder holds; None if it is not one of the results: its images, commit or
+    seconds are others.
+    """
     row, runs = run_row(folder), results.runs.fillna({"git": ""})
     names = [*RUN, "split_hash", "git"]
     same = (runs[names] == [row[name] for name in names]).all(axis=1)
-    other = (runs["train_seconds"] - row["train_seconds"]).abs() > 1e-5  # stored with six decimals; may be unknown
+    other = (
+        runs["train_seconds"] - row["train_seconds"]
+    ).abs() > 1e-5  # stored with six decimals; may be unknown
     return tuple(row[name] for name in RUN) if (same & ~other).any() else None
 
 
@@ -93,7 +100,11 @@ def data_roots(configs: Sequence[Mapping[str, Any]], data: str | None) -> dict[s
 
 
 def page(
-    name: str, results: Results, summary: Summary, predictions: Mapping[Key, Predictions], roots: Mapping[str, Path]
+    name: str,
+    results: Results,
+    summary: Summary,
+    predictions: Mapping[Key, Predictions],
+    roots: Mapping[str, Path],
 ) -> bytes:
     """The dashboard of a table.
 
@@ -106,19 +117,35 @@ def page(
     """
     data = payload(results, summary, predictions) | gallery(predictions, roots)
     runs, lines = results.runs, summary.lines
-    counts = [(len(runs), "run"), (runs["method"].nunique(), "method"), (runs["order"].nunique(), "order")]
+    counts = [
+        (len(runs), "run"),
+        (runs["method"].nunique(), "method"),
+        (runs["order"].nunique(), "order"),
+    ]
     counts += [(runs["split"].nunique(), "split"), (runs["seed"].nunique(), "seed")]
     parts = {
         "title": html.escape(name),
         "counts": ", ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in counts),
-        "synthetic": f'<p class="warning">{html.escape(SYNTHETIC)}</p>' if lines["synthetic"].any() else "",
+        "synthetic": f'<p class="warning">{html.escape(SYNTHETIC)}</p>'
+        if lines["synthetic"].any()
+        else "",
         "missing": "" if predictions else f'<p class="note">{html.escape(NO_RUNS)}</p>',
         "legend": html.escape(LEGEND).replace("`", ""),
-        "overview": table("overview-table", "Means of each method and readout", page_tables.overview(lines)),
+        "overview": table(
+            "overview-table", "Means of each method and readout", page_tables.overview(lines)
+        ),
         "cost": table("cost-table", "Cost of a run of each method", page_tables.costs(lines)),
-        "published": table("published-table", "Published numbers beside ours", page_tables.published(lines)),
-        "tests": table("tests-table", "Paired permutation tests between methods", page_tables.tests(summary.tests)),
-        "variance": table("variance-table", "Standard deviation by source", page_tables.variance(summary.variance)),
+        "published": table(
+            "published-table", "Published numbers beside ours", page_tables.published(lines)
+        ),
+        "tests": table(
+            "tests-table",
+            "Paired permutation tests between methods",
+            page_tables.tests(summary.tests),
+        ),
+        "variance": table(
+            "variance-table", "Standard deviation by source", page_tables.variance(summary.variance)
+        ),
         "style": (PAGE / "style.css").read_text(),
         "script": "".join((PAGE / script).read_text() for script in SCRIPTS),
         "plotly": base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode(),

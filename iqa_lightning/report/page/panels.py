@@ -1,4 +1,5 @@
-"""What the charts of the dashboard draw, as plain values for JSON: from results of runs and, where there, predictions.
+"""What the charts of the dashboard draw, as plain values for JSON: from results of runs and, where
+there, predictions.
 
 Everything but the gate and the images comes from the stored results. NaN becomes null.
 """
@@ -29,7 +30,9 @@ Predictions = dict[str, pd.DataFrame]
 Key = tuple[Any, ...]  # the values of RUN
 
 
-def payload(results: Results, summary: Summary, predictions: Mapping[Key, Predictions]) -> dict[str, Any]:
+def payload(
+    results: Results, summary: Summary, predictions: Mapping[Key, Predictions]
+) -> dict[str, Any]:
     """Everything that the charts of the page draw.
 
     Args:
@@ -41,11 +44,15 @@ def payload(results: Results, summary: Summary, predictions: Mapping[Key, Predic
     return {
         "measures": measures(summary.lines),
         "tested": list(TESTED),
-        "readouts": dict(chosen[["method", "readout"]].drop_duplicates().itertuples(index=False, name=None)),
+        "readouts": dict(
+            chosen[["method", "readout"]].drop_duplicates().itertuples(index=False, name=None)
+        ),
         "lines": lines(summary.lines),
         "values": values(chosen),
         "runs": runs(results.cells, predictions),
-        "ranks": {measure: found for measure in TESTED if (found := average_ranks(chosen, measure))},
+        "ranks": {
+            measure: found for measure in TESTED if (found := average_ranks(chosen, measure))
+        },
     }
 
 
@@ -53,7 +60,10 @@ def measures(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Label and direction of each measure by its key, in the order in which they are shown."""
     labels = {key: MEASURES[key] for key in COLUMNS}
     labels |= {f"srcc/{name}": f"SRCC on {name}" for name in datasets_of(table)} | COST_LABELS
-    return {key: {"label": label, "lower": key in LOWER, "cost": key in COST} for key, label in labels.items()}
+    return {
+        key: {"label": label, "lower": key in LOWER, "cost": key in COST}
+        for key, label in labels.items()
+    }
 
 
 def lines(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -71,7 +81,10 @@ def values(chosen: pd.DataFrame) -> list[dict[str, Any]]:
     """Each measure of each run in the readout its method is used with."""
     kept = chosen[chosen["value"].notna()]
     return [
-        {**dict(zip(RUN, key, strict=True)), **{str(m): plain(v) for m, v in zip(rows["measure"], rows["value"])}}  # noqa: B905
+        {
+            **dict(zip(RUN, key, strict=True)),
+            **{str(m): plain(v) for m, v in zip(rows["measure"], rows["value"], strict=True)},
+        }
         for key, rows in kept.groupby(RUN, sort=False)
     ]
 
@@ -84,11 +97,22 @@ def runs(cells: pd.DataFrame, predictions: Mapping[Key, Predictions]) -> list[di
         readouts = {
             str(readout): {
                 kind: matrix(part, kind, after, names)
-                for kind in ("srcc", "srcc_low", "srcc_high", "stability", "stability_low", "stability_high")
+                for kind in (
+                    "srcc",
+                    "srcc_low",
+                    "srcc_high",
+                    "stability",
+                    "stability_low",
+                    "stability_high",
+                )
             }
             for readout, part in rows.groupby("readout", sort=False)
         }
-        run = dict(zip(RUN, key, strict=True)) | {"after": after, "datasets": names, "readouts": readouts}
+        run = dict(zip(RUN, key, strict=True)) | {
+            "after": after,
+            "datasets": names,
+            "readouts": readouts,
+        }
         run["learnt"] = task_of_dataset(after, names).tolist()
         if (gate := gate_weights(predictions.get(tuple(key), {}))) is not None:
             run["gate"] = gate
@@ -96,15 +120,23 @@ def runs(cells: pd.DataFrame, predictions: Mapping[Key, Predictions]) -> list[di
     return found
 
 
-def matrix(rows: pd.DataFrame, kind: str, after: list[str], names: list[str]) -> list[list[float | None]]:
+def matrix(
+    rows: pd.DataFrame, kind: str, after: list[str], names: list[str]
+) -> list[list[float | None]]:
     """One matrix of a run: a row per state, a column per data set."""
-    table = rows.pivot(index="after", columns="dataset", values=kind).reindex(index=after, columns=names)
+    table = rows.pivot(index="after", columns="dataset", values=kind).reindex(
+        index=after, columns=names
+    )
     return [[plain(value) for value in row] for row in table.to_numpy(np.float64)]
 
 
 def gate_weights(predictions: Predictions) -> list[list[list[float | None]]] | None:
-    """Mean weight of each head (last axis) on each data set (second axis) after each task; None without a gate."""
-    if not any(str(column).startswith("gate/") for frame in predictions.values() for column in frame):
+    """Mean weight of each head (last axis) on each data set (second axis) after each task; None
+    without a gate.
+    """
+    if not any(
+        str(column).startswith("gate/") for frame in predictions.values() for column in frame
+    ):
         return None
     table = pd.DataFrame(gate_rows(predictions, {}))
     weights = [column for column in table if str(column).startswith("weight/")]
@@ -115,15 +147,17 @@ def gate_weights(predictions: Predictions) -> list[list[list[float | None]]] | N
 
 
 def average_ranks(chosen: pd.DataFrame, measure: str) -> dict[str, Any] | None:
-    """The ranking of the methods by a measure, as in `ranks.csv`, for a critical-difference diagram.
+    """The ranking of the methods by a measure, as in `ranks.csv`, for a critical-difference
+    diagram.
 
     Args:
         chosen: measures of runs, one readout for each method.
         measure: which.
 
     Returns:
-        `methods`, best first, their `ranks`, the first and the last of each of the `groups` that cannot be told apart,
-        `blocks` and critical `distance`; None if there are not two methods, or no block that holds them all.
+        `methods`, best first, their `ranks`, the first and the last of each of the `groups` that
+        cannot be told apart, `blocks` and critical `distance`; None if there are not two methods,
+        or no block that holds them all.
     """
     found = rank_methods(chosen, measure)
     names = [str(name) for name in found.ranks["method"]]

@@ -1,4 +1,6 @@
-"""Tables of the dashboard as HTML: the same numbers as in `table.md`, each cell with the value it is sorted by."""
+"""Tables of the dashboard as HTML: the same numbers as in `table.md`, each cell with the value it
+is sorted by.
+"""
 
 import html
 import math
@@ -34,7 +36,9 @@ Table = tuple[list[Column], list[list[Cell]]]
 
 
 def table(name: str, caption: str, content: Table) -> str:
-    """A table whose columns can be sorted, in a box that scrolls sideways; a sentence where there are no rows."""
+    """A table whose columns can be sorted, in a box that scrolls sideways; a sentence where there
+    are no rows.
+    """
     columns, rows = content
     if not rows:
         return '<p class="note">Nothing to show.</p>'
@@ -44,7 +48,9 @@ def table(name: str, caption: str, content: Table) -> str:
         f"</button></th>"
         for column in columns
     )
-    body = "".join(f"<tr>{''.join(map(written, row, columns, range(len(row))))}</tr>" for row in rows)
+    body = "".join(
+        f"<tr>{''.join(map(written, row, columns, range(len(row))))}</tr>" for row in rows
+    )
     return (
         f'<div class="scroll" role="region" aria-label="{html.escape(caption)}" tabindex="0"><table id="{name}">'
         f"<caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -53,7 +59,9 @@ def table(name: str, caption: str, content: Table) -> str:
 
 def written(cell: Cell, column: Column, place: int) -> str:
     """One cell as HTML; the first of a row is its heading."""
-    value = "" if cell.value is None or math.isnan(cell.value) else f' data-value="{cell.value:.6f}"'
+    value = (
+        "" if cell.value is None or math.isnan(cell.value) else f' data-value="{cell.value:.6f}"'
+    )
     note = f" <small>{html.escape(cell.note)}</small>" if cell.note else ""
     tag, scope = ("th", ' scope="row"') if place == 0 else ("td", "")
     kind = "number" if column.numeric else "text"
@@ -66,15 +74,23 @@ def direction(key: str) -> str:
 
 
 def overview(lines: pd.DataFrame) -> Table:
-    """Methods and readouts by the final SRCC of each data set, the measures, and minutes of training."""
+    """Methods and readouts by the final SRCC of each data set, the measures, and minutes of
+    training.
+    """
     finals = [f"srcc/{name}" for name in datasets_of(lines)]
     labels = {key: key[5:] for key in finals} | {key: MEASURES[key] for key in COLUMNS}
-    columns = [Column("method", numeric=False), Column("readout", "how one score is read out of the heads", False)]
+    columns = [
+        Column("method", numeric=False),
+        Column("readout", "how one score is read out of the heads", False),
+    ]
     columns.append(Column("n", "number of runs"))
     for key, label in labels.items():
         what = f"SRCC on {label} after the last task" if key in finals else label
         columns.append(
-            Column(f"{label} {direction(key)}", f"{what}: {'lower' if key in LOWER else 'higher'} is better")
+            Column(
+                f"{label} {direction(key)}",
+                f"{what}: {'lower' if key in LOWER else 'higher'} is better",
+            )
         )
     columns.append(Column("minutes ↓", "training of one run, minutes: lower is better"))
     rows = []
@@ -93,7 +109,13 @@ def costs(lines: pd.DataFrame) -> Table:
     rows = []
     for method, group in lines[lines["n"] > 0].groupby("method", sort=False):
         by, n = by_measure(group), int(group["n"].max())
-        rows.append([Cell(str(method)), Cell(str(n), value=n), *(estimate(by.get(key), n, digits=0) for key in COST)])
+        rows.append(
+            [
+                Cell(str(method)),
+                Cell(str(n), value=n),
+                *(estimate(by.get(key), n, digits=0) for key in COST),
+            ]
+        )
     return columns, rows
 
 
@@ -108,7 +130,9 @@ def published(lines: pd.DataFrame) -> Table:
         measure = str(row["measure"])
         label = MEASURES.get(measure, measure.replace("srcc/", "SRCC on "))
         first = [Cell(str(row["method"])), Cell(str(row["readout"])), Cell(label)]
-        rows.append([*first, theirs, estimate({str(k): v for k, v in row.items()}, row["n"]), *texts])
+        rows.append(
+            [*first, theirs, estimate({str(k): v for k, v in row.items()}, row["n"]), *texts]
+        )
     return columns, rows
 
 
@@ -119,7 +143,11 @@ def tests(found: pd.DataFrame) -> Table:
         Column("methods", numeric=False),
         Column("difference", "first - second"),
     ]
-    columns += [Column("blocks", "orders and splits that both were run on"), Column("p"), Column("p (Holm)")]
+    columns += [
+        Column("blocks", "orders and splits that both were run on"),
+        Column("p"),
+        Column("p (Holm)"),
+    ]
     columns.append(Column("at 5 %", numeric=False))
     rows = []
     for row in found[found["blocks"] > 0].to_dict("records"):
@@ -134,12 +162,20 @@ def tests(found: pd.DataFrame) -> Table:
 def variance(found: pd.DataFrame) -> Table:
     """Where the spread between runs comes from."""
     sources = {"order": "order", "split": "split", "rest": "rest (seed)", "images": "images"}
-    columns = [Column("method", numeric=False), Column("measure", numeric=False), Column("n", "number of runs")]
+    columns = [
+        Column("method", numeric=False),
+        Column("measure", numeric=False),
+        Column("n", "number of runs"),
+    ]
     columns += [Column(label) for label in sources.values()]
     rows = []
     for row in found[found["n"] > 1].to_dict("records"):
         spread = [math.sqrt(row[key]) for key in sources]
-        first = [Cell(row["method"]), Cell(MEASURES[row["measure"]]), Cell(str(row["n"]), value=row["n"])]
+        first = [
+            Cell(row["method"]),
+            Cell(MEASURES[row["measure"]]),
+            Cell(str(row["n"]), value=row["n"]),
+        ]
         rows.append([*first, *(Cell(number(value, digits=4), value=value) for value in spread)])
     return columns, rows
 

@@ -1,4 +1,6 @@
-"""`details.md`: what the averages of a table hide, in words and small tables; the same tables give the same bytes."""
+"""`details.md`: what the averages of a table hide, in words and small tables; the same tables give
+the same bytes.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +31,10 @@ def details_markdown(
         rankings: of the methods, by measure.
         spread: of measures over orders, see `details.spreads`.
     """
-    parts = [f"# {name}: beyond the averages", "Written by `python -m iqa_lightning.reproduce`, never by hand."]
+    parts = [
+        f"# {name}: beyond the averages",
+        "Written by `python -m iqa_lightning.reproduce`, never by hand.",
+    ]
     parts += [f"**{SYNTHETIC}**"] if synthetic else []
     parts += ["All rows are in `results/*.csv`; means over runs here."]
     parts += ["## Average ranks", *ranking_part(rankings)]
@@ -49,7 +54,10 @@ def ranking_part(rankings: Mapping[str, Ranking]) -> list[str]:
     for measure, ranking in rankings.items():
         if ranking.blocks < 2 or len(ranking.ranks) < 2:
             continue
-        said = ", ".join(f"{row.method} {number(float(row.rank), digits=2)}" for row in ranking.ranks.itertuples())  # type: ignore[arg-type]
+        said = ", ".join(
+            f"{row.method} {number(row.rank, digits=2)}"  # type: ignore[arg-type]
+            for row in ranking.ranks.itertuples()
+        )
         together = "; ".join(", ".join(group) for group in ranking.groups) or "none"
         left = ", ".join(ranking.left_out) or "none"
         distances = [number(ranking.distance, digits=2), number(ranking.p)]
@@ -66,7 +74,8 @@ def ranking_part(rankings: Mapping[str, Ranking]) -> list[str]:
         "too few",
     ]
     how = (
-        "Ranks within blocks, 1 the best; average ranks that differ by less than the critical distance (Nemenyi, 5 %) "
+        "Ranks within blocks, 1 the best; average ranks that differ by less than the critical "
+        "distance (Nemenyi, 5 %) "
         "are not distinguishable. `too few`: methods that were run in at most half of the blocks."
     )
     return [grid(header, rows), how]
@@ -78,14 +87,20 @@ def flips_part(flips: pd.DataFrame) -> list[str]:
         return ["No run learnt a second task."]
     last = flips.groupby([*RUN, "readout", "dataset"], sort=False).tail(1)
     names = list(dict.fromkeys(last["dataset"]))
-    means = last.pivot_table(index=["method", "readout"], columns="dataset", values="rate", sort=False, dropna=False)
+    means = last.pivot_table(
+        index=["method", "readout"], columns="dataset", values="rate", sort=False, dropna=False
+    )
     means = means.reindex(pd.MultiIndex.from_frame(last[["method", "readout"]].drop_duplicates()))
-    rows = [[*map(str, key), *(number(float(means.loc[key, n])) for n in names)] for key in means.index]
+    rows = [
+        [*map(str, key), *(number(float(means.loc[key, n])) for n in names)] for key in means.index
+    ]
     known = last.groupby("dataset", sort=False)["noise_known"].mean()
     unknown = ", ".join(name for name in names if known[name] == 0) or "none"
     how = (
-        "Share of the pairs ordered right just after learning that are not ordered right after the last task (lower is "
-        "better). Only pairs count about which three of four raters agree; data sets without recorded deviations, "
+        "Share of the pairs ordered right just after learning that are not ordered right after "
+        "the last task (lower is "
+        "better). Only pairs count about which three of four raters agree; data sets without "
+        "recorded deviations, "
         f"where all pairs count: {unknown}."
     )
     return [grid(["method", "readout", *names], rows), how]
@@ -95,30 +110,65 @@ def groups_part(rows: pd.DataFrame, by: str) -> list[str]:
     """Growth of the rank error in each group."""
     if rows.empty:
         return [f"No {by} is recorded." if by != "band" else "No run learnt a second task."]
-    means = rows.groupby(["method", "dataset", "group"], sort=False)[["n", "growth"]].mean().reset_index()
+    means = (
+        rows.groupby(["method", "dataset", "group"], sort=False)[["n", "growth"]]
+        .mean()
+        .reset_index()
+    )
     if by == "band":
-        wide = means.pivot_table(index=["method", "dataset"], columns="group", values="growth", sort=False)
+        wide = means.pivot_table(
+            index=["method", "dataset"], columns="group", values="growth", sort=False
+        )
         bands = sorted(wide.columns)
-        table = [[*map(str, key), *(number(float(wide.loc[key, band])) for band in bands)] for key in wide.index]
+        table = [
+            [*map(str, key), *(number(float(wide.loc[key, band])) for band in bands)]
+            for key in wide.index
+        ]
         how = "Mean growth of the rank error (from 0 to 1) by fifths of the data set, 1 the images of lowest MOS."
         return [grid(["method", "data set", *map(str, bands)], table), how]
     table = [
-        [str(row.method), str(row.dataset), str(row.group), number(float(row.n), digits=0), number(float(row.growth))]  # type: ignore[arg-type]
+        [
+            str(row.method),
+            str(row.dataset),
+            str(row.group),
+            number(row.n, digits=0),  # type: ignore[arg-type]
+            number(row.growth),  # type: ignore[arg-type]
+        ]
         for row in means.itertuples()
     ]
-    return [grid(["method", "data set", by, "images", "growth"], table), "Mean growth of the rank error (from 0 to 1)."]
+    return [
+        grid(["method", "data set", by, "images", "growth"], table),
+        "Mean growth of the rank error (from 0 to 1).",
+    ]
 
 
 def worst_part(worst: pd.DataFrame, count: int = 3) -> list[str]:
     """The first few images of each method."""
     if worst.empty:
         return ["No image was forgotten."]
-    header, rows = ["method", "order", "split", "data set", "image", "MOS rank", "before", "after"], []
+    header, rows = (
+        ["method", "order", "split", "data set", "image", "MOS rank", "before", "after"],
+        [],
+    )
     for _, part in worst.groupby("method", sort=False):
-        for row in part.sort_values("growth", ascending=False, kind="stable").head(count).to_dict("records"):
-            ranks = [number(row[key], digits=2) for key in ("rank_mos", "rank_before", "rank_after")]
-            rows.append([*(str(row[key]) for key in ("method", "order", "split", "dataset", "image")), *ranks])
-    return [grid(header, rows), "Ranks within the data set, 0 the worst and 1 the best; 50 images a run in the CSV."]
+        for row in (
+            part.sort_values("growth", ascending=False, kind="stable")
+            .head(count)
+            .to_dict("records")
+        ):
+            ranks = [
+                number(row[key], digits=2) for key in ("rank_mos", "rank_before", "rank_after")
+            ]
+            rows.append(
+                [
+                    *(str(row[key]) for key in ("method", "order", "split", "dataset", "image")),
+                    *ranks,
+                ]
+            )
+    return [
+        grid(header, rows),
+        "Ranks within the data set, 0 the worst and 1 the best; 50 images a run in the CSV.",
+    ]
 
 
 def gate_part(gate: pd.DataFrame) -> list[str]:
@@ -127,8 +177,8 @@ def gate_part(gate: pd.DataFrame) -> list[str]:
         return ["No run has a gate."]
     means = gate.groupby(["method", "dataset"], sort=False)[["own", "regret"]].mean().reset_index()
     rows = [
-        [str(row.method), str(row.dataset), number(float(row.own)), number(float(row.regret))]  # type: ignore[arg-type]
-        for row in means.itertuples()
+        [row["method"], row["dataset"], number(row["own"]), number(row["regret"])]
+        for row in means.to_dict("records")
     ]
     how = "After the last task: mean weight of the data set's own head; SRCC of the oracle readout minus the gated one."
     return [grid(["method", "data set", "own weight", "regret"], rows), how]
@@ -164,8 +214,11 @@ def orders_part(table: pd.DataFrame) -> list[str]:
         "worst order",
     ]
     how = (
-        "Means over splits and seeds. `trained <order>`: all orders, read out of the trainings in that one; no task "
-        "learns from another there. A `gated` readout is missing where the records hold no `nearness<level>/<task>`, "
-        "as older ones: mean weights over the levels of a gate do not say what they are among other tasks."
+        "Means over splits and seeds. `trained <order>`: all orders, read out of the trainings in "
+        "that one; no task "
+        "learns from another there. A `gated` readout is missing where the records hold no "
+        "`nearness<level>/<task>`, "
+        "as older ones: mean weights over the levels of a gate do not say what they are among "
+        "other tasks."
     )
     return [grid(header, rows), how]

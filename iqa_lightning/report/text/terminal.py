@@ -32,7 +32,8 @@ LOW, MIDDLE, HIGH = (215, 55, 50), (205, 175, 30), (40, 180, 70)  # colours of 0
 
 
 def print_run(derived: Derived, console: Console, synthetic: bool = False) -> None:
-    """Print both matrices of every readout, audits after the last task, then one line of measures per readout.
+    """Print both matrices of every readout, audits after the last task, then one line of measures
+    per readout.
 
     Args:
         derived: What `metrics.matrices.derive` made of a run.
@@ -52,11 +53,14 @@ def print_run(derived: Derived, console: Console, synthetic: bool = False) -> No
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def print_matrix(matrix: pd.DataFrame, title: str, console: Console, synthetic: bool = False) -> None:
+def print_matrix(
+    matrix: pd.DataFrame, title: str, console: Console, synthetic: bool = False
+) -> None:
     """Print one matrix: a coloured table if the console is a terminal, plain text otherwise.
 
     Args:
-        matrix: Index `after` (`start`, then the tasks), one column per data set; higher is better, NaN where none.
+        matrix: Index `after` (`start`, then the tasks), one column per data set; higher is better,
+            NaN where none.
         title: What the numbers are.
         console: Where to.
         synthetic: Whether the targets are no human ratings, which the title then says.
@@ -77,7 +81,9 @@ def matrix_table(matrix: pd.DataFrame, title: str) -> Table:
         table.add_column(str(name), justify="right", no_wrap=True)
     learnt = task_of_dataset(list(matrix.index), list(matrix.columns))
     for t, (task, row) in enumerate(zip(matrix.index, matrix.to_numpy(), strict=True)):
-        cells = [f"[{_style(x, t, first)}]{number(x)}[/]" for x, first in zip(row, learnt, strict=True)]
+        cells = [
+            f"[{_style(x, t, first)}]{number(x)}[/]" for x, first in zip(row, learnt, strict=True)
+        ]
         table.add_row(str(task), *cells)
     return table
 
@@ -87,13 +93,17 @@ def matrix_text(matrix: pd.DataFrame, title: str) -> str:
     learnt = task_of_dataset(list(matrix.index), list(matrix.columns))
     rows = [["after", *map(str, matrix.columns)]]
     for t, (task, row) in enumerate(zip(matrix.index, matrix.to_numpy(), strict=True)):
-        rows.append([str(task), *(_plain(x, t >= first) for x, first in zip(row, learnt, strict=True))])
+        rows.append(
+            [str(task), *(_plain(x, t >= first) for x, first in zip(row, learnt, strict=True))]
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
         for row in rows
     ]  # fmt: skip
-    return "\n".join([f"{title}; zero-shot in parentheses" if _zero_shot(matrix) else title, *lines, ""])
+    return "\n".join(
+        [f"{title}; zero-shot in parentheses" if _zero_shot(matrix) else title, *lines, ""]
+    )
 
 
 def audit_text(table: pd.DataFrame, title: str) -> str:
@@ -119,7 +129,11 @@ def summary_line(
     """
     values = [f"{label} {number(measures.get(key), 'n/a')}" for key, label in MEASURES.items()]
     note = f"  ({SYNTHETIC})" if synthetic else ""
-    note += f"  ({undefined} learnt cells without a value: constant or missing predictions)" if undefined else ""
+    note += (
+        f"  ({undefined} learnt cells without a value: constant or missing predictions)"
+        if undefined
+        else ""
+    )
     return f"{readout + ':':<8} " + "  ".join(values) + note
 
 
@@ -152,6 +166,7 @@ def _style(value: float, t: int, first: int) -> str:
     if math.isnan(value):
         return weight
     red, green, blue = (
-        round(float(np.interp(value, (0, 0.5, 1), knots))) for knots in zip(LOW, MIDDLE, HIGH, strict=True)
+        round(float(np.interp(value, (0, 0.5, 1), knots)))
+        for knots in zip(LOW, MIDDLE, HIGH, strict=True)
     )
     return f"{weight} rgb({red},{green},{blue})"

@@ -1,4 +1,6 @@
-"""Chains and the spaces they come from: sizes against enumeration and the specification, frequencies, batches."""
+"""Chains and the spaces they come from: sizes against enumeration and the specification,
+frequencies, batches.
+"""
 
 from itertools import combinations, permutations, product
 
@@ -12,12 +14,18 @@ from iqa_lightning.images.degradations.chain import ChainSpace, degrade, step
 from iqa_lightning.images.degradations.kinds import KINDS
 from tests.walks import ROOT
 
-FAMILIES = {"blur": ["gaussian_blur", "lens_blur"], "noise": ["gaussian_noise"], "tone": ["darken", "contrast"]}
+FAMILIES = {
+    "blur": ["gaussian_blur", "lens_blur"],
+    "noise": ["gaussian_noise"],
+    "tone": ["darken", "contrast"],
+}
 
 
 def space(name: str) -> ChainSpace:
     """A space of conf/degradations."""
-    built: ChainSpace = instantiate(OmegaConf.load(ROOT / "conf" / "degradations" / f"{name}.yaml"), _convert_="all")
+    built: ChainSpace = instantiate(
+        OmegaConf.load(ROOT / "conf" / "degradations" / f"{name}.yaml"), _convert_="all"
+    )
     return built
 
 
@@ -41,7 +49,14 @@ def test_default_space_is_about_twenty_million() -> None:
     default = space("qpt")
     assert default.size == 20_998_969
     # by hand: families of 9, 12, 9, 9, 9 kinds times levels
-    choose = {0: 1, 1: 48, 2: 6 * 81 + 4 * 108, 3: 4 * 729 + 6 * 972, 4: 6561 + 4 * 8748, 5: 12 * 9**4}
+    choose = {
+        0: 1,
+        1: 48,
+        2: 6 * 81 + 4 * 108,
+        3: 4 * 729 + 6 * 972,
+        4: 6561 + 4 * 8748,
+        5: 12 * 9**4,
+    }
     ways = {0: 1, 1: 1, 2: 2, 3: 6, 4: 24, 5: 120}
     assert default.size == 1 + 2 * sum(choose[k] * ways[k] for k in range(1, 6))
     assert default.shuffle
@@ -54,7 +69,9 @@ def test_arniqa_counts_and_levels_are_golden() -> None:
     assert arniqa.size == 68_638_820
     assert [len(kinds) for kinds in arniqa.families.values()] == [3, 4, 2, 4, 3, 5, 3]
     generator = np.random.default_rng(0)
-    levels = np.bincount([arniqa.draw_level(generator) for _ in range(20_000)], minlength=6)[1:] / 20_000
+    levels = (
+        np.bincount([arniqa.draw_level(generator) for _ in range(20_000)], minlength=6)[1:] / 20_000
+    )
     assert levels == pytest.approx([0.293, 0.270, 0.213, 0.143, 0.081], abs=0.01)
     assert arniqa.step("jpeg", 5).strength == 4
     assert arniqa.step("mean_shift", 3).strength == -0.08
@@ -78,14 +95,18 @@ def test_skip_and_order_come_as_often_as_said() -> None:
     first = [chain[0].kind for chain in chains if len(chain) in (3, 6)]
     assert first.count("gaussian_noise") / len(first) == pytest.approx(1 / 3, abs=0.04)
     fixed = ChainSpace(FAMILIES, p_skip=0.0, shuffle=False, orders=(1,)).draw(generator)
-    assert [step.kind in FAMILIES[name] for step, name in zip(fixed, FAMILIES, strict=True)] == [True] * 3
+    assert [step.kind in FAMILIES[name] for step, name in zip(fixed, FAMILIES, strict=True)] == [
+        True
+    ] * 3
 
 
 def test_a_batch_of_chains_is_its_images_one_by_one() -> None:
     default = space("qpt")
     generator = np.random.default_rng(2)
     chains = [default.draw(generator) for _ in range(12)]
-    images = torch.randint(0, 256, (12, 3, 40, 56), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        0, 256, (12, 3, 40, 56), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     together = degrade(images, chains, range(12))
     for i, chain in enumerate(chains):
         assert torch.equal(degrade(images[i : i + 1], [chain], [i])[0], together[i]), chain
@@ -94,9 +115,13 @@ def test_a_batch_of_chains_is_its_images_one_by_one() -> None:
 
 
 def test_order_matters() -> None:
-    images = torch.randint(0, 256, (1, 3, 40, 56), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        0, 256, (1, 3, 40, 56), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     blur, noise = step("gaussian_blur", 4), step("gaussian_noise", 4)
-    assert not torch.equal(degrade(images, [(blur, noise)], [1]), degrade(images, [(noise, blur)], [1]))
+    assert not torch.equal(
+        degrade(images, [(blur, noise)], [1]), degrade(images, [(noise, blur)], [1])
+    )
 
 
 def test_mistakes_are_named() -> None:

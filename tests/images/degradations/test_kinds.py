@@ -1,4 +1,6 @@
-"""Every degradation on real photographs: no damage at level 0, more with each, the same bits for a seed."""
+"""Every degradation on real photographs: no damage at level 0, more with each, the same bits for a
+seed.
+"""
 
 import io
 
@@ -17,7 +19,9 @@ from iqa_lightning.images.degradations.kinds import KINDS
 SIDE = 128
 PHOTOS = torch.stack(
     [
-        torch.from_numpy(np.asarray(photograph(name))[60 : 60 + SIDE, 90 : 90 + SIDE].copy()).permute(2, 0, 1)
+        torch.from_numpy(
+            np.asarray(photograph(name))[60 : 60 + SIDE, 90 : 90 + SIDE].copy()
+        ).permute(2, 0, 1)
         for name in ("astronaut", "chelsea", "coffee", "rocket")
     ]
 )
@@ -30,10 +34,14 @@ def degraded(kind: str, level: float) -> torch.Tensor:
 
 
 def quality(image: torch.Tensor) -> tuple[float, float]:
-    """Two full-reference measures, higher is better: minus the mean squared error, and SSIM in colour."""
+    """Two full-reference measures, higher is better: minus the mean squared error, and SSIM in
+    colour.
+    """
     error = (image.double() - PHOTOS.double()).square().mean()
     pairs = zip(image.numpy(), PHOTOS.numpy(), strict=True)
-    return -float(error), float(np.mean([structural_similarity(a, b, channel_axis=0) for a, b in pairs]))
+    return -float(error), float(
+        np.mean([structural_similarity(a, b, channel_axis=0) for a, b in pairs])
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -53,7 +61,12 @@ def test_no_damage_at_level_0_and_more_with_every_level(kind: str) -> None:
 def test_seed_decides_and_neighbours_do_not(kind: str) -> None:
     whole = degraded(kind, 3)
     assert torch.equal(degraded(kind, 3), whole)
-    alone = torch.cat([degrade(PHOTOS[i : i + 1], [(step(kind, 3),)], SEEDS[i : i + 1]) for i in range(len(PHOTOS))])
+    alone = torch.cat(
+        [
+            degrade(PHOTOS[i : i + 1], [(step(kind, 3),)], SEEDS[i : i + 1])
+            for i in range(len(PHOTOS))
+        ]
+    )
     assert torch.equal(alone, whole)
     backwards = degrade(PHOTOS.flip(0), [(step(kind, 3),)] * len(PHOTOS), SEEDS[::-1])
     assert torch.equal(backwards.flip(0), whole)
@@ -93,7 +106,9 @@ def test_lens_blur_is_a_mean_over_a_disc() -> None:
 
 def test_median_is_that_of_scipy() -> None:
     inner = np.s_[4:-4, 4:-4]
-    assert np.array_equal(at("median_filter", 5.0)[inner], ndimage.median_filter(FIRST, (5, 5, 1))[inner])
+    assert np.array_equal(
+        at("median_filter", 5.0)[inner], ndimage.median_filter(FIRST, (5, 5, 1))[inner]
+    )
 
 
 def test_noise_has_the_variance_it_says() -> None:
@@ -126,7 +141,9 @@ def test_tone_by_hand() -> None:
     pixel = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1).expand(1, 3, 8, 8).contiguous()
 
     def value(kind: str, strength: float) -> list[float]:
-        return [round(v, 4) for v in degrade(pixel, [(Step(kind, strength),)], [0])[0, :, 0, 0].tolist()]
+        return [
+            round(v, 4) for v in degrade(pixel, [(Step(kind, strength),)], [0])[0, :, 0, 0].tolist()
+        ]
 
     assert value("brighten", 1.1) == [round(v * 2**0.5, 4) for v in (0.2, 0.4, 0.6)]
     assert value("darken", 2.2) == [0.1, 0.2, 0.3]

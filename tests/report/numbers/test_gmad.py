@@ -17,7 +17,9 @@ from iqa_lightning.report.numbers.gmad import gmad, gmad_pairs, gmad_text
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**31), st.integers(2, 14), st.integers(1, 6), st.sampled_from([4, 10**6]))
 def test_pairs_are_those_of_a_search(seed: int, count: int, levels: int, values: int) -> None:
-    """The levels are the only thing taken over: neighbours for the defender, as equal in size as can be."""
+    """The levels are the only thing taken over: neighbours for the defender, as equal in size as
+    can be.
+    """
     rng = np.random.default_rng(seed)
     defender, attacker = rng.integers(values, size=(2, count)).astype(float)
     found = gmad_pairs(defender, attacker, levels)
@@ -73,8 +75,12 @@ def test_both_roles_in_every_data_set_and_who_is_right() -> None:
              for name, part in good[good["split"] == "test"].groupby("dataset")}  # fmt: skip
     for row in found.itertuples():
         count = len(ranks[row.dataset])
-        assert row.rated_gap * count == pytest.approx(ranks[row.dataset][row.better] - ranks[row.dataset][row.worse])
-        assert row.right == ("defender" if row.defender == "first" else "attacker")  # the first knows the ratings
+        assert row.rated_gap * count == pytest.approx(
+            ranks[row.dataset][row.better] - ranks[row.dataset][row.worse]
+        )
+        assert row.right == (
+            "defender" if row.defender == "first" else "attacker"
+        )  # the first knows the ratings
 
 
 def test_the_images_must_be_the_same() -> None:
@@ -90,7 +96,9 @@ def test_two_states_of_a_run_as_text(tmp_path) -> None:
     run = RunFolder(tmp_path / "it's @home")
     for t, task in enumerate(("start", "a", "b")):
         run.write_predictions(
-            t, task, table({n: x if task == "a" else rng.permutation(x) for n, x in mos.items()}, mos)
+            t,
+            task,
+            table({n: x if task == "a" else rng.permutation(x) for n, x in mos.items()}, mos),
         )
     text = gmad_text(f"{run.path}@a", str(run.path), 4)
     assert f"first   {run.path} after a, single" in text

@@ -1,4 +1,6 @@
-"""Average ranks and critical distances: the worked example of Demsar (2006), tables of q, arithmetic by hand."""
+"""Average ranks and critical distances: the worked example of Demsar (2006), tables of q,
+arithmetic by hand.
+"""
 
 import itertools
 import math
@@ -19,9 +21,17 @@ RANKS = np.array([
 
 
 def measures(values: np.ndarray, names: list[str], measure: str = "msrcc") -> pd.DataFrame:
-    """Values (blocks, methods) as rows of runs: the first half of the blocks is one order, the other another."""
+    """Values (blocks, methods) as rows of runs: the first half of the blocks is one order, the
+    other another.
+    """
     return pd.DataFrame(
-        {"method": name, "order": "a>b" if i % 2 else "b>a", "split": i // 2, "measure": measure, "value": row[m]}
+        {
+            "method": name,
+            "order": "a>b" if i % 2 else "b>a",
+            "split": i // 2,
+            "measure": measure,
+            "value": row[m],
+        }
         for i, row in enumerate(values)
         for m, name in enumerate(names)
     )
@@ -47,17 +57,29 @@ def test_friedman_is_the_published_statistic_corrected_for_its_ties() -> None:
     assert friedman(RANKS) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize(("methods", "q"), [(2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (7, 2.949), (10, 3.164)])
+@pytest.mark.parametrize(
+    ("methods", "q"), [(2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (7, 2.949), (10, 3.164)]
+)
 def test_the_published_table_of_q(methods: int, q: float) -> None:
-    assert critical_distance(methods, 6) == pytest.approx(q * math.sqrt(methods * (methods + 1) / 36), abs=1e-3)
+    assert critical_distance(methods, 6) == pytest.approx(
+        q * math.sqrt(methods * (methods + 1) / 36), abs=1e-3
+    )
 
 
 def test_three_methods_by_hand() -> None:
     """x is best in both blocks, y and z tie once: ranks 1, 2.25, 2.75."""
     values = np.array([[0.9, 0.5, 0.5], [0.8, 0.7, 0.2]])
-    found = rank_methods(measures(values, ["z", "x", "y"]).replace({"method": {"z": "x", "x": "y", "y": "z"}}))
-    assert list(found.ranks.itertuples(index=False, name=None)) == [("x", 1.0), ("y", 2.25), ("z", 2.75)]
-    worse = rank_methods(measures(values, ["x", "y", "z"], "forgetting"), "forgetting")  # less is better
+    found = rank_methods(
+        measures(values, ["z", "x", "y"]).replace({"method": {"z": "x", "x": "y", "y": "z"}})
+    )
+    assert list(found.ranks.itertuples(index=False, name=None)) == [
+        ("x", 1.0),
+        ("y", 2.25),
+        ("z", 2.75),
+    ]
+    worse = rank_methods(
+        measures(values, ["x", "y", "z"], "forgetting"), "forgetting"
+    )  # less is better
     assert list(worse.ranks["method"]) == ["z", "y", "x"]
 
 
@@ -93,7 +115,9 @@ def test_what_cannot_be_ranked_is_not() -> None:
 
 
 def test_groups_are_as_large_as_can_be() -> None:
-    """Every group spans less than the distance, none is part of another, and each close pair is in one: by search."""
+    """Every group spans less than the distance, none is part of another, and each close pair is in
+    one: by search.
+    """
     rng = np.random.default_rng(0)
     for _ in range(100):
         values, distance = np.sort(rng.uniform(1, 6, 6)), rng.uniform(0.2, 4)

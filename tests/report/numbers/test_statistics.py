@@ -1,4 +1,6 @@
-"""Intervals, tests and variances: against scipy and arithmetic by hand, and right on simulated data."""
+"""Intervals, tests and variances: against scipy and arithmetic by hand, and right on simulated
+data.
+"""
 
 import itertools
 import math
@@ -37,7 +39,9 @@ def resampled(x, y, weights) -> np.ndarray:
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**31), st.integers(8, 40), st.sampled_from([3, 1000]))
-def test_srcc_of_every_resample_is_that_of_the_repeated_images(seed: int, count: int, levels: int) -> None:
+def test_srcc_of_every_resample_is_that_of_the_repeated_images(
+    seed: int, count: int, levels: int
+) -> None:
     rng = np.random.default_rng(seed)
     x, y = rng.integers(levels, size=count) / 7, rng.integers(levels, size=count) - 1e6
     weights = content_weights(rng.integers(count // 3, size=count), 12, seed)
@@ -46,7 +50,9 @@ def test_srcc_of_every_resample_is_that_of_the_repeated_images(seed: int, count:
     for b in range(weights.shape[1]):
         again = np.repeat(np.arange(count), weights[:, b])
         if np.ptp(x[again]) > 0 and np.ptp(y[again]) > 0:
-            assert found[b] == pytest.approx(stats.spearmanr(x[again], y[again]).statistic, abs=1e-12)
+            assert found[b] == pytest.approx(
+                stats.spearmanr(x[again], y[again]).statistic, abs=1e-12
+            )
         else:
             assert math.isnan(found[b])
 
@@ -64,7 +70,8 @@ def test_a_resample_takes_whole_contents() -> None:
         assert (np.ptp(weights[contents == content], axis=0) == 0).all()
     firsts = weights[[0, 1, 3, 5]]
     assert (firsts.sum(axis=0) == 4).all()
-    # a content is absent with probability (3/4)^4 = 0.316; three standard errors of 2,000 draws are 0.03
+    # a content is absent with probability (3/4)^4 = 0.316; three standard errors of 2,000 draws are
+    # 0.03
     assert abs((firsts[:, 1:] == 0).mean() - 0.75**4) < 0.03
     assert not np.array_equal(weights, content_weights(contents, 500, seed=4))
 
@@ -81,17 +88,26 @@ def test_few_contents_have_no_interval_and_many_have_the_percentiles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("contents", "each", "rho", "simulations"), [(80, 1, 0.85, 800), (25, 4, 0.8, 800)], ids=["images", "contents"]
+    ("contents", "each", "rho", "simulations"),
+    [(80, 1, 0.85, 800), (25, 4, 0.8, 800)],
+    ids=["images", "contents"],
 )
-def test_the_interval_covers_the_truth(contents: int, each: int, rho: float, simulations: int) -> None:
+def test_the_interval_covers_the_truth(
+    contents: int, each: int, rho: float, simulations: int
+) -> None:
     """Of normal pairs the population's Spearman correlation is 6/pi asin(rho/2)."""
     rng, truth = np.random.default_rng(1), 6 / math.pi * math.asin(rho / 2)
     root, group = np.linalg.cholesky([[1, rho], [rho, 1]]), np.repeat(np.arange(contents), each)
     hits, naive = 0, 0
     for simulation in range(simulations):
-        shared, own = rng.normal(size=(contents, 2)) @ root.T, rng.normal(size=(contents * each, 2)) @ root.T
+        shared, own = (
+            rng.normal(size=(contents, 2)) @ root.T,
+            rng.normal(size=(contents * each, 2)) @ root.T,
+        )
         x, y = (math.sqrt(0.85) * shared[group] + math.sqrt(0.15) * own).T
-        low, high = bootstrap_interval(resampled(x, y, content_weights(group, 200, simulation))[1:], contents)
+        low, high = bootstrap_interval(
+            resampled(x, y, content_weights(group, 200, simulation))[1:], contents
+        )
         hits += low <= truth <= high
         if each > 1 and simulation < 200:
             weights = content_weights(np.arange(len(x)), 200, simulation)
@@ -126,7 +142,10 @@ def test_one_run_has_no_interval() -> None:
 
 def test_three_blocks_by_hand() -> None:
     # differences 3, 1, 2: of the 8 sign patterns only two reach a sum of 6
-    first, second = {"x": [5.0], "y": [2.0], "z": [4.0]}, {"x": [2.0], "y": [1.0], "z": [2.0], "w": [9.0]}
+    first, second = (
+        {"x": [5.0], "y": [2.0], "z": [4.0]},
+        {"x": [2.0], "y": [1.0], "z": [2.0], "w": [9.0]},
+    )
     assert paired_permutation(first, second) == (2.0, 0.25, 3)
     assert paired_permutation(second, first) == (-2.0, 0.25, 3)
 
@@ -168,9 +187,13 @@ def test_no_difference_is_found_in_one_of_twenty(blocks: int, seeds: int) -> Non
 
 
 def test_runs_that_differ_by_seed_only_are_not_distinguishable() -> None:
-    """Three methods that are one, in a table: Holm bounds the chance that any two of them are said to differ."""
+    """Three methods that are one, in a table: Holm bounds the chance that any two of them are said
+    to differ.
+    """
     rng, said, names = np.random.default_rng(11), [], ("x", "y", "z")
-    rows = pd.DataFrame(itertools.product(names, "ab", range(4)), columns=["method", "order", "split"])
+    rows = pd.DataFrame(
+        itertools.product(names, "ab", range(4)), columns=["method", "order", "split"]
+    )
     rows = rows.assign(measure="msrcc", readout="single")
     for _ in range(400):
         block = rng.normal(0, 1, 8)
@@ -179,18 +202,27 @@ def test_runs_that_differ_by_seed_only_are_not_distinguishable() -> None:
     assert len(found[found["measure"] == "msrcc"]) == 3
     assert np.mean(said) <= 0.06
     assert "not distinguishable |" in "\n".join(paper.tests_part(found))
-    apart = verdicts.tests(rows.assign(value=np.repeat([0.0, 5.0, 9.0], 8) + rng.normal(0, 0.3, 24)))
+    apart = verdicts.tests(
+        rows.assign(value=np.repeat([0.0, 5.0, 9.0], 8) + rng.normal(0, 0.3, 24))
+    )
     assert "\n".join(paper.tests_part(apart)).count("differ |") == 3
 
 
 def test_cells_of_two_runs_that_differ_by_seed_only_are_not_distinguishable() -> None:
-    """The paired bootstrap of `diff`: of one quality with other noise, one cell in twenty is said to differ.
+    """The paired bootstrap of `diff`: of one quality with other noise, one cell in twenty is said
+    to differ.
 
     With 100 resamples instead of 1,000 it would be one in thirteen.
     """
     rng, said = np.random.default_rng(12), []
     for _ in range(100):
-        base = pd.DataFrame({"dataset": np.repeat(list("abcdefgh"), 60), "split": "test", "mos": rng.normal(size=480)})
+        base = pd.DataFrame(
+            {
+                "dataset": np.repeat(list("abcdefgh"), 60),
+                "split": "test",
+                "mos": rng.normal(size=480),
+            }
+        )
         base["image"] = [str(i) for i in range(480)]
         runs = [{"start": base.assign(single=base["mos"] + rng.normal(size=480))} for _ in range(2)]
         said += list(cell_differences(*runs)["at 5 %"])
@@ -211,7 +243,9 @@ def test_a_real_difference_is_found_through_the_noise_of_blocks() -> None:
 
 def test_holm_by_hand() -> None:
     # sorted .01 .02 .03 .04 times 4 3 2 1: .04 .06 .06 .06 with the running maximum
-    assert holm([0.02, NAN, 0.01, 0.04, 0.03]) == pytest.approx([0.06, NAN, 0.04, 0.06, 0.06], nan_ok=True)
+    assert holm([0.02, NAN, 0.01, 0.04, 0.03]) == pytest.approx(
+        [0.06, NAN, 0.04, 0.06, 0.06], nan_ok=True
+    )
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
 
@@ -221,7 +255,8 @@ def test_holm_by_hand() -> None:
 
 def crossed(orders: int, splits: int, seeds: int = 1) -> pd.DataFrame:
     return pd.DataFrame(
-        itertools.product(range(orders), range(splits), range(seeds)), columns=["order", "split", "seed"]
+        itertools.product(range(orders), range(splits), range(seeds)),
+        columns=["order", "split", "seed"],
     )
 
 
@@ -251,7 +286,9 @@ def test_components_are_those_of_the_simulation_even_with_missing_runs() -> None
 
 
 def test_an_interval_of_crossed_runs_by_hand() -> None:
-    """Mean squares of a 3 x 4 table without repetition: the variance of the mean is (MSo + MSs - MSr) / 12."""
+    """Mean squares of a 3 x 4 table without repetition: the variance of the mean is (MSo + MSs -
+    MSr) / 12.
+    """
     rng, table = np.random.default_rng(9), crossed(3, 4)
     cells = rng.normal(0, 2, (3, 1)) + rng.normal(0, 3, (1, 4)) + rng.normal(0, 1, (3, 4))
     rows, columns, mean = cells.mean(1, keepdims=True), cells.mean(0, keepdims=True), cells.mean()
@@ -287,10 +324,17 @@ def test_an_interval_of_crossed_runs_covers_the_truth(shape: tuple[int, int, int
 
 
 def test_what_runs_cannot_tell_is_not_told() -> None:
-    seeds = variance_components([1.0, 2.0, 4.0], pd.DataFrame({"order": [0, 0, 0], "split": [1, 1, 1]}))
+    seeds = variance_components(
+        [1.0, 2.0, 4.0], pd.DataFrame({"order": [0, 0, 0], "split": [1, 1, 1]})
+    )
     assert math.isnan(seeds["order"])
     assert math.isnan(seeds["split"])
     assert seeds["rest"] == pytest.approx(np.var([1, 2, 4], ddof=1))
-    together = variance_components([1.0, 2.0, 4.0], pd.DataFrame({"order": [0, 1, 2], "split": [1, 2, 3]}))
+    together = variance_components(
+        [1.0, 2.0, 4.0], pd.DataFrame({"order": [0, 1, 2], "split": [1, 2, 3]})
+    )
     assert all(math.isnan(value) for value in together.values())
-    assert all(math.isnan(v) for v in variance_components([1.0], pd.DataFrame({"order": [0], "split": [0]})).values())
+    assert all(
+        math.isnan(v)
+        for v in variance_components([1.0], pd.DataFrame({"order": [0], "split": [0]})).values()
+    )

@@ -16,7 +16,9 @@ METHODS = ("tsn_iqa", "sh_cl", "mh_cl")
 
 
 def with_gate(folder: RunFolder) -> None:
-    """Give a run an oracle and the weights of a gate: 0.7 to its own head, the rest to the others alike."""
+    """Give a run an oracle and the weights of a gate: 0.7 to its own head, the rest to the others
+    alike.
+    """
     tasks = list(folder.predictions())
     for t, (task, frame) in enumerate(folder.predictions().items()):
         learnt = tasks[1 : t + 1]

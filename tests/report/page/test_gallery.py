@@ -19,7 +19,9 @@ Predictions = dict[str, pd.DataFrame]
 def predictions(tmp_path: Path) -> Predictions:
     """A run that ends with the best image of `noise` (by rank of the rating) in the last place."""
     frames = write_run(tmp_path / "run", "tsn_iqa", ORDER, noise=10).predictions()
-    row = frames["tone"].index[(frames["tone"]["dataset"] == "noise") & (frames["tone"]["image"] == "test7")][0]
+    row = frames["tone"].index[
+        (frames["tone"]["dataset"] == "noise") & (frames["tone"]["image"] == "test7")
+    ][0]
     for t, frame in enumerate(frames.values()):
         frame.loc[row, "mos"] = 1000.0
         frame.loc[row, "gated"] = -1e6 if t == 4 else 1e6
@@ -36,23 +38,37 @@ def test_the_worst_forgotten_images_by_hand(predictions: Predictions) -> None:
     assert len(found) <= 50
     assert "tone" not in {image["dataset"] for image in found}  # learnt last
     row, expected = found[3], []
-    for frame, column in ((frames["start"], "mos"), (frames[row["dataset"]], "gated"), (frames["tone"], "gated")):
-        rows = frame[(frame["dataset"] == row["dataset"]) & (frame["split"] == "test")].reset_index()
+    for frame, column in (
+        (frames["start"], "mos"),
+        (frames[row["dataset"]], "gated"),
+        (frames["tone"], "gated"),
+    ):
+        rows = frame[
+            (frame["dataset"] == row["dataset"]) & (frame["split"] == "test")
+        ].reset_index()
         rank = stats.rankdata(rows[column])[rows.index[rows["image"] == row["image"]][0]]
         expected.append((rank - 0.5) / len(rows))
-    assert [row[key] for key in ("rank_mos", "rank_before", "rank_after")] == pytest.approx(expected, abs=6e-4)
-    assert row["growth"] == pytest.approx(abs(expected[2] - expected[0]) - abs(expected[1] - expected[0]), abs=6e-4)
+    assert [row[key] for key in ("rank_mos", "rank_before", "rank_after")] == pytest.approx(
+        expected, abs=6e-4
+    )
+    assert row["growth"] == pytest.approx(
+        abs(expected[2] - expected[0]) - abs(expected[1] - expected[0]), abs=6e-4
+    )
 
 
 def test_an_image_of_several_runs_is_there_once(predictions: Predictions) -> None:
     again = {task: frame.copy() for task, frame in predictions.items()}
-    found = gallery({("x", "o", split, 0): frames for split, frames in enumerate((predictions, again))}, {})["images"]
+    found = gallery(
+        {("x", "o", split, 0): frames for split, frames in enumerate((predictions, again))}, {}
+    )["images"]
     names = [(image["dataset"], image["image"]) for image in found]
     assert len(names) == len(set(names)) > 10
     assert gallery({}, {}) == {"images": [], "pictures": []}
 
 
-def test_pictures_come_from_the_data_set_within_a_budget(predictions: Predictions, tmp_path: Path) -> None:
+def test_pictures_come_from_the_data_set_within_a_budget(
+    predictions: Predictions, tmp_path: Path
+) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (300, 500, 3), np.uint8)
     for i in range(36):
         Image.fromarray(pixels).save(tmp_path / f"test{i}", "PNG")

@@ -31,10 +31,16 @@ def text_of(home: Path) -> str:
 
 def data_of(text: str) -> dict[str, Any]:
     """The JSON in the page, as a browser's HTML parser would cut it out."""
-    return dict(json.loads(text.split('<script type="application/json" id="data">')[1].split("</script>", 1)[0]))
+    return dict(
+        json.loads(
+            text.split('<script type="application/json" id="data">')[1].split("</script>", 1)[0]
+        )
+    )
 
 
-def test_the_page_is_one_small_file_that_names_no_place_to_fetch_from(folder: Path, runs: list[RunFolder]) -> None:
+def test_the_page_is_one_small_file_that_names_no_place_to_fetch_from(
+    folder: Path, runs: list[RunFolder]
+) -> None:
     first = (folder / "dashboard.html").read_bytes()
     assert len(first) < 3_000_000
     write(folder, runs)
@@ -58,15 +64,21 @@ def test_names_from_data_are_text_wherever_they_are(folder: Path) -> None:
     assert cell.count(html.escape(EVIL)) == 6
 
 
-def test_matrices_in_the_page_are_those_of_the_predictions(folder: Path, runs: list[RunFolder]) -> None:
-    found = {(run["method"], run["order"], run["split"]): run for run in data_of(text_of(folder))["runs"]}
+def test_matrices_in_the_page_are_those_of_the_predictions(
+    folder: Path, runs: list[RunFolder]
+) -> None:
+    found = {
+        (run["method"], run["order"], run["split"]): run for run in data_of(text_of(folder))["runs"]
+    }
     assert len(found) == len(runs) == 12
     for folder_of_run in runs:
         summary = folder_of_run.read_summary()
         run = found[summary["method"], ">".join(summary["order"]), summary["split"]]
         assert run["after"] == ["start", *run["datasets"]] == ["start", *summary["order"]]
         for readout, shown in run["readouts"].items():
-            for kind, matrix in zip(("srcc", "stability"), naive(folder_of_run, readout), strict=True):
+            for kind, matrix in zip(
+                ("srcc", "stability"), naive(folder_of_run, readout), strict=True
+            ):
                 np.testing.assert_allclose(np.array(shown[kind], float), matrix, atol=6e-5)
         if summary["method"] == "tsn_iqa":
             gate = np.array(run["gate"], float)
@@ -80,7 +92,9 @@ def test_matrices_in_the_page_are_those_of_the_predictions(folder: Path, runs: l
 def test_the_overview_holds_the_means(folder: Path) -> None:
     text = re.search(r'<table id="overview-table">.*?</table>', text_of(folder))
     assert text
-    head, *rows = [["".join(cell.itertext()) for cell in row] for row in fromstring(text[0]).iter("tr")]
+    head, *rows = [
+        ["".join(cell.itertext()) for cell in row] for row in fromstring(text[0]).iter("tr")
+    ]
     values = pd.read_csv(folder / "results" / "measures.csv")
     mine = values[(values["method"] == "sh_cl") & (values["measure"] == "msrcc")]["value"]
     (row,) = (row for row in rows if row[:2] == ["sh_cl", "single"])
@@ -89,7 +103,9 @@ def test_the_overview_holds_the_means(folder: Path) -> None:
     assert len(rows) == 3 + 1 + 2  # readouts of the three methods
 
 
-def test_without_run_folders_the_page_says_what_is_left_out(folder: Path, runs: list[RunFolder]) -> None:
+def test_without_run_folders_the_page_says_what_is_left_out(
+    folder: Path, runs: list[RunFolder]
+) -> None:
     try:
         assert "predictions of 0" in write(folder, [])
         text = text_of(folder)
@@ -103,7 +119,9 @@ def test_without_run_folders_the_page_says_what_is_left_out(folder: Path, runs: 
     assert "were not at hand" not in text_of(folder)
 
 
-def test_a_folder_that_holds_another_run_is_left_out(folder: Path, runs: list[RunFolder], tmp_path: Path) -> None:
+def test_a_folder_that_holds_another_run_is_left_out(
+    folder: Path, runs: list[RunFolder], tmp_path: Path
+) -> None:
     shutil.copytree(folder, tmp_path / "tiny")
     other = write_run(tmp_path, "sh_cl", ORDER)
     other.write_summary({"cost": other.read_summary()["cost"] | {"train_seconds": 99.0}})

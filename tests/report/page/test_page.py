@@ -21,7 +21,11 @@ Open = Callable[..., Any]
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    path = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if path is None:
         pytest.skip("there is no chromium: apt-get install chromium")
     with playwright.sync_playwright() as driver:
@@ -32,13 +36,17 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(browser: Any, folder: Path) -> tuple[Open, list[str]]:
-    """Opens the page once for each width and scheme; with everything that was said on a console or fetched."""
+    """Opens the page once for each width and scheme; with everything that was said on a console or
+    fetched.
+    """
     noticed: list[str] = []
     found: dict[tuple[int, str], Any] = {}
 
     def open_page(width: int = 1280, scheme: str = "light") -> Any:
         if (width, scheme) not in found:
-            context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            context = browser.new_context(
+                viewport={"width": width, "height": 900}, color_scheme=scheme
+            )
             page = found[width, scheme] = context.new_page()
             page.on("console", lambda message: noticed.append(message.text))
             page.on("pageerror", lambda error: noticed.append(str(error)))
@@ -54,7 +62,9 @@ def pages(browser: Any, folder: Path) -> tuple[Open, list[str]]:
 def opened(pages: tuple[Open, list[str]], folder: Path) -> Iterator[Open]:
     """Opens the page; at the end nothing was said on the console, and nothing fetched but the page."""
     yield pages[0]
-    assert {text for text in pages[1] if not text.startswith("data:")} == {(folder / "dashboard.html").as_uri()}
+    assert {text for text in pages[1] if not text.startswith("data:")} == {
+        (folder / "dashboard.html").as_uri()
+    }
 
 
 def heat(page: Any, name: str) -> list[list[float | None]]:
@@ -68,7 +78,9 @@ def test_the_slider_moves_the_heat_maps(opened: Open, runs: list[RunFolder]) -> 
     page.select_option("#method", "tsn_iqa")
     page.select_option("#split", "split 2, seed 0")
     page.select_option("#readout", "gated")
-    run = next(run for run in runs if "tsn_iqa/compression" in str(run.path) and "split2" in str(run.path))
+    run = next(
+        run for run in runs if "tsn_iqa/compression" in str(run.path) and "split2" in str(run.path)
+    )
     matrix, stability = naive(run, "gated")
     page.focus("#step")
     page.keyboard.press("End")
@@ -114,7 +126,9 @@ def test_columns_sort_by_click_and_by_key(opened: Open) -> None:
 
     before = column()
     heading.locator("button").click()
-    assert column() == sorted(before, reverse=True) != before  # higher is better, so the best comes first
+    assert (
+        column() == sorted(before, reverse=True) != before
+    )  # higher is better, so the best comes first
     assert heading.get_attribute("aria-sort") == "descending"
     heading.locator("button").press("Enter")
     assert column() == sorted(before)
@@ -132,10 +146,14 @@ def test_a_phone_scrolls_tables_and_not_the_page(opened: Open) -> None:
     page = opened(width=390, scheme="dark")
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     box = page.locator(".scroll").first
-    assert box.evaluate("box => box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX === 'auto'")
+    assert box.evaluate(
+        "box => box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX === 'auto'"
+    )
     for plot in page.locator(".plot:visible").all():
         assert plot.evaluate("plot => plot.getBoundingClientRect().right <= 390")
-        assert plot.locator("svg.main-svg").first.evaluate("svg => svg.getBoundingClientRect().right <= 391")
+        assert plot.locator("svg.main-svg").first.evaluate(
+            "svg => svg.getBoundingClientRect().right <= 391"
+        )
 
 
 def colours(page: Any) -> tuple[str, str]:
@@ -174,7 +192,9 @@ def test_measures_orders_and_images_can_be_chosen(opened: Open, folder: Path) ->
     values = pd.read_csv(folder / "results" / "measures.csv")
     mine = values[(values["measure"] == "msi") & (values["method"] == "sh_cl")]
     expected = sorted(mine.groupby("order")["value"].mean())
-    traces = page.evaluate("document.getElementById('plot-orders').data.map(trace => [trace.y[0], trace.x])")
+    traces = page.evaluate(
+        "document.getElementById('plot-orders').data.map(trace => [trace.y[0], trace.x])"
+    )
     assert dict(traces)["sh_cl"] == pytest.approx(expected, abs=1e-4)
     assert len(page.evaluate("document.getElementById('plot-ranks').data")) == 3
     page.select_option("#measure", "forgetting")
@@ -193,7 +213,9 @@ def test_every_control_and_heading_has_a_name(opened: Open) -> None:
     nameless = """[...document.querySelectorAll('select, input, button')]
         .filter(e => !(e.labels?.length || e.textContent.trim() || e.ariaLabel)).length"""
     assert page.evaluate(nameless) == 0
-    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3')].map(h => Number(h.tagName[1]))")
+    levels = page.evaluate(
+        "[...document.querySelectorAll('h1,h2,h3')].map(h => Number(h.tagName[1]))"
+    )
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after - before <= 1 for before, after in pairwise(levels))

@@ -30,7 +30,9 @@ def test_average_ranks_and_groups_by_hand() -> None:
 
 
 def test_methods_that_differ_are_in_other_groups() -> None:
-    found = average_ranks(pd.DataFrame(rows({name: [float(-i)] * 12 for i, name in enumerate("abcd")})), "msi")
+    found = average_ranks(
+        pd.DataFrame(rows({name: [float(-i)] * 12 for i, name in enumerate("abcd")})), "msi"
+    )
     assert found is not None
     assert found["ranks"] == [1, 2, 3, 4]
     assert found["distance"] == pytest.approx(2.569 * (4 * 5 / (6 * 12)) ** 0.5, abs=1e-3)  # 1.354

@@ -36,7 +36,12 @@ b+long_name   0.750     0.912      0.500
 
 def printed(terminal: bool, **options) -> str:
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=terminal, color_system="truecolor" if terminal else None, width=100)
+    console = Console(
+        file=stream,
+        force_terminal=terminal,
+        color_system="truecolor" if terminal else None,
+        width=100,
+    )
     print_matrix(MATRIX, "SRCC", console, **options)
     return stream.getvalue()
 
@@ -48,7 +53,9 @@ def test_plain_text() -> None:
 
 def test_a_file_gets_plain_text_of_full_width() -> None:
     names = [f"data_set_{i}" for i in range(20)]
-    wide = pd.DataFrame(np.full((1, 20), 0.5), index=pd.Index(["start"], name="after"), columns=names)
+    wide = pd.DataFrame(
+        np.full((1, 20), 0.5), index=pd.Index(["start"], name="after"), columns=names
+    )
     stream = io.StringIO()
     print_matrix(wide, "[wide]", Console(file=stream, width=40))
     assert stream.getvalue().strip() == matrix_text(wide, "[wide]").strip()
@@ -58,7 +65,10 @@ def test_a_file_gets_plain_text_of_full_width() -> None:
 def test_a_terminal_gets_colours_and_weights(monkeypatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
-    styles = {value: style for style, value in re.findall(r"\x1b\[([0-9;]+)m(-?[0-9.]+)\x1b", printed(True))}
+    styles = {
+        value: style
+        for style, value in re.findall(r"\x1b\[([0-9;]+)m(-?[0-9.]+)\x1b", printed(True))
+    }
     assert styles["0.750"].startswith("1;38;2;")  # bold: learnt
     assert styles["0.800"].startswith("1;4;38;2;")  # underlined: just learnt
     assert styles["0.300"].startswith("2;38;2;")  # dim: zero-shot
@@ -76,7 +86,15 @@ def test_synthetic_targets_are_named(terminal: bool) -> None:
 
 
 def test_summary_line() -> None:
-    measures = {"msrcc": 0.81549, "mpi": 0.87, "msi": 1.0, "mpsi": 0.935, "bwt": -0.066, "fwt": None, "forgetting": NAN}
+    measures = {
+        "msrcc": 0.81549,
+        "mpi": 0.87,
+        "msi": 1.0,
+        "mpsi": 0.935,
+        "bwt": -0.066,
+        "fwt": None,
+        "forgetting": NAN,
+    }
     expected = "gated:   mSRCC 0.815  mPI 0.870  mSI 1.000  mPSI 0.935  BWT -0.066  FWT n/a  forgetting n/a"
     assert summary_line("gated", measures) == expected
     assert summary_line("gated", measures, synthetic=True) == f"{expected}  (synthetic target)"
@@ -90,7 +108,14 @@ def test_undefined_cells_are_the_learnt_ones() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.7456, "0.746"), (-0.0004, "0.000"), (-0.0006, "-0.001"), (1.0, "1.000"), (NAN, "-"), (None, "-")],
+    [
+        (0.7456, "0.746"),
+        (-0.0004, "0.000"),
+        (-0.0006, "-0.001"),
+        (1.0, "1.000"),
+        (NAN, "-"),
+        (None, "-"),
+    ],
 )
 def test_number(value: float | None, text: str) -> None:
     assert number(value) == text
@@ -102,9 +127,13 @@ def test_number_rounds_and_does_not_cut() -> None:
 
 def test_print_run_prints_both_matrices_and_a_line_of_each_readout() -> None:
     random = np.random.default_rng(0)
-    base = pd.DataFrame({"dataset": ["a"] * 9 + ["b"] * 9, "split": "test", "mos": random.normal(size=18)})
+    base = pd.DataFrame(
+        {"dataset": ["a"] * 9 + ["b"] * 9, "split": "test", "mos": random.normal(size=18)}
+    )
     base["image"] = [f"{i}.png" for i in range(18)]
-    predictions = {task: base.assign(latest=random.normal(size=18), gated=0.5) for task in ("start", "a", "b")}
+    predictions = {
+        task: base.assign(latest=random.normal(size=18), gated=0.5) for task in ("start", "a", "b")
+    }
     stream = io.StringIO()
     print_run(derive(predictions), Console(file=stream, width=60), synthetic=True)
     text = stream.getvalue()
