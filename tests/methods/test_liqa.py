@@ -283,7 +283,7 @@ def test_memory_grows_by_a_head_and_a_condition(feature_generator: Any) -> None:
     )
     width = few.backbone.width
     copies = width + (
-        few.replay.generator.row() if replay is GAN else 0
+        few.feature_generator.generator.row() if feature_generator is GAN else 0
     )  # of what labels and teaches
     assert added == few.added_parameters() + copies + 1  # and the variance of the slot
     again = liqa(tasks=("a", "b", "a_2", "b_2"), task_datasets=["a", "b"] * 2)
@@ -383,7 +383,7 @@ def test_what_makes_no_sense_is_refused(given: dict[str, Any], said: str) -> Non
 
 def test_scales_of_a_joint_task_are_not_pooled() -> None:
     method = liqa(loss_type="huber", tasks=("a+b",))
-    with pytest.raises(ValueError, match=r"loss=huber cannot pool the scales of \('a', 'b'\)"):
+    with pytest.raises(ValueError, match=r"loss_type=huber cannot pool the scales of \('a', 'b'\)"):
         method.on_task_start(Task(1, "a+b", ("a", "b")), [rated(1)])
 
 
@@ -456,7 +456,7 @@ def test_the_generator_learns_from_the_best_weights_and_is_kept_as_it_ends(
         if kind == "backbone":  # the best epoch is the first, of heads alone
             assert torch.equal(tensor, weights[f"teacher.{rest}"])
         if key.startswith("feature_generator.generator."):
-            assert not torch.equal(tensor, weights[key.replace("generator", "teacher")])
+            assert not torch.equal(tensor, weights[key.replace(".generator.", ".teacher.")])
 
 
 @COLLAPSED
