@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import patch
@@ -65,13 +66,13 @@ def composed(*overrides: str, config: str = "train") -> DictConfig:
     return cfg
 
 
-def walk(output: Path, *overrides: str, draw: bool = False) -> Path:
+def walk(output: Path, *overrides: str, draw: bool = False, base: Sequence[str] = TINY) -> Path:
     """A run in this process, on one thread, mostly without figures, a third of so short a run; its folder."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with nullcontext() if draw else patch("iqa_lightning.report.figures.heat_maps", return_value=b"no picture"):
-            run(composed(*TINY, f"paths.output={output}", *overrides))
+            run(composed(*base, f"paths.output={output}", *overrides))
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(False)
