@@ -1,9 +1,9 @@
-"""A better start: `python -m iqa_lightning.pretrain experiment=qpt` writes weights that any method
+"""A better start: `python -m iqa_lightning.pretrain pretraining=qpt` writes weights that any method
 can start from.
 
 `backbone.weights=<folder>/weights.safetensors` takes them. `card.json` beside them says what they
 have seen; training refuses them where that is in a test part. The same command resumes.
-`experiment=probe` measures starts instead.
+`pretraining=probe` measures starts instead.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def pretrain(cfg: DictConfig) -> None:
     silence_hints()
     pl.seed_everything(cfg.seed, verbose=False)
     choices = HydraConfig.get().runtime.choices
-    names = (choices["experiment"], choices["backbone"], f"split{cfg.split}", f"seed{cfg.seed}")
+    names = (choices["pretraining"], choices["backbone"], f"split{cfg.split}", f"seed{cfg.seed}")
     folder = Path(cfg.paths.output).joinpath("pretrain", *names)
     with sole_owner(folder):
         keep_config(folder, to_dict(cfg))
