@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from iqa_lightning.runs.compose import CONF, instantiate
 from iqa_lightning.runs.folder import is_first_process, keep_config, sole_owner
-from iqa_lightning.train import CONF, git_commit, silence_hints, to_dict
+from iqa_lightning.runs.mistakes import run_command
+from iqa_lightning.train import git_commit, silence_hints, to_dict
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -177,4 +178,4 @@ def probe(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, "pretrain")
