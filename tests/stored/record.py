@@ -32,7 +32,11 @@ from iqa_lightning.train import to_dict
 from tests.walks import ROOT, TINY, composed, stream_of_folders, walk, write_folder
 
 HERE = Path(__file__).resolve().parent
-METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
+METHODS = sorted(
+    path.stem
+    for path in (ROOT / "conf" / "method").glob("*.yaml")
+    if not path.stem.endswith(("_cpu", "_demo"))
+)
 
 # (a) the words that make a budget: a method with the values that it has there
 
@@ -50,7 +54,7 @@ def setting(method: str) -> tuple[str, ...]:
 
 
 WORDS: dict[str, dict[str, tuple[str, ...]]] = {
-    "cpu": {method: (f"method={method}", "schedule=cpu") for method in METHODS},
+    "cpu": {method: (f"method={method}_cpu", "schedule=cpu") for method in METHODS},
     "paper": {method: (f"method={method}", *setting(method)) for method in METHODS},
 }
 
@@ -137,10 +141,10 @@ def matrix(budget: str, method: str) -> str:
 FIRST_SIZE = (*TINY, "stream=demo", "pairs=paper", "pairs.count=24", "schedule.finetune.epochs=1")
 FIRST_SIZE = (*FIRST_SIZE, "method.optimizer.lr=0.0005")
 FIRST = {
-    "tsn_iqa": ("method=tsn_iqa",),
-    "lwf": ("method=lwf", "stream.order=[blur,noise,tone]"),
-    "lwf_dbcnn": ("method=lwf", "backbone=dbcnn_tiny", "stream.order=[blur,noise]"),
-    "mh_cl": ("method=mh_cl", "stream.order=[blur,noise,tone]"),
+    "tsn_iqa": ("method=tsn_iqa_cpu",),
+    "lwf": ("method=lwf_cpu", "stream.order=[blur,noise,tone]"),
+    "lwf_dbcnn": ("method=lwf_cpu", "backbone=dbcnn_tiny", "stream.order=[blur,noise]"),
+    "mh_cl": ("method=mh_cl_cpu", "stream.order=[blur,noise,tone]"),
 }
 """Made by commit cdb93b6, before evaluations, input and networks were made faster; with schedule=cpu."""
 
@@ -193,7 +197,7 @@ def pretraining(name: str) -> str:
         with TemporaryDirectory() as place:
             folders = [write_folder(Path(place) / key, seed) for seed, key in enumerate("ab")]
             words = (
-                f"experiment={name}",
+                f"pretraining={name}",
                 *PRETRAINING[name],
                 *stream_of_folders(folders),
                 f"paths.output={place}/runs",
@@ -226,10 +230,11 @@ def described(tensor: torch.Tensor) -> dict[str, Any]:
 
 PLACES = ("paths.data=data", "paths.output=outputs")
 TABLES = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/runs.yaml"))
-EXPERIMENTS = sorted(
-    str(path.relative_to(ROOT / "conf" / "experiment").with_suffix(""))
-    for path in (ROOT / "conf" / "experiment").rglob("*.yaml")
-)
+EXPERIMENTS = {
+    str(path.relative_to(ROOT / "conf" / group).with_suffix("")): (group, command)
+    for group, command in (("experiment", "train"), ("pretraining", "pretrain"))
+    for path in sorted((ROOT / "conf" / group).rglob("*.yaml"))
+}
 
 
 def table_configs(table: str) -> str:
@@ -241,13 +246,13 @@ def table_configs(table: str) -> str:
 
 
 def experiment_configs() -> str:
-    """What each experiment composes to with its own method."""
-    configs = {}
-    for name in EXPERIMENTS:
-        head = (ROOT / "conf" / "experiment" / f"{name}.yaml").read_text().splitlines()[1]
-        command = "pretrain" if "iqa_lightning.pretrain" in head else "train"
-        configs[name] = composed_here(f"experiment={name}", config=command)
-    return as_json(configs)
+    """What each experiment and pre-training composes to with its own method."""
+    return as_json(
+        {
+            name: composed_here(f"{group}={name}", config=command)
+            for name, (group, command) in EXPERIMENTS.items()
+        }
+    )
 
 
 def method_configs() -> str:
