@@ -126,7 +126,7 @@ def test_a_broken_file_is_named_in_one_line(run: RunFolder) -> None:
     (run.path / "predictions" / "after_1_a.parquet").write_bytes(b"PAR1 not much else")
     result = evaluate(f"run={run.path}", cwd=run.path.parent)
     assert result.returncode == 2
-    assert "after_1_a.parquet cannot be read as parquet" in result.stderr
+    assert "after_1_a.parquet is not what was written" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not (run.path / "summary.json").exists()
 
