@@ -6,6 +6,11 @@ Only Hydra is imported at the top, so that `--help` and `--cfg job` answer at on
 
 from __future__ import annotations
 
+from iqa_lightning import signals
+
+if __name__ == "__main__":  # before anything that takes time
+    signals.install()
+
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -19,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from iqa_lightning.runs.compose import CONF, instantiate
 from iqa_lightning.runs.mistakes import run_command
+from iqa_lightning.runs.start import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,10 +47,8 @@ def main(cfg: DictConfig) -> None:
     Raises:
         SystemExit: there is an error; the report says which.
     """
-    try:
+    with one_line():
         errors = check(cfg) if cfg.cache is None else check_caches(cfg)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
     if errors:
         raise SystemExit(1)
 

@@ -7,6 +7,11 @@ finished, then writes the table from the records alone: ours beside the publishe
 <run>[@<task>] <run>[@<task>]` finds the images about which they disagree. No torch in this process.
 """
 
+from iqa_lightning import signals
+
+if __name__ == "__main__":  # before anything that takes time
+    signals.install()
+
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 import hydra
 
 from iqa_lightning.runs.compose import CONF
-from iqa_lightning.runs.folder import method_name, task_names
+from iqa_lightning.runs.folder import config_changes, method_name, read_config, task_names
 from iqa_lightning.runs.mistakes import run_command
 from iqa_lightning.runs.process import Outcome, run_subprocess
+from iqa_lightning.runs.start import one_line
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -74,7 +80,7 @@ def main(cfg: "DictConfig") -> None:
         SystemExit: Something is wrong with the files of the table or with the runs, or a run
             failed.
     """
-    try:
+    with one_line():
         for kind, number in (("diff", cfg.resamples), ("gmad", cfg.levels)):
             if cfg[kind] is not None:
                 print(compare(kind, list(cfg[kind]), number))
@@ -83,10 +89,8 @@ def main(cfg: "DictConfig") -> None:
             show(cfg)
             return
         failed = reproduce(cfg)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
     if failed:
-        raise SystemExit("\n".join(["runs that failed:", *failed]))
+        raise SystemExit("\n".join(["runs that failed or are unfinished:", *failed]))
 
 
 def reproduce(cfg: "DictConfig") -> list[str]:
@@ -171,10 +175,11 @@ def planned_runs(grid: dict[str, Any], overrides: list[str]) -> list[Run]:
     from omegaconf import OmegaConf  # noqa: PLC0415
 
     runs = []
+    plain = ("variant=''",)  # a table's overrides are part of the table, not of a method's name
     named = [
-        (f"variant={name}", *words) if words else () for name, words in grid["variants"].items()
+        (f"variant={name}", *words) if words else plain for name, words in grid["variants"].items()
     ]
-    for method, variant in product(grid["methods"], named or [()]):
+    for method, variant in product(grid["methods"], named or [plain]):
         words = (
             f"experiment={grid['experiment']}",
             f"method={method}",
@@ -191,7 +196,14 @@ def planned_runs(grid: dict[str, Any], overrides: list[str]) -> list[Run]:
             config: Any = OmegaConf.to_container(cfg, resolve=True)
             last = (f"stream.order={listed(order)}", f"split={split}", f"seed={seed}")
             runs.append(
-                Run(method_name(method, cfg.variant), order, split, seed, (*words, *last), config)
+                Run(
+                    method_name(method, cfg.variant or None),
+                    order,
+                    split,
+                    seed,
+                    (*words, *last),
+                    config,
+                )
             )
     return runs
 
@@ -214,8 +226,6 @@ def finished_runs(runs: Sequence[Run], output: Path, experiment: str) -> "dict[s
     Raises:
         ValueError: A folder holds a finished run of another config.
     """
-    from iqa_lightning.report.numbers.difference import config_changes  # noqa: PLC0415  # pandas
-
     there = {
         (method, str(order), split, seed): run
         for method, order, split, seed, run in found_runs(output, experiment)
@@ -259,17 +269,19 @@ def make(runs: Sequence[Run], jobs: int, output: Path, experiment: str) -> list[
     def train(run: Run) -> Outcome:
         config = run.config | {"paths": run.config["paths"] | {"output": str(output)}}
         words = [*run.words, f"paths.output={quoted(output)}"]
-        outcome = run_subprocess(config, experiment, run.method, words, env)
+        choices = {"experiment": experiment, "method": run.method.split("@")[0], "stream": None}
+        outcome = run_subprocess(config, choices, words, env)
         print(outcome, flush=True)
         return outcome
 
+    signals.move_to(signals.RAISE)
     if runs:
         print(f"{len(runs)} runs to make, {jobs} at a time", flush=True)
     with ThreadPoolExecutor(jobs) as pool:
         return [
             f"  {outcome.run}: {outcome.reason}"
             for outcome in pool.map(train, runs)
-            if outcome.state == "failed"
+            if outcome.state in ("failed", "unfinished")
         ]
 
 
@@ -289,9 +301,8 @@ def compare(kind: str, runs: list[str], number: int) -> str:
         raise ValueError(f"{kind}={runs}: give two run folders, as in `{kind} <run> <run>`")
     if kind == "gmad":
         return gmad_text(runs[0], runs[1], number)
-    return difference_text(
-        runs[0], runs[1], read_config(Path(runs[0])), read_config(Path(runs[1])), number
-    )
+    changes = config_changes(*(read_config(Path(run)) for run in runs))
+    return difference_text(runs[0], runs[1], changes, number)
 
 
 def independent(folder: "RunFolder") -> bool:
@@ -330,15 +341,6 @@ def show(cfg: "DictConfig") -> None:
     )
     if cfg.push is not None:
         print(dashboard.push(str(cfg.push), folder.resolve().name, experiment, results, summary))
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config that a run was made with; empty where it is not there."""
-    from omegaconf import OmegaConf  # noqa: PLC0415
-
-    file = folder / "config.yaml"
-    config: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
-    return dict(config)
 
 
 def joined(task: Any) -> str:

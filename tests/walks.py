@@ -34,6 +34,7 @@ TINY = (
     "schedule.finetune.batch_size=8",
     "schedule.finetune.epochs=2",
     "method.optimizer.lr=0.002",
+    "variant=''",  # folders by the plain name of the method
 )
 IN_BATCH = "pairs.min_images=0"  # so that a pass over a small data set is an epoch
 SAMPLED = ("pairs=paper", "pairs.count=16")

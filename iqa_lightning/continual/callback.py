@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from iqa_lightning.continual.checkpoints import (
     BestWeights,
+    note_restart,
     restart_optimizers,
     save_atomic,
     seed_epoch,
@@ -24,12 +25,13 @@ from iqa_lightning.continual.evaluation import (
     share_buffers,
 )
 from iqa_lightning.continual.loggers import Draw, log_identity, log_matrices
+from iqa_lightning.continual.stopping import interruptible
 from iqa_lightning.continual.warm_up import WarmUpFeatures
 from iqa_lightning.datasets.base import unlocked_test_set
 from iqa_lightning.distributed import from_all_ranks
 from iqa_lightning.methods.base import Batch, ContinualMethod
 from iqa_lightning.metrics.correlation import srcc
-from iqa_lightning.metrics.matrices import derive
+from iqa_lightning.metrics.matrices import Derived, derive
 from iqa_lightning.records import RunFolder
 from iqa_lightning.stream.schedule import Position, Task
 from iqa_lightning.stream.stream import TaskStream
@@ -71,6 +73,7 @@ class ContinualLearning(Callback):
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         stream, method = stream_of(trainer), method_of(pl_module)
+        self.cache.wrap = partial(interruptible, trainer)
         stream.serve(method.training_images, method.phases)
         trainer.fit_loop.max_epochs = stream.num_epochs
 
@@ -131,9 +134,27 @@ class ContinualLearning(Callback):
             self.end_task(trainer, method, position.task)
 
     @override
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero and trainer.current_epoch >= stream_of(trainer).num_epochs:
-            self.records.write_summary({"finished": True})
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Finish the run, also one that was killed after its last checkpoint."""
+        stream, method = stream_of(trainer), method_of(pl_module)
+        progress: Any = trainer.fit_loop.epoch_progress.current
+        walked = progress.processed  # `current_epoch` lags behind after a checkpoint is loaded
+        if not trainer.is_global_zero or walked < stream.num_epochs:
+            return
+        if {"split_hash", "cost", "readouts"} - self.records.read_summary().keys():
+            self.summarise(stream, method, len(stream.tasks))
+        self.records.write_summary({"finished": True})
+
+    def summarise(self, stream: TaskStream, method: ContinualMethod, t: int) -> Derived:
+        """Write the summary and all that follows from the predictions."""
+        derived = derive(self.records.predictions())
+        cost = self.cost | carried(method, stream.kept_bytes(t))
+        facts = {"finished": False, "independent_tasks": method.independent_tasks, "cost": cost}
+        self.records.write_summary(self.identity | facts)
+        self.records.write_derived(derived)
+        if self.draw:
+            self.records.write_figure("srcc", self.draw(derived["srcc"], "SRCC", stream.synthetic))
+        return derived
 
     def validate(self, trainer: pl.Trainer, method: ContinualMethod, position: Position) -> None:
         """SRCC on the validation part of each data set that the task learns; their mean selects the
@@ -164,8 +185,12 @@ class ContinualLearning(Callback):
         self.evaluate(trainer, method, task.t, task.name)
         if trainer.is_global_zero:
             save_atomic(
-                method.state_dict(), self.records.path / "tasks" / f"{task.t}_{task.name}.ckpt"
+                method.state_dict(),
+                self.records.path / "tasks" / f"{task.t}_{task.name}.ckpt",
+                self.records.path,
             )
+            fresh = {"best": BestWeights().state_dict(), "cost": self.cost}
+            note_restart(self.records.path, task.t, trainer, fresh)
 
     def evaluate(self, trainer: pl.Trainer, method: ContinualMethod, t: int, task: str) -> None:
         """Score the validation and test parts of every data set, seen or not, in one pass; write,
@@ -186,13 +211,7 @@ class ContinualLearning(Callback):
         if not trainer.is_global_zero:
             return
         self.records.write_predictions(t, task, pd.concat(parts, ignore_index=True))
-        derived = derive(self.records.predictions())
-        cost = self.cost | carried(method, stream.kept_bytes(t))
-        facts = {"finished": False, "independent_tasks": method.independent_tasks, "cost": cost}
-        self.records.write_summary(self.identity | facts)
-        self.records.write_derived(derived)
-        if self.draw:
-            self.records.write_figure("srcc", self.draw(derived["srcc"], "SRCC", stream.synthetic))
+        derived = self.summarise(stream, method, t)
         if t > 0:
             draw = partial(self.draw, synthetic=stream.synthetic) if self.draw else None
             log_matrices(

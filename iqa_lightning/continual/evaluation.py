@@ -4,7 +4,7 @@ nothing twice that no training changes.
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -96,6 +96,8 @@ class EvaluationCache:
     Args:
         budget: bytes that `frozen_outputs` may take, by default a quarter of the memory that is
             free; what comes later is computed again each time.
+
+    `wrap` goes around what is done with each batch: the walk's leaves where it was told to end.
     """
 
     def __init__(self, budget: int | None = None) -> None:
@@ -104,6 +106,7 @@ class EvaluationCache:
         self.gate_features: dict[Part, list[Values]] = {}
         self.frozen_outputs: dict[tuple[Part, int], Tensor] = {}
         self.nbytes = 0
+        self.wrap: Callable[[Any], Any] = lambda step: step
 
     def validate(self, method: ContinualMethod, loader: Iterable[Batch], part: Part) -> Values:
         """The score that validation selects by, of each image of a part."""
@@ -112,7 +115,7 @@ class EvaluationCache:
             known = Known(frozen_output=self.frozen_output(method, part, batch))
             return {"score": method.selection_score(batch["image"], known)}
 
-        return predict(method, loader, step)["score"]
+        return predict(method, loader, self.wrap(step))["score"]
 
     def evaluate(
         self, method: ContinualMethod, loader: Iterable[Batch], part: Part, owner_task: int
@@ -139,7 +142,7 @@ class EvaluationCache:
             stages = dict(enumerate(prediction.gate_features or []))
             return {**prediction.columns, **stages}  # type: ignore[dict-item]  # keys of two types
 
-        columns = predict(method, loader, step)
+        columns = predict(method, loader, self.wrap(step))
         if stages := [values for name, values in columns.items() if isinstance(name, int)]:
             self.gate_features[part] = stages
         return {name: values for name, values in columns.items() if isinstance(name, str)}

@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+from iqa_lightning.runs import start
 from iqa_lightning.runs.compose import CONF, compose_words, leaves
 
 FULL = "HYDRA_FULL_ERROR"
@@ -38,6 +39,7 @@ def run_command(main: Callable[[], Any], config: str = "train") -> None:
         SystemExit: The words are wrong.
     """
     full = os.environ.get(FULL) == "1"
+    os.environ[start.FULL] = "1" if full else "0"
     os.environ[FULL] = "1"  # Hydra prints what goes wrong, or lets it through, by this alone
     try:
         main()
@@ -47,6 +49,7 @@ def run_command(main: Callable[[], Any], config: str = "train") -> None:
         print(f"error: {explain(error, config, sys.argv[1:])}", file=sys.stderr)
         raise SystemExit(STATUS) from None
     finally:
+        os.environ.pop(start.FULL, None)
         if not full:
             os.environ.pop(FULL, None)
 

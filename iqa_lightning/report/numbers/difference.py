@@ -3,7 +3,7 @@ most.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,32 +20,7 @@ from iqa_lightning.report.numbers.statistics import (
     unit_ranks,
 )
 
-FREE = ("paths", "logger", "root", "cache", "cache_dir", "num_workers", "max_pixels")
-"""Config keys, at any depth, that change where things lie or how fast they go, but no result."""
-
-
 Predictions = dict[str, pd.DataFrame]
-
-
-def config_changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Values of both configs by dotted key, for each key that differs and can change a result."""
-    one, other = flat(old), flat(new)
-    changed = [key for key in sorted(one.keys() | other.keys()) if one.get(key) != other.get(key)]
-    return {
-        key: (one.get(key), other.get(key))
-        for key in changed
-        if not set(key.split(".")) & set(FREE)
-    }
-
-
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves by dotted key; a list is a leaf."""
-    if not isinstance(node, dict):
-        return {prefix: node}
-    leaves: dict[str, Any] = {}
-    for key, value in node.items():
-        leaves |= flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return leaves
 
 
 def cell_differences(
@@ -124,16 +99,15 @@ def moved_images(first: Predictions, second: Predictions, count: int = 20) -> pd
 
 
 def difference_text(
-    first: str, second: str, old: dict[str, Any], new: dict[str, Any], resamples: int = 1000
+    first: str, second: str, changes: Mapping[str, tuple[Any, Any]], resamples: int = 1000
 ) -> str:
-    """What differs between two run folders: configs (`old`, `new`), cells with intervals, the
-    images that moved most.
+    """What differs between two run folders: configs (`changes`: both values by key), cells with
+    intervals, the images that moved most.
 
     Raises:
         ValueError: see `cell_differences`.
     """
     one, other = (RunFolder(folder).predictions() for folder in (first, second))
-    changes = config_changes(old, new)
     synthetic = any(RunFolder(folder).read_summary().get("synthetic") for folder in (first, second))
     target = " (synthetic target)" if synthetic else ""
     lines = [
