@@ -218,7 +218,7 @@ def finished_runs(runs: Sequence[Run], output: Path, experiment: str) -> "dict[s
     Raises:
         ValueError: A folder holds a finished run of another config.
     """
-    from iqa_lightning.report.numbers.difference import config_changes  # noqa: PLC0415  # pandas
+    from iqa_lightning.configs import config_changes  # noqa: PLC0415
 
     there = {
         (method, str(order), split, seed): run

@@ -100,7 +100,7 @@ def check_config(folder: Path, config: dict[str, Any]) -> None:
     """
     from omegaconf import OmegaConf  # noqa: PLC0415
 
-    from iqa_lightning.report.numbers.difference import config_changes  # noqa: PLC0415  # pandas
+    from iqa_lightning.configs import config_changes  # noqa: PLC0415
 
     if not (folder / "config.yaml").is_file():
         return

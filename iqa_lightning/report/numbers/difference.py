@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from iqa_lightning.configs import config_changes
 from iqa_lightning.metrics.matrices import readouts_of
 from iqa_lightning.records import RunFolder
 from iqa_lightning.report.numbers.forgetting import unit_rank
@@ -20,32 +21,7 @@ from iqa_lightning.report.numbers.statistics import (
     unit_ranks,
 )
 
-FREE = ("paths", "logger", "root", "cache", "cache_dir", "num_workers", "max_pixels")
-"""Config keys, at any depth, that change where things lie or how fast they go, but no result."""
-
-
 Predictions = dict[str, pd.DataFrame]
-
-
-def config_changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Values of both configs by dotted key, for each key that differs and can change a result."""
-    one, other = flat(old), flat(new)
-    changed = [key for key in sorted(one.keys() | other.keys()) if one.get(key) != other.get(key)]
-    return {
-        key: (one.get(key), other.get(key))
-        for key in changed
-        if not set(key.split(".")) & set(FREE)
-    }
-
-
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves by dotted key; a list is a leaf."""
-    if not isinstance(node, dict):
-        return {prefix: node}
-    leaves: dict[str, Any] = {}
-    for key, value in node.items():
-        leaves |= flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return leaves
 
 
 def cell_differences(
