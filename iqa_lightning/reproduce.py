@@ -320,13 +320,14 @@ def show(cfg: "DictConfig") -> None:
     from iqa_lightning.report import wandb_views as dashboard  # noqa: PLC0415  # pandas
     from iqa_lightning.report.numbers import results as sweep  # noqa: PLC0415  # pandas
     from iqa_lightning.report.numbers import verdicts  # noqa: PLC0415
+    from iqa_lightning.report.numbers.published import read_published  # noqa: PLC0415
     from iqa_lightning.report.page import html  # noqa: PLC0415  # pandas
 
     folder, output = Path(cfg.experiments) / str(cfg.table), Path(cfg.output)
     experiment = read_grid(folder / "runs.yaml")["experiment"]
     runs = [run for *_, run in found_runs(output, experiment)]
     results = sweep.results_of(folder / "results", runs, cfg.resamples, cfg["from"] == "records")
-    summary = verdicts.summarise(results, verdicts.read_published(folder / "published.csv"))
+    summary = verdicts.summarise(results, read_published(folder / "published.csv"))
     print(
         html.write_page(
             folder, results, summary, [(run, read_config(run.path)) for run in runs], cfg.images
