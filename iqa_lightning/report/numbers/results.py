@@ -155,7 +155,8 @@ def refuse_other_config(first: dict[str, Any], row: dict[str, Any]) -> None:
     """
     if first["config_hash"] == row["config_hash"]:
         return
-    changed = config_changes(first["config"], row["config"], NAMES_OF_RUN)
+    both = first["config"] and row["config"]
+    changed = config_changes(first["config"], row["config"], NAMES_OF_RUN) if both else {}
     keys = "\n".join(f"  {key}: {old} in the first, {new}" for key, (old, new) in changed.items())
     raise ValueError(
         f"{first['folder']} and {row['folder']} would share the row of {row['method']}, but are of "

@@ -135,7 +135,8 @@ def summary_line(
         undefined: Number of learnt cells without a value, named at the end if there are any.
         synthetic: Whether the targets are no human ratings, which the line then says.
     """
-    values = [f"{label} {number(measures.get(key), 'n/a')}" for key, label in RUN_MEASURES.items()]
+    shown = {key: label for key, label in RUN_MEASURES.items() if key != "fwt_gem"}
+    values = [f"{label} {number(measures.get(key), 'n/a')}" for key, label in shown.items()]
     note = f"  ({SYNTHETIC})" if synthetic else ""
     note += (
         f"  ({undefined} learnt cells without a value: constant or missing predictions)"
