@@ -149,7 +149,9 @@ def test_a_curve_below_the_usual_range_is_not_cut_off(monkeypatch: pytest.Monkey
     low, limits = results().cells.assign(srcc=-0.9), {}
     set_ylim = Axes.set_ylim
     monkeypatch.setattr(
-        Axes, "set_ylim", lambda self, *a, **k: (limits.update({self: a}), set_ylim(self, *a, **k))[1]
+        Axes,
+        "set_ylim",
+        lambda self, *a, **k: (limits.update({self: a}), set_ylim(self, *a, **k))[1],
     )
     drawing.task_curves(low)
     assert all(bounds[0] < -0.9 and bounds[1] > 1 for bounds in limits.values())

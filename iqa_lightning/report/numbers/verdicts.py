@@ -10,19 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from iqa_lightning.metrics.splits import FEWEST_SPLITS, RHO, split_interval
 from iqa_lightning.report.numbers.published import OTHER_PROTOCOL
 from iqa_lightning.report.numbers.ranking import LOWER, Ranking, rank_methods
 from iqa_lightning.report.numbers.results import COST, RUN, Results
 from iqa_lightning.report.numbers.statistics import (
-    FEWEST_SPLITS,
-    RHO,
     compare,
     components,
     holm,
     image_interval,
     interaction,
     mean_of_sets,
-    split_interval,
     split_means,
 )
 

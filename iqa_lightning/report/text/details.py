@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from iqa_lightning.metrics.splits import FEWEST_SPLITS
 from iqa_lightning.report.numbers.forgetting import GROUPS
 from iqa_lightning.report.numbers.ranking import Ranking
 from iqa_lightning.report.numbers.results import RUN
-from iqa_lightning.report.numbers.statistics import FEWEST_SPLITS
 from iqa_lightning.report.numbers.verdicts import TESTED
 from iqa_lightning.report.text.paper import SYNTHETIC, grid
 from iqa_lightning.report.text.terminal import MEASURES, number

@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from iqa_lightning.metrics.splits import FEWEST_SPLITS
 from iqa_lightning.report.numbers.results import COST
-from iqa_lightning.report.numbers.statistics import FEWEST_SPLITS, ROPE
+from iqa_lightning.report.numbers.statistics import ROPE
 from iqa_lightning.report.numbers.verdicts import (
     ALL_METHODS,
     TOLERANCE,

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from iqa_lightning.report.numbers import statistics, verdicts
+from iqa_lightning.metrics import splits as split_rules
+from iqa_lightning.metrics.splits import CLIP, RHO, split_interval
+from iqa_lightning.report.numbers import verdicts
 from iqa_lightning.report.numbers.statistics import (
-    CLIP,
-    RHO,
     compare,
     components,
     detectable_effect,
@@ -23,7 +23,6 @@ from iqa_lightning.report.numbers.statistics import (
     image_interval,
     interaction,
     mean_of_sets,
-    split_interval,
     split_means,
 )
 from iqa_lightning.report.text import paper
@@ -377,4 +376,4 @@ def test_a_component_below_its_floor_is_said_to_be_and_never_zero() -> None:
     assert paper.spread(-0.1) == paper.spread(0.0) == "not above its floor"
     assert paper.spread(0.0004, 0.0001) == "0.0200"
     assert paper.spread(NAN) == "-"
-    assert statistics.FEWEST_SPLITS == 5
+    assert split_rules.FEWEST_SPLITS == 5
