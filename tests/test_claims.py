@@ -7,12 +7,15 @@ import pytest
 from iqa_lightning.report.numbers.claims import broken_claims, evaluated
 from tests.walks import ROOT
 
-FOLDERS = sorted(file.parent for file in (ROOT / "experiments").glob("*/README.md"))
+TABLES = ROOT / "experiments"
+CLAIMS = {file: file.with_name("claims.yaml") for file in sorted(TABLES.glob("*/README.md"))}
+CLAIMS |= {TABLES / "README.md": TABLES / "claims.yaml"}
+CLAIMS |= {ROOT / "README.md": TABLES / "readme_claims.yaml"}
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_readmes_say_what_the_results_give(folder: Path) -> None:
-    assert broken_claims(folder) == []
+@pytest.mark.parametrize("readme", CLAIMS, ids=lambda file: file.parent.name)
+def test_readmes_say_what_the_results_give(readme: Path) -> None:
+    assert broken_claims(readme, CLAIMS[readme]) == []
 
 
 @pytest.fixture
@@ -37,12 +40,12 @@ def test_expressions(small: Path) -> None:
 
 
 def test_a_claim_that_does_not_hold_is_named(small: Path) -> None:
-    assert broken_claims(small)[0].endswith("no claim holds .50")
+    assert broken_claims(small / "README.md", small / "claims.yaml")[0].startswith("no claim holds .50 of")
     good = "- {text: a reaches .50, is: \"mean_of('summary', 'mean', method='a')\", value: 0.50}\n"
     good += "- {text: more than b at its worst, is: \"0.5 > least_of('summary', 'mean')\"}\n"
     (small / "claims.yaml").write_text(good)
-    assert broken_claims(small) == []
+    assert broken_claims(small / "README.md", small / "claims.yaml") == []
     (small / "claims.yaml").write_text(good.replace("0.50}", "0.51}").replace("0.5 >", "0.1 >"))
-    assert [line.partition(": '")[2][:6] for line in broken_claims(small)] == ["a reac", "more t"]
+    assert [line[1:7] for line in broken_claims(small / "README.md", small / "claims.yaml")] == ["a reac", "more t"]
     (small / "claims.yaml").write_text(good.replace("text: a", "text: it"))
-    assert "is not in the README" in broken_claims(small)[0]
+    assert "is not in " in broken_claims(small / "README.md", small / "claims.yaml")[0]

@@ -6,11 +6,13 @@ written, its `tolerance`. An expression is made of numbers, + - * /, comparisons
 
     mean_of(file, column, key=value, ...)    likewise least_of, most_of, count_of
 
-over the rows of `results/<file>.csv` in which every key has its value. Nothing else is evaluated.
+over the rows of `results/<file>.csv` in which every key has its value (or one of a list); `_` in a
+key stands for a blank. Nothing else is evaluated.
 """
 
 import ast
 import operator
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -46,15 +48,14 @@ FIGURE = re.compile(r"(?<![\w.])-?\.\d+")
 """A figure of results as READMEs write it, without the 0; settings are written with it."""
 
 
-def read_claims(folder: Path) -> list[dict[str, Any]]:
-    """The claims of the README in a folder; none where there is no `claims.yaml`.
+def read_claims(file: Path) -> list[dict[str, Any]]:
+    """The claims in a file; none where it is not there.
 
     Raises:
         ValueError: A claim lacks `text` or `is`, or has a key that is not known.
     """
     from omegaconf import OmegaConf  # noqa: PLC0415
 
-    file = folder / "claims.yaml"
     claims: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else []
     for i, claim in enumerate(claims, 1):
         unknown = sorted(claim.keys() - {"text", "is", "value", "tolerance"})
@@ -63,26 +64,30 @@ def read_claims(folder: Path) -> list[dict[str, Any]]:
     return list(claims)
 
 
-def broken_claims(folder: Path) -> list[str]:
-    """What a README says that its results do not: a line for each claim that fails, whose words are
+def broken_claims(readme: Path, file: Path) -> list[str]:
+    """What a README says that the results do not: a line for each claim that fails, whose words are
     not there, and for each figure of the README that no claim holds.
+
+    Args:
+        readme: The text.
+        file: Its claims; the results are in the folder `results` beside it.
     """
-    text = " ".join((folder / "README.md").read_text().split())
+    text = " ".join(readme.read_text().split())
     found, claimed = [], []
-    for claim in read_claims(folder):
+    for claim in read_claims(file):
         words = " ".join(str(claim["text"]).split())
         claimed.append(words)
         if words not in text:
-            found.append(f"{folder.name}: '{words}' is not in the README")
-        said = evaluated(str(claim["is"]), folder / "results")
+            found.append(f"'{words}' is not in {readme}")
+        said = evaluated(str(claim["is"]), file.parent / "results")
         if "value" not in claim:
             if said is not True:
-                found.append(f"{folder.name}: '{words}': {claim['is']} is {said}")
+                found.append(f"'{words}': {claim['is']} is {said}")
         elif abs(said - claim["value"]) > tolerance(claim) + 1e-9:
-            found.append(f"{folder.name}: '{words}': {claim['is']} is {said:.4f}")
+            found.append(f"'{words}': {claim['is']} is {said:.4f}")
     for words in sorted(claimed, key=len, reverse=True):
         text = text.replace(words, "")
-    return found + [f"{folder.name}: no claim holds {figure}" for figure in FIGURE.findall(text)]
+    return found + [f"no claim holds {figure} of {readme}" for figure in FIGURE.findall(text)]
 
 
 def tolerance(claim: dict[str, Any]) -> float:
@@ -125,9 +130,10 @@ def _value(node: ast.expr, results: Path) -> Number:
 
 
 def _column(file: Path, column: str, wanted: dict[str, Any]) -> pd.Series:
-    table = pd.read_csv(file, keep_default_na=False, na_values=[""])
+    table = pd.read_csv(os.path.normpath(file), keep_default_na=False, na_values=[""])
     for key, value in wanted.items():
+        key = key if key in table else key.replace("_", " ")  # noqa: PLW2901
         table = table[table[key].isin(value if isinstance(value, list) else [value])]
     if table.empty:
         raise ValueError(f"{file} has no row with {wanted}")
-    return table[column]
+    return pd.to_numeric(table[column])
