@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 
+from iqa_lightning.configs import config_changes
 from iqa_lightning.runs.compose import CONF
-from iqa_lightning.runs.folder import config_changes, method_name, read_config, task_names
+from iqa_lightning.runs.folder import method_name, read_config, task_names
 from iqa_lightning.runs.mistakes import run_command
 from iqa_lightning.runs.process import Outcome, run_subprocess
 from iqa_lightning.runs.start import one_line
@@ -327,13 +328,14 @@ def show(cfg: "DictConfig") -> None:
     from iqa_lightning.report import wandb_views as dashboard  # noqa: PLC0415  # pandas
     from iqa_lightning.report.numbers import results as sweep  # noqa: PLC0415  # pandas
     from iqa_lightning.report.numbers import verdicts  # noqa: PLC0415
+    from iqa_lightning.report.numbers.published import read_published  # noqa: PLC0415
     from iqa_lightning.report.page import html  # noqa: PLC0415  # pandas
 
     folder, output = Path(cfg.experiments) / str(cfg.table), Path(cfg.output)
     experiment = read_grid(folder / "runs.yaml")["experiment"]
     runs = [run for *_, run in found_runs(output, experiment)]
     results = sweep.results_of(folder / "results", runs, cfg.resamples, cfg["from"] == "records")
-    summary = verdicts.summarise(results, verdicts.read_published(folder / "published.csv"))
+    summary = verdicts.summarise(results, read_published(folder / "published.csv"))
     print(
         html.write_page(
             folder, results, summary, [(run, read_config(run.path)) for run in runs], cfg.images

@@ -79,7 +79,13 @@ class ContinualLearning(Callback):
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.identity["split_hash"] = stream_of(trainer).split_hash
+        stream = stream_of(trainer)
+        self.identity["split_hash"] = stream.split_hash
+        with unlocked_test_set():
+            self.identity["images"] = {
+                name: {part: len(data.part(part)) for part in ("train", "val", "test")}
+                for name, data in stream.data.items()
+            }
         log_identity(trainer.loggers, self.identity)
 
     @override

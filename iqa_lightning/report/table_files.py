@@ -6,8 +6,9 @@ from typing import Any
 
 from iqa_lightning.records import write_bytes
 from iqa_lightning.report.details import written_details
+from iqa_lightning.report.numbers.published import read_published
 from iqa_lightning.report.numbers.results import csv_bytes, read_results
-from iqa_lightning.report.numbers.verdicts import missing_runs, read_published, summarise
+from iqa_lightning.report.numbers.verdicts import missing_runs, summarise
 from iqa_lightning.report.text.paper import latex, markdown
 
 
@@ -28,6 +29,6 @@ def write_table(folder: Path, planned: Sequence[dict[str, Any]], figures: bool =
     text = markdown(name, summary, missing_runs(list(planned), results.runs))
     write_bytes(folder / "table.md", text.encode())
     write_bytes(folder / "table.tex", latex(name, summary).encode())
-    written_details(folder, name, results, figures)
+    written_details(folder, name, results, summary, figures)
     made = [name for name in ("table.md", "details.md", "table.tex") if (folder / name).is_file()]
     return f"{text}\nwritten in {folder}: {', '.join(made)}"

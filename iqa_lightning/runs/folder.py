@@ -16,20 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from iqa_lightning.configs import canonical, config_changes, flat, is_free
+
 BUSY = 75
 """Exit status of a run that another process is at work on: EX_TEMPFAIL of sysexits.h, `try again
 later`.
 """
-
-
-FREE = (
-    *("paths", "root", "logger", "variant", "allow_leakage"),
-    *("cache", "cache_dir", "num_workers", "max_pixels"),
-    *("accelerator", "log_every_n_steps", "enable_progress_bar", "enable_model_summary"),
-)
-"""Config keys, at any depth, that change where things lie, how fast they go or what is shown, but
-no result: they are not part of a name and refuse no resume. The places of `stream.folders` are free
-too, what else is said of them is not."""
 
 
 FREE_CHOICES = {"trainer": ("default", "cpu")}
@@ -196,50 +188,6 @@ def shortened(order: str) -> str:
         return order
     end = hashlib.sha256(order.encode()).hexdigest()[:12]
     return f"{order.encode()[:100].decode(errors='ignore')}-{end}"
-
-
-def is_free(key: str) -> bool:
-    """Whether a dotted key changes no result."""
-    return bool(set(re.split(r"[./]", key)) & set(FREE))
-
-
-def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config with a user's folders by name and without their places."""
-    from iqa_lightning.stream.folders import named_folders  # noqa: PLC0415
-
-    stream = config.get("stream")
-    if not isinstance(stream, Mapping) or not stream.get("folders"):
-        return dict(config)
-    places = named_folders(stream["folders"])
-    named = {
-        name: {key: value for key, value in place.items() if key != "root"}
-        for name, place in places.items()
-    }
-    return dict(config) | {"stream": dict(stream) | {"folders": named}}
-
-
-def config_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Values of both configs by dotted key, for each key that differs and can change a result."""
-    one, other = flat(canonical(old)), flat(canonical(new))
-    changed = [key for key in sorted(one.keys() | other.keys()) if one.get(key) != other.get(key)]
-    return {key: (one.get(key), other.get(key)) for key in changed if not is_free(key)}
-
-
-def config_hash(config: Mapping[str, Any]) -> str:
-    """16 hex digits that change with any value that can change a result."""
-    values = {key: value for key, value in flat(canonical(config)).items() if not is_free(key)}
-    text = json.dumps(values, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves by dotted key; a list is a leaf, and so is an empty mapping."""
-    if not isinstance(node, Mapping) or (prefix and not node):
-        return {prefix: node}
-    leaves: dict[str, Any] = {}
-    for key, value in node.items():
-        leaves |= flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return leaves
 
 
 def keep_config(folder: Path, config: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from iqa_lightning import signals
+from iqa_lightning.configs import config_hash
 from iqa_lightning.continual.callback import ContinualLearning, stream_of
 from iqa_lightning.continual.checkpoints import AtomicCheckpointIO, find_restart
 from iqa_lightning.continual.display import Display
@@ -24,7 +25,7 @@ from iqa_lightning.records import RunFolder
 from iqa_lightning.report import figures
 from iqa_lightning.report.text.terminal import print_matrix
 from iqa_lightning.runs.compose import instantiate
-from iqa_lightning.runs.folder import config_hash, is_first_process
+from iqa_lightning.runs.folder import is_first_process
 from iqa_lightning.runs.package import package
 from iqa_lightning.runs.process import lead_children
 from iqa_lightning.stream.stream import TaskStream

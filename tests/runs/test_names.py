@@ -7,10 +7,9 @@ from hydra.core.hydra_config import HydraConfig
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iqa_lightning.configs import config_changes, config_hash
 from iqa_lightning.records import is_name
 from iqa_lightning.runs.folder import (
-    config_changes,
-    config_hash,
     run_names,
     short_value,
     variant_of,

@@ -2,7 +2,6 @@
 most.
 """
 
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,15 +9,16 @@ import numpy as np
 import pandas as pd
 
 from iqa_lightning.metrics.matrices import readouts_of
-from iqa_lightning.records import RunFolder
-from iqa_lightning.report.numbers.forgetting import unit_rank
-from iqa_lightning.report.numbers.results import contents_of
-from iqa_lightning.report.numbers.statistics import (
+from iqa_lightning.metrics.resampling import (
     bootstrap_interval,
     content_weights,
+    contents_of,
     correlation,
+    dataset_seed,
     unit_ranks,
 )
+from iqa_lightning.records import RunFolder
+from iqa_lightning.report.numbers.forgetting import unit_rank
 
 Predictions = dict[str, pd.DataFrame]
 
@@ -45,7 +45,7 @@ def cell_differences(
             for name in dict.fromkeys(one["dataset"]):
                 a, b = paired_images(one, other, str(name))
                 contents = contents_of(a, str(name))
-                weights = content_weights(contents, resamples, seed=zlib.crc32(str(name).encode()))
+                weights = content_weights(contents, resamples, seed=dataset_seed(str(name)))
                 mos, x, y = (
                     unit_ranks(frame[column].to_numpy(np.float64), weights)
                     for frame, column in ((a, "mos"), (a, readout), (b, readout))
