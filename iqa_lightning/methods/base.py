@@ -161,7 +161,7 @@ class ContinualMethod(pl.LightningModule):
     ) -> dict[str, Float[Tensor, "batch heads"]]:
         """`gate`: weight of each head learnt so far; they sum to 1, and one head needs no gate.
 
-        Where tasks are independent also `nearness1`, ... of each stage: weights among any of them
+        Where tasks and gate are independent also `nearness1`, ... of each stage: weights among any of them
         follow from these.
         """
         if self.gate is None or not self.uses_gate:
@@ -170,7 +170,7 @@ class ContinualMethod(pl.LightningModule):
         nearness = self.gate.nearness(stages or self.gate_stages(image), self.seen)
         kept = (
             {f"nearness{i}": stage for i, stage in enumerate(nearness, 1)}
-            if self.independent_tasks
+            if self.independent_tasks and self.gate.independent
             else {}
         )
         return {"gate": self.gate.weigh(nearness)} | kept

@@ -87,7 +87,9 @@ class MultiHead(SingleHead):
 
     `gate` (a class of `models.gating`, as a partial, or null for none) weighs the heads at test
     time. It reads features of `gate_encoder`, a network that is never trained; null takes what the
-    backbone offers: the S-CNN of `dbcnn`, else a copy of the backbone as it starts.
+    backbone offers: the S-CNN of `dbcnn`, else a copy of the backbone as it starts. Of it a gate
+    reads `gate_features`, whatever the heads read: the `last` stages, or the statistics of all
+    `stages`.
     """
 
     readouts: tuple[str, ...] = ("latest", "oracle")
@@ -96,15 +98,17 @@ class MultiHead(SingleHead):
         self,
         gate: Callable[..., Gate] | None = None,
         gate_encoder: Encoder | None = None,
+        gate_features: str = "last",
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        self.gate_features_kind = gate_features
         self.reads_start = gate is not None and gate_encoder is None
         if gate is not None:
             self.gate_encoder = (gate_encoder or self.backbone.fixed_encoder()).requires_grad_(
                 False
             )
-            self.gate = gate(self.gate_encoder.stage_widths, len(self.tasks))
+            self.gate = gate(self.gate_encoder.gate_widths(gate_features), len(self.tasks))
             self.readouts = (*self.readouts, "gated")
 
     def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
@@ -115,7 +119,7 @@ class MultiHead(SingleHead):
 
     def gate_stages(self, image: Images) -> list[Float[Tensor, "batch width"]]:
         """Features of the gate's own network."""
-        return self.gate_encoder.stages(image)
+        return self.gate_encoder.gate_stages(image, self.gate_features_kind)
 
     def head_scores(
         self, image: Images, known: Mapping[str, Tensor]
@@ -126,7 +130,9 @@ class MultiHead(SingleHead):
         as it starts.
         """
         if self.reads_start and self.task == 0:
-            feature, stages = self.backbone.with_frozen_stages(image, known.get(FIXED))
+            feature, stages = self.backbone.with_frozen_stages(
+                image, known.get(FIXED), self.gate_features_kind
+            )
             return {
                 "score": self.all_heads(feature),
                 **self.gate_heads(image, known),

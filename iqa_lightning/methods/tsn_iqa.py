@@ -35,7 +35,8 @@ class TSNIQA(ContinualMethod):
     learns from another), `previous` (the task before) or `nearest` (the earlier task to whose
     centroids the new images lie nearest). The two latter go beyond the paper; they forget nothing
     either, since the earlier sets are only read; `nearest` needs a gate that measures distances.
-    `gate` is a class of `models.gating`, as a partial.
+    `gate` is a class of `models.gating`, as a partial; `gate_features` says what it reads of the
+    fixed network: the `last` two stages (the paper), or the statistics of all `stages`.
 
     Which norms the authors' gate network held (a file `distortion_bn`) is not known; the pretrained
     ones are used.
@@ -52,6 +53,7 @@ class TSNIQA(ContinualMethod):
         gate: Callable[..., Gate] = KMeansGate,
         init: str = "pretrained",
         normalize_heads: bool = True,
+        gate_features: str = "last",
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -65,7 +67,8 @@ class TSNIQA(ContinualMethod):
             for parameter in self.norms.parameters(t):
                 parameter.requires_grad_(True)
         self.heads = CosineHeads(self.backbone.width, len(self.tasks), normalize_heads)
-        self.gate: Gate = gate(self.backbone.stage_widths, len(self.tasks))
+        self.gate: Gate = gate(self.backbone.gate_widths(gate_features), len(self.tasks))
+        self.gate_features_kind = gate_features
 
     def score(self, image: Images) -> Float[Tensor, " batch"]:
         """Score by the current task's norms and head."""
@@ -113,9 +116,9 @@ class TSNIQA(ContinualMethod):
         return scores
 
     def gate_stages(self, image: Images) -> list[Float[Tensor, "batch width"]]:
-        """Features of the fixed pretrained network, two stages."""
+        """Features of the fixed pretrained network."""
         self.norms.use(0)
-        return self.backbone.stages(image)
+        return self.backbone.gate_stages(image, self.gate_features_kind)
 
     def final_heads(self) -> list[str]:
         """Every earlier task: its norms and its head are never touched again."""
@@ -131,7 +134,9 @@ class TSNIQA(ContinualMethod):
         """
         if self.task == 0:
             self.norms.use(0)
-            feature, stages = self.backbone.with_stages(image, known.get(FIXED))
+            feature, stages = self.backbone.with_stages(
+                image, known.get(FIXED), self.gate_features_kind
+            )
             score = self.heads(feature, 0)[:, None]
             return {"score": score, **self.gate_heads(image, known), **by_name(stages)}
         tasks = dict(enumerate(self.tasks[: self.seen], start=1))

@@ -56,9 +56,7 @@ class Encoder(nn.Module):
             raise ValueError(f"method.gate_features={features!r}: choose one of {FEATURES}")
         return self.stage_widths if features == "last" else [self.statistics_width]
 
-    def gate_stages(
-        self, image: Images, features: str
-    ) -> list[Float[Tensor, "batch stage_width"]]:
+    def gate_stages(self, image: Images, features: str) -> list[Float[Tensor, "batch stage_width"]]:
         """What a gate reads: the last stages, or as one stage the `statistics` of all of them."""
         return self.stages(image) if features == "last" else [self.statistics(image)]
 
@@ -127,9 +125,7 @@ class Backbone(Encoder):
         self.std: Tensor
         for key, value in (("mean", mean or config["mean"]), ("std", std or config["std"])):
             self.register_buffer(key, 255.0 * torch.tensor(value).view(3, 1, 1), persistent=False)
-        self.width: int = (
-            self.network.num_features if features == "last" else self.statistics_width
-        )
+        self.width: int = self.network.num_features if features == "last" else self.statistics_width
         self.stage_widths = [info["num_chs"] for info in self.network.feature_info][-2:]
         self.images_forwarded = 0
 
