@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iqa_lightning.distributed import from_all_ranks
 from iqa_lightning.methods.base import Batch, ContinualMethod
 from iqa_lightning.models.backbones import Images
 from iqa_lightning.models.feature_cache import FeatureCache
@@ -121,6 +120,11 @@ class Ridge(ContinualMethod):
             return [self.read(image, "stages")]
         return list(torch.split(self.read(image, "gate_last"), self.backbone.stage_widths, dim=1))
 
+    def read_all(self, image: Images) -> list[Float[Tensor, "batch width"]]:
+        """What the heads read, before the projection, and what the gate reads."""
+        gate = [] if self.gate is None else self.gate_stages(image)
+        return [self.read(image, self.features), *gate]
+
     def score(self, image: Images) -> Float[Tensor, " batch"]:
         """Score of the newest head."""
         return self.scores(image)[:, -1]
@@ -147,15 +151,12 @@ class Ridge(ContinualMethod):
                 f"method=ridge cannot pool the scales of {task.datasets}: make each a task of its "
                 "own; method.heads=pooled learns them with one head"
             )
-        kept = list(images)
-        mos = torch.cat(from_all_ranks(torch.cat([batch["mos"].cpu() for batch in kept])))
-        index = torch.cat(from_all_ranks(torch.cat([batch["index"].cpu() for batch in kept])))
-        target = z_scored(mos[index.argsort()].double().numpy())
-        (read,) = self.collect(kept, lambda image: [self.read(image, self.features)])
+        mos, (read, *stages) = self.collect_rated(images, self.read_all)
         if self.gate is not None:
-            self.gate.fit(task.t, self.collect(kept, self.gate_stages))
+            self.gate.fit(task.t, stages)
         if self.projection.count and task.t == 1:
             self.projection.fit(read)
+        target = z_scored(mos.cpu().double().numpy())
         self.solve(task.t, self.projection(read).cpu().numpy(), target)
 
     @torch.no_grad()
