@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+
+from iqa_lightning.runs.compose import CONF, instantiate
+from iqa_lightning.runs.mistakes import run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,12 +26,6 @@ if TYPE_CHECKING:
     from iqa_lightning.audit.check import Audit, Finding
     from iqa_lightning.audit.duplicates import Duplicate
     from iqa_lightning.datasets.base import IQADataModule
-
-
-CONF = Path(__file__).resolve().parent / "conf"  # in a wheel
-
-
-CONF = CONF if CONF.is_dir() else CONF.parents[1] / "conf"  # in a checkout
 
 
 NOTES = 20  # shown; the report has all
@@ -219,4 +215,4 @@ def line(facts: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, "check")

@@ -5,19 +5,15 @@ again, byte for byte what the training wrote. A folder that holds nothing but `p
 enough.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
 
+from iqa_lightning.runs.compose import CONF
+from iqa_lightning.runs.mistakes import run_command
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-
-CONF = Path(__file__).resolve().parent / "conf"  # in a wheel
-
-
-CONF = CONF if CONF.is_dir() else CONF.parents[1] / "conf"  # in a checkout
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
@@ -60,4 +56,4 @@ def evaluate(run: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, "evaluate")

@@ -1,9 +1,9 @@
-"""A better start: `python -m iqa_lightning.pretrain experiment=qpt` writes weights that any method
+"""A better start: `python -m iqa_lightning.pretrain pretraining=qpt` writes weights that any method
 can start from.
 
 `backbone.weights=<folder>/weights.safetensors` takes them. `card.json` beside them says what they
 have seen; training refuses them where that is in a test part. The same command resumes.
-`experiment=probe` measures starts instead.
+`pretraining=probe` measures starts instead.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from iqa_lightning.runs.compose import CONF, instantiate
 from iqa_lightning.runs.folder import is_first_process, keep_config, sole_owner
-from iqa_lightning.train import CONF, git_commit, silence_hints, to_dict
+from iqa_lightning.runs.mistakes import run_command
+from iqa_lightning.train import git_commit, silence_hints, to_dict
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -51,7 +52,7 @@ def pretrain(cfg: DictConfig) -> None:
     silence_hints()
     pl.seed_everything(cfg.seed, verbose=False)
     choices = HydraConfig.get().runtime.choices
-    names = (choices["experiment"], choices["backbone"], f"split{cfg.split}", f"seed{cfg.seed}")
+    names = (choices["pretraining"], choices["backbone"], f"split{cfg.split}", f"seed{cfg.seed}")
     folder = Path(cfg.paths.output).joinpath("pretrain", *names)
     with sole_owner(folder):
         keep_config(folder, to_dict(cfg))
@@ -177,4 +178,4 @@ def probe(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, "pretrain")

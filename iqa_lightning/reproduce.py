@@ -18,19 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 
+from iqa_lightning.runs.compose import CONF
 from iqa_lightning.runs.folder import method_name, task_names
+from iqa_lightning.runs.mistakes import run_command
 from iqa_lightning.runs.process import Outcome, run_subprocess
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from iqa_lightning.records import RunFolder
-
-
-CONF = Path(__file__).resolve().parent / "conf"  # in a wheel
-
-
-CONF = CONF if CONF.is_dir() else CONF.parents[1] / "conf"  # in a checkout
 
 
 GRID: dict[str, Any] = {"experiment": None, "methods": None, "variants": {}, "overrides": []}
@@ -381,4 +377,4 @@ def overrides(words: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     sys.argv[1:] = overrides(sys.argv[1:])
-    main()
+    run_command(main, "reproduce")

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from iqa_lightning.runs.compose import CONF, changes_of_experiment, describe, instantiate
 from iqa_lightning.runs.folder import (
     BUSY,
     BusyError,
@@ -27,6 +27,7 @@ from iqa_lightning.runs.folder import (
     names_of,
     sole_owner,
 )
+from iqa_lightning.runs.mistakes import run_command
 from iqa_lightning.runs.process import follow_parent
 from iqa_lightning.runs.sweep import run_job
 
@@ -39,10 +40,6 @@ if TYPE_CHECKING:
 
 
 HERE = Path(__file__).resolve().parent
-
-
-CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
-
 
 HINTS = (
     "does not have many workers",  # crops come out of a cache in memory
@@ -98,6 +95,8 @@ def run(cfg: DictConfig) -> None:
                 "git": git_commit(),
             }
             check_start(cfg, stream)
+            if is_first_process():
+                print("\n".join(describe(cfg, choices, changes_of_experiment())), flush=True)
             fit(
                 cfg,
                 stream,
@@ -267,4 +266,4 @@ def silence_hints() -> None:
 
 if __name__ == "__main__":
     follow_parent()
-    main()
+    run_command(main)

@@ -5,6 +5,7 @@ in their own.
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import patch
@@ -91,7 +92,7 @@ def composed(*overrides: str, config: str = "train") -> DictConfig:
     return cfg
 
 
-def walk(output: Path, *overrides: str, draw: bool = False) -> Path:
+def walk(output: Path, *overrides: str, draw: bool = False, base: Sequence[str] = TINY) -> Path:
     """A run in this process, on one thread, mostly without figures, a third of so short a run; its
     folder.
     """
@@ -103,7 +104,7 @@ def walk(output: Path, *overrides: str, draw: bool = False) -> Path:
             if draw
             else patch("iqa_lightning.report.figures.heat_maps", return_value=b"no picture")
         ):
-            run(composed(*TINY, f"paths.output={output}", *overrides))
+            run(composed(*base, f"paths.output={output}", *overrides))
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(False)

@@ -1,6 +1,6 @@
 """The walk: one fit goes over all tasks, and this callback does what happens between them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from torch import Tensor
 from typing_extensions import override
 
 from iqa_lightning.continual.checkpoints import (
@@ -19,23 +18,21 @@ from iqa_lightning.continual.checkpoints import (
     seed_epoch,
 )
 from iqa_lightning.continual.evaluation import (
-    Columns,
-    FixedParts,
+    EvaluationCache,
     evaluation_mode,
     on_device,
-    predict,
     share_buffers,
 )
 from iqa_lightning.continual.loggers import Draw, log_identity, log_matrices
+from iqa_lightning.continual.warm_up import WarmUpFeatures
 from iqa_lightning.datasets.base import unlocked_test_set
 from iqa_lightning.distributed import from_all_ranks
-from iqa_lightning.methods.base import STAGE, Batch, ContinualMethod
+from iqa_lightning.methods.base import Batch, ContinualMethod
 from iqa_lightning.metrics.correlation import srcc
 from iqa_lightning.metrics.matrices import derive
 from iqa_lightning.records import RunFolder
 from iqa_lightning.stream.schedule import Position, Task
 from iqa_lightning.stream.stream import TaskStream
-from iqa_lightning.stream.training_images import FixedCrops
 
 
 class ContinualLearning(Callback):
@@ -46,11 +43,16 @@ class ContinualLearning(Callback):
     weights back, task hook, all sets scored, records written, matrices derived and logged. Only
     then does the checkpoint of the epoch get written, so a resumed run either finds all of a task's
     end or repeats it. A phase that trains what replays the task later begins with the best weights
-    and changes no score: the weights at its end are the best.
+    and changes no score: the weights at its end are the best. A phase of heads on fixed crops reads
+    features that are computed once.
 
-    Where in the walk an epoch lies is a function of the epoch, which Lightning restores. `identity`
-    is what the summary says of the run. `select_best: false` keeps the last weights of each task
-    instead. `draw` pictures matrices.
+    Where in the walk an epoch lies is a function of the epoch, which Lightning restores.
+
+    Args:
+        records: the run's folder.
+        identity: what the summary says of the run.
+        select_best: whether a task ends with its best epoch by validation SRCC; else with its last.
+        draw: pictures a matrix; null for no picture.
     """
 
     def __init__(
@@ -60,15 +62,9 @@ class ContinualLearning(Callback):
         select_best: bool = True,
         draw: Draw | None = None,
     ) -> None:
-        self.records, self.identity, self.select_best, self.draw = (
-            records,
-            identity,
-            select_best,
-            draw,
-        )
-        self.best = BestWeights()
-        self.gate_features: dict[tuple[str, str], Columns] = {}
-        self.fixed = FixedParts()
+        self.records, self.identity = records, identity
+        self.select_best, self.draw = select_best, draw
+        self.best, self.cache, self.warm_up = BestWeights(), EvaluationCache(), WarmUpFeatures()
         self.cost = {"train_seconds": 0.0, "images_seen": 0, "forwards_eval": 0}
         self.clock, self.images = 0.0, 0
 
@@ -100,29 +96,14 @@ class ContinualLearning(Callback):
         if position.phase.trains == "generator" and position.epoch == 0 and self.select_best:
             self.best.restore(method)
         method.on_phase_start(position)
-        self.keep_features(trainer, method, position)
+        self.warm_up.prepare(trainer, stream, method, position)
         self.clock, self.images = monotonic(), 0
 
-    def keep_features(
-        self, trainer: pl.Trainer, method: ContinualMethod, position: Position
+    @override
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Compute once what heads read of the fixed crops of a phase, if it has such, and drop what
-        others left.
-        """
-        if position.phase.fixed_crops is None or position.epoch == 0:
-            method.kept_features = None
-        if (
-            position.phase.fixed_crops is None
-            or method.kept_features is not None
-            or not method.heads_read_features
-        ):
-            return
-        stream = stream_of(trainer)
-        bank = stream.train_dataloader().dataset
-        assert isinstance(bank, FixedCrops)
-        crops = bank.loader(stream.max_pixels, trainer.global_rank, trainer.world_size)
-        with evaluation_mode(method):
-            method.keep_features(on_device(method, crops), len(bank))
+        self.warm_up.hand_over(batch)
 
     @override
     def on_train_batch_end(
@@ -162,11 +143,8 @@ class ContinualLearning(Callback):
         values = {}
         for name in stream.validation_sets(position.task):
             loader = stream.evaluation_dataloader(name, "val")
-            fixed = self.fixed.of(method.backbone, name, "val")
-            columns = predict(
-                method, loader, position.task.t, partial(selection_column, method), fixed=fixed
-            )
-            values[name] = srcc(columns["score"], stream.data[name].part("val").mos.numpy())
+            scores = self.cache.validate(method, loader, (name, "val"))
+            values[name] = srcc(scores, stream.data[name].part("val").mos.numpy())
         mean = float(np.mean(list(values.values())))
         if self.select_best or position.ends_task:
             self.best.offer(mean, method)
@@ -181,7 +159,8 @@ class ContinualLearning(Callback):
         """
         self.best.restore(method)
         with evaluation_mode(method):
-            method.on_task_end(task, self.images_of_task(trainer, method, task))
+            images = self.images_of_task(trainer, method, task)
+            method.on_task_end(task, images, batches_of_epoch(trainer, method))
         self.evaluate(trainer, method, task.t, task.name)
         if trainer.is_global_zero:
             save_atomic(
@@ -192,24 +171,16 @@ class ContinualLearning(Callback):
         """Score the validation and test parts of every data set, seen or not, in one pass; write,
         derive, log.
 
-        What cannot have changed is not computed: recorded scores of final heads, gate features, the
-        backbone's fixed part.
+        What cannot have changed is not computed again, see `EvaluationCache`.
         """
         stream, before = stream_of(trainer), method.images_forwarded
-        parts, final = [], self.final_scores(trainer, method)
+        parts = []
+        self.cache.read_final_scores(method, self.records)
         with unlocked_test_set():
             for name, owner_task in stream.task_of_dataset.items():
                 for part in ("val", "test"):
                     loader = stream.evaluation_dataloader(name, part)
-                    known = final.get((name, part), {}) | self.features_of(
-                        method, loader, (name, part)
-                    )
-                    fixed = self.fixed.of(method.backbone, name, part)
-                    columns = predict(method, loader, owner_task, method.predict_step, known, fixed)
-                    stages = {
-                        key: columns.pop(key) for key in list(columns) if key.startswith(STAGE)
-                    }
-                    self.gate_features |= {(name, part): stages} if stages else {}
+                    columns = self.cache.evaluate(method, loader, (name, part), owner_task)
                     parts.append(pd.DataFrame(image_columns(stream, name, part) | columns))
         self.cost["forwards_eval"] += sum(from_all_ranks(method.images_forwarded - before))
         if not trainer.is_global_zero:
@@ -227,36 +198,6 @@ class ContinualLearning(Callback):
             log_matrices(
                 trainer.loggers, t, task, derived, trainer.global_step, draw, method.health
             )
-
-    def features_of(
-        self, method: ContinualMethod, loader: Iterable[Batch], key: tuple[str, str]
-    ) -> Columns:
-        """What a gate reads of a data set's part; it never changes, so it is computed once in a
-        process.
-
-        Most often it has come out of the evaluation before the first task; else (after a resume) in
-        a pass of its own.
-        """
-        if method.uses_gate and key not in self.gate_features:
-            self.gate_features[key] = predict(
-                method, loader, 0, lambda batch: method.gate_features(batch["image"])
-            )
-        return self.gate_features.get(key, {})
-
-    def final_scores(self, trainer: pl.Trainer, method: ContinualMethod) -> dict[Any, Columns]:
-        """What the records already hold of heads that cannot change: by (data set, part), then by
-        task.
-        """
-        tasks = method.final_heads()
-        if not tasks:
-            return {}
-        frame = self.records.predictions()[tasks[-1]] if trainer.is_global_zero else None
-        frame = from_all_ranks(frame)[0]
-        assert frame is not None
-        parts = frame.groupby(["dataset", "split"], sort=False)
-        return {
-            key: {task: rows[f"score/{task}"].to_numpy() for task in tasks} for key, rows in parts
-        }
 
     def images_of_task(
         self, trainer: pl.Trainer, method: ContinualMethod, task: Task
@@ -282,9 +223,11 @@ class ContinualLearning(Callback):
         self.cost = state_dict["cost"]
 
 
-def selection_column(method: ContinualMethod, batch: Batch) -> dict[str, Tensor]:
-    """The score that validation selects by."""
-    return {"score": method.selection_score(batch["image"], batch["known"])}
+def batches_of_epoch(trainer: pl.Trainer, method: ContinualMethod) -> Iterator[Batch]:
+    """The batches of the current epoch once more, this rank's share, nothing read before it is
+    asked for.
+    """
+    yield from on_device(method, stream_of(trainer).train_dataloader())
 
 
 def stream_of(trainer: pl.Trainer) -> TaskStream:

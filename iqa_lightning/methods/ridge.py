@@ -4,7 +4,7 @@ Nothing is trained and no image is kept. Source of the parts: see `models/ridge.
 a frozen network as a baseline of continual learning: RanPAC, https://arxiv.org/abs/2307.02251.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iqa_lightning.methods.base import Batch, ContinualMethod
-from iqa_lightning.models.backbones import Images
+from iqa_lightning.methods.base import Batch
+from iqa_lightning.methods.gated import GatedHeads
+from iqa_lightning.methods.readouts import HeadScores, Known
+from iqa_lightning.models.backbones import Images, Stages
 from iqa_lightning.models.feature_cache import FeatureCache
 from iqa_lightning.models.gating import Gate
 from iqa_lightning.models.ridge import (
@@ -28,7 +30,7 @@ from iqa_lightning.stream.training_images import TrainingImages
 HEADS = ("per_task", "pooled")
 
 
-class Ridge(ContinualMethod):
+class Ridge(GatedHeads):
     """A ridge head on features of the frozen backbone, solved when a task starts.
 
     Features and targets (MOS with mean 0 and deviation 1 over the task) are standardised; the
@@ -44,7 +46,6 @@ class Ridge(ContinualMethod):
         heads: `per_task` or `pooled`.
         projection: number of random ReLU features between the features and the head; 0 for none.
         gate: a class of `models.gating`, as a partial; for `per_task`, null for none.
-        gate_features: what it reads, `stages` or `last`.
         cache: where features are kept: `disk`, for all runs, or `ram`.
         cache_dir: the folder of `disk`; null: where decoded images are kept.
         seed: of the projection.
@@ -62,7 +63,6 @@ class Ridge(ContinualMethod):
         heads: str = "per_task",
         projection: int = 0,
         gate: Callable[..., Gate] | None = None,
-        gate_features: str = "stages",
         cache: str = "disk",
         cache_dir: str | None = None,
         seed: int = 0,
@@ -91,9 +91,8 @@ class Ridge(ContinualMethod):
         if gate is not None:
             if self.pooled:
                 raise ValueError("method.heads=pooled has one head: set method.gate=null")
-            self.gate = gate(self.backbone.gate_widths(gate_features), len(self.tasks))
+            self.gate = gate(self.backbone, len(self.tasks))
             self.readouts = (*self.readouts, "gated")
-        self.gate_features_kind = gate_features
         self.caches = {
             kind: FeatureCache(self.backbone, kind, cache, cache_dir)
             for kind in ("last", "stages", "gate_last")
@@ -114,9 +113,10 @@ class Ridge(ContinualMethod):
         """What the heads read, in float64."""
         return self.projection(self.read(image, self.features))  # type: ignore[no-any-return]  # modules are untyped
 
-    def gate_stages(self, image: Images) -> list[Float[Tensor, "batch width"]]:
+    def gate_stages(self, image: Images) -> Stages:
         """What the gate reads."""
-        if self.gate_features_kind == "stages":
+        assert self.gate is not None
+        if self.gate.features == "stages":
             return [self.read(image, "stages")]
         return list(torch.split(self.read(image, "gate_last"), self.backbone.stage_widths, dim=1))
 
@@ -136,12 +136,9 @@ class Ridge(ContinualMethod):
         columns = [feature @ self.weight[k] + self.bias[k] for k in heads]
         return torch.stack(columns, dim=1).float()
 
-    def head_scores(
-        self, image: Images, known: Mapping[str, Tensor]
-    ) -> dict[str, Float[Tensor, "batch heads"]]:
+    def head_scores(self, image: Images, known: Known) -> HeadScores:
         """Scores of all heads so far, and their weights if there is a gate."""
-        heads = {"score": self.scores(image)}
-        return heads if self.gate is None else heads | self.gate_heads(image, known)
+        return self.weigh_heads(self.scores(image), image, known)
 
     def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
         """Read the training images, and solve."""

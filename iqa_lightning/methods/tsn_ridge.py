@@ -5,13 +5,15 @@ gate; all else here is design. Nothing is stored of old images.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iqa_lightning.methods.base import FIXED, Batch, by_name
+from iqa_lightning.methods.base import Batch
+from iqa_lightning.methods.readouts import HeadScores, Known
 from iqa_lightning.methods.tsn_iqa import TSNIQA
 from iqa_lightning.models.backbones import Images
 from iqa_lightning.models.normalization import chunks
@@ -59,9 +61,9 @@ class TSNRidge(TSNIQA):
         self.maps = nn.ParameterDict({part: kept(count, width) for part in PARTS[1:]})
         self.centre, self.spread = kept(len(PARTS), count), kept(len(PARTS), count)
 
-    def on_task_end(self, task: Task, images: Iterable[Batch]) -> None:
+    def on_task_end(self, task: Task, images: Iterable[Batch], batches: Iterable[Batch]) -> None:
         """Solve both ridge heads, and put the parts on one scale."""
-        super().on_task_end(task, images)
+        super().on_task_end(task, images, batches)
         if len(task.datasets) > 1:
             raise ValueError(
                 f"method=tsn_ridge cannot pool the scales of {task.datasets}: make each a task"
@@ -110,28 +112,26 @@ class TSNRidge(TSNIQA):
         ]
         return torch.stack(scores).sum(dim=0).float()
 
-    def head_scores(
-        self, image: Images, known: Mapping[str, Tensor]
-    ) -> dict[str, Float[Tensor, "batch heads"]]:
+    def head_scores(self, image: Images, known: Known) -> HeadScores:
         """Scores of all tasks so far and the gate's weights."""
         if self.task == 0:
             return super().head_scores(image, known)
-        stages = [known[name] for name in sorted(known) if name.startswith("stage/")]
-        if self.gate_features_kind == "stages":
-            frozen = stages[0] if stages else self.frozen_statistics(image)
-            known = dict(known) | by_name([frozen])
+        if (
+            self.gate is not None and self.gate.features == "stages"
+        ):  # the same features, which are read once
+            (frozen,) = known.gate_features or [self.frozen_statistics(image)]
+            known = replace(known, gate_features=[frozen])
         else:
             frozen = self.frozen_statistics(image)
-        tasks = dict(enumerate(self.tasks[: self.seen], start=1))
-        missing = [t for t, task in tasks.items() if task not in known]
-        found = dict(
-            zip(missing, self.statistics_of(image, missing, known.get(FIXED)), strict=True)
-        )
+        final, tasks = known.final_scores, dict(enumerate(self.tasks[: self.seen], start=1))
+        missing = [t for t, task in tasks.items() if task not in final]
+        computed = self.statistics_of(image, missing, known.frozen_output)
+        found = dict(zip(missing, computed, strict=True))
         columns = [
-            known[task] if task in known else self.combined(t - 1, *found[t], frozen)
+            final[task] if task in final else self.combined(t - 1, *found[t], frozen)
             for t, task in tasks.items()
         ]
-        return {"score": torch.stack(columns, dim=1), **self.gate_heads(image, known)}
+        return self.weigh_heads(torch.stack(columns, dim=1), image, known)
 
     def statistics_of(
         self, image: Images, tasks: Sequence[int], fixed: Tensor | None

@@ -53,7 +53,7 @@ class Encoder(nn.Module):
             ValueError: `features` is unknown, or this network has no such features.
         """
         if features not in FEATURES:
-            raise ValueError(f"method.gate_features={features!r}: choose one of {FEATURES}")
+            raise ValueError(f"method.gate.features={features!r}: choose one of {FEATURES}")
         return self.stage_widths if features == "last" else [self.statistics_width]
 
     def gate_stages(self, image: Images, features: str) -> list[Float[Tensor, "batch stage_width"]]:
@@ -62,7 +62,7 @@ class Encoder(nn.Module):
 
 
 NO_STATISTICS = (
-    "{} has no statistics of its stages: use method.gate_features=last, backbone.features=last"
+    "{} has no statistics of its stages: use method.gate.features=last, backbone.features=last"
 )
 
 

@@ -14,6 +14,8 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iqa_lightning.models.backbones import Encoder
+
 Stages = list[Float[Tensor, "batch width"]]
 
 
@@ -34,9 +36,14 @@ def frozen(*shape: int) -> nn.Parameter:
 class Gate(nn.Module):
     """What all gates share: `fit` a task, then weigh the heads of the tasks seen so far.
 
-    `widths` are those of the feature stages, of which it reads the last `stages`: 2 stages in
-    TSN-IQA. `hard` puts all weight on the nearest task. Which features these are is the method's
-    `gate_features`.
+    Args:
+        widths: of the feature stages, or the network that the gate will read.
+        num_tasks: of the whole stream.
+        temperature: what distances are multiplied with; of `LDAGate`, what they are divided by.
+        hard: whether the nearest task gets all weight.
+        stages: how many of the last stages it reads: 2 in TSN-IQA.
+        features: what these are: `last`, the pooled last stages of the network, or `stages`, the
+            statistics of all its stages as one; whatever the heads read.
 
     Raises:
         ValueError: `stages` is below 1.
@@ -47,13 +54,17 @@ class Gate(nn.Module):
 
     def __init__(
         self,
-        widths: list[int],
+        widths: list[int] | Encoder,
         num_tasks: int,
         temperature: float = 32.0,
         hard: bool = False,
         stages: int = 2,
+        features: str = "last",
     ) -> None:
         super().__init__()
+        if not isinstance(widths, list):
+            widths = widths.gate_widths(features)
+        self.features = features
         if stages < 1:
             raise ValueError(f"method.gate.stages={stages}: a gate reads 1 stage or more")
         self.widths, self.num_tasks, self.temperature, self.hard = (
@@ -117,7 +128,7 @@ class KMeansGate(Gate):
 
     def __init__(
         self,
-        widths: list[int],
+        widths: list[int] | Encoder,
         num_tasks: int,
         clusters: int = 128,
         temperature: float = 32.0,
@@ -127,8 +138,9 @@ class KMeansGate(Gate):
         hard: bool = False,
         seed: int = 0,
         stages: int = 2,
+        features: str = "last",
     ) -> None:
-        super().__init__(widths, num_tasks, temperature, hard, stages)
+        super().__init__(widths, num_tasks, temperature, hard, stages, features)
         self.centroids = nn.ParameterList(
             frozen(num_tasks, clusters, width) for width in self.widths
         )
@@ -171,13 +183,14 @@ class MeanFeatureGate(Gate):
 
     def __init__(
         self,
-        widths: list[int],
+        widths: list[int] | Encoder,
         num_tasks: int,
         temperature: float = 32.0,
         hard: bool = False,
         stages: int = 2,
+        features: str = "last",
     ) -> None:
-        super().__init__(widths, num_tasks, temperature, hard, stages)
+        super().__init__(widths, num_tasks, temperature, hard, stages, features)
         self.means = nn.ParameterList(frozen(num_tasks, width) for width in self.widths)
 
     @torch.no_grad()
@@ -206,7 +219,7 @@ class ExpertGate(Gate):
 
     def __init__(
         self,
-        widths: list[int],
+        widths: list[int] | Encoder,
         num_tasks: int,
         hidden: int = 64,
         temperature: float = 32.0,
@@ -218,8 +231,9 @@ class ExpertGate(Gate):
         hard: bool = False,
         seed: int = 0,
         stages: int = 2,
+        features: str = "last",
     ) -> None:
-        super().__init__(widths, num_tasks, temperature, hard, stages)
+        super().__init__(widths, num_tasks, temperature, hard, stages, features)
         self.experts = nn.ModuleList(
             nn.ModuleList(auto_encoder(width, hidden) for _ in range(num_tasks))
             for width in self.widths
@@ -295,14 +309,15 @@ class LDAGate(Gate):
 
     def __init__(
         self,
-        widths: list[int],
+        widths: list[int] | Encoder,
         num_tasks: int,
         shrinkage: float = 0.9,
         temperature: float = 16.0,
         hard: bool = False,
         stages: int = 2,
+        features: str = "last",
     ) -> None:
-        super().__init__(widths, num_tasks, temperature, hard, stages)
+        super().__init__(widths, num_tasks, temperature, hard, stages, features)
         if not 0 <= shrinkage <= 1 or not temperature > 0:
             raise ValueError(
                 f"method.gate: shrinkage={shrinkage}, temperature={temperature}: expected a "
@@ -374,8 +389,14 @@ class LDAGate(Gate):
 class UniformGate(Gate):
     """All heads count the same: what a gate must beat."""
 
-    def __init__(self, widths: list[int], num_tasks: int, stages: int = 2) -> None:
-        super().__init__(widths, num_tasks, stages=stages)
+    def __init__(
+        self,
+        widths: list[int] | Encoder,
+        num_tasks: int,
+        stages: int = 2,
+        features: str = "last",
+    ) -> None:
+        super().__init__(widths, num_tasks, stages=stages, features=features)
 
     def fit(self, t: int, stages: Stages) -> None:
         """Nothing to learn."""

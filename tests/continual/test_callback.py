@@ -62,7 +62,9 @@ def listening(events: list[str]) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         listen(patch, ContinualMethod, "on_task_start", lambda task, images: f"start {task.name}")
-        listen(patch, ContinualMethod, "on_task_end", lambda task, images: f"end {task.name}")
+        listen(
+            patch, ContinualMethod, "on_task_end", lambda task, images, batches: f"end {task.name}"
+        )
         listen(patch, ContinualMethod, "on_phase_start", lambda position: position.phase.name)
         listen(patch, ContinualMethod, "configure_optimizers", lambda: "optimiser")
         listen(patch, BestWeights, "restore", lambda method: "best weights")

@@ -6,8 +6,8 @@ from omegaconf import OmegaConf
 
 from iqa_lightning.distributed import from_all_ranks
 from iqa_lightning.losses.fidelity import preference
-from iqa_lightning.methods.base import read_out
 from iqa_lightning.methods.finetune import MultiHead, SingleHead
+from iqa_lightning.methods.readouts import HeadScores, read_out
 from iqa_lightning.methods.tsn_iqa import TSNIQA
 from iqa_lightning.stream.schedule import Phase
 from tests.methods.steps import FINETUNE, WARMUP, at, build, images, snapshot, start
@@ -22,15 +22,15 @@ def test_unknown_batch_statistics_are_refused() -> None:
 def test_readouts_by_hand() -> None:
     scores = torch.tensor([[0.1, 0.5], [0.2, 0.6], [0.3, 0.7]])
     gate = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.25, 0.75]])
-    found = read_out(scores, gate, torch.tensor([1, 2, 3]), task=2)
+    found = read_out(HeadScores(scores, gate), torch.tensor([1, 2, 3]), task=2)
     assert found["single"].tolist() == found["latest"].tolist() == scores[:, 1].tolist()
     torch.testing.assert_close(found["oracle"], torch.tensor([0.1, 0.6, torch.nan]), equal_nan=True)
     torch.testing.assert_close(found["gated"], torch.tensor([0.1, 0.4, 0.6]))
-    assert "gated" not in read_out(scores, None, torch.tensor([1, 2, 3]), task=2)
+    assert "gated" not in read_out(HeadScores(scores), torch.tensor([1, 2, 3]), task=2)
 
 
 def test_before_the_first_task_no_head_is_an_oracle() -> None:
-    found = read_out(torch.zeros(2, 1), None, torch.tensor([1, 2]), task=0)
+    found = read_out(HeadScores(torch.zeros(2, 1)), torch.tensor([1, 2]), task=0)
     assert found["oracle"].isnan().all()
     assert found["latest"].tolist() == [0, 0]
 

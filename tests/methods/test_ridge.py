@@ -11,6 +11,7 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.preprocessing import StandardScaler
 
 from iqa_lightning.continual.evaluation import evaluation_mode
+from iqa_lightning.methods.readouts import NOTHING
 from iqa_lightning.methods.ridge import Ridge
 from iqa_lightning.models.backbones import Backbone
 from iqa_lightning.models.gating import LDAGate
@@ -18,6 +19,7 @@ from iqa_lightning.stream.schedule import Task
 from tests.methods import steps
 
 TASKS = ("a", "b", "c")
+STAGES = partial(LDAGate, features="stages")
 
 
 def build(tasks: tuple[str, ...] = TASKS, **options: Any) -> Ridge:
@@ -47,7 +49,8 @@ def learn(method: Ridge) -> Ridge:
 
 def scores(method: Ridge, image: torch.Tensor) -> dict[str, torch.Tensor]:
     with evaluation_mode(method), torch.no_grad():
-        return method.head_scores(image, {})
+        found = method.head_scores(image, NOTHING)
+    return {"score": found.score} | ({} if found.gate is None else {"gate": found.gate})
 
 
 def test_each_head_is_the_ridge_regression_of_its_task() -> None:
@@ -66,7 +69,7 @@ def test_each_head_is_the_ridge_regression_of_its_task() -> None:
 
 def test_the_heads_are_the_same_in_every_order_to_the_bit() -> None:
     x = steps.images(3)["image"]
-    gate = partial(LDAGate)
+    gate = STAGES
     first: dict[str, torch.Tensor] = {}
     for order in permutations(TASKS):
         found = scores(learn(build(order, gate=gate)), x)
@@ -112,7 +115,7 @@ def test_the_pooled_head_is_the_joint_ridge(projection: int) -> None:
 
 
 def test_a_saved_method_goes_on_as_if_it_had_not_been_saved() -> None:
-    whole, other = learn(build(gate=LDAGate)), build(gate=LDAGate)
+    whole, other = learn(build(gate=STAGES)), build(gate=STAGES)
     other.load_state_dict(whole.state_dict())
     x = steps.images(3)["image"]
     one, two = scores(whole, x), scores(other, x)
@@ -122,7 +125,7 @@ def test_a_saved_method_goes_on_as_if_it_had_not_been_saved() -> None:
 
 
 def test_gates_and_heads_read_what_they_are_told_to() -> None:
-    method = learn(build(gate=LDAGate, gate_features="last", features="last"))
+    method = learn(build(gate=LDAGate, features="last"))
     x = steps.images(3)["image"]
     with evaluation_mode(method), torch.no_grad():
         expected = torch.cat([method.backbone(one[None]) for one in x]).double()
@@ -135,7 +138,7 @@ def test_what_it_refuses() -> None:
     with pytest.raises(ValueError, match=r"method\.heads='two'"):
         build(heads="two")
     with pytest.raises(ValueError, match="has one head"):
-        build(heads="pooled", gate=LDAGate)
+        build(heads="pooled", gate=STAGES)
     with pytest.raises(ValueError, match=r"method\.features=last needs"):
         Ridge(backbone=Backbone("test_efficientnet", features="stages"), tasks=TASKS, optimizer=steps.ADAM, features="last")  # fmt: skip
     method = build()

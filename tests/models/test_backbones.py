@@ -246,7 +246,7 @@ def test_who_has_no_statistics_says_so() -> None:
     with pytest.raises(ValueError, match=r"backbone\.features='first'"):
         Backbone(TINY, features="first")
     dbcnn = configured("dbcnn_tiny")
-    with pytest.raises(ValueError, match=r"SCNN has no statistics.*gate_features=last"):
+    with pytest.raises(ValueError, match=r"SCNN has no statistics.*gate\.features=last"):
         dbcnn.fixed_encoder().gate_widths("stages")
-    with pytest.raises(ValueError, match=r"method\.gate_features='some'"):
+    with pytest.raises(ValueError, match=r"method\.gate\.features='some'"):
         dbcnn.gate_widths("some")
