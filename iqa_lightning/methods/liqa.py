@@ -177,7 +177,9 @@ class LIQA(SingleHead):
         self.trains = position.phase.trains
         self.backbone.train(self.trains != "generator")
         super().on_phase_start(position)
-        words = (self.seed, position.task.t, position.epoch, *position.phase.name.encode())
+        # the generator's phase was called so when the recorded runs drew their noise
+        name = "generate" if self.trains == "generator" else position.phase.name
+        words = (self.seed, position.task.t, position.epoch, *name.encode())
         self.noise.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # Lightning's signature

@@ -55,6 +55,7 @@ class Ridge(GatedHeads):
         ValueError: an unknown value, a gate over the only head, a joint task.
     """
 
+    readouts: tuple[str, ...] = ("latest", "oracle")
     training_images = TrainingImages("none")
 
     def __init__(
@@ -77,7 +78,8 @@ class Ridge(GatedHeads):
         self.features, self.pooled = features, heads == "pooled"
         width = self.backbone.width if features == "last" else self.backbone.statistics_width
         self.projection = RandomProjection(width, projection, seed)
-        self.readouts = ("single",) if self.pooled else ("latest", "oracle")
+        if self.pooled:
+            self.readouts = ("single",)
         self.independent_tasks = not self.pooled and projection == 0
         count, width = 1 if self.pooled else len(self.tasks), self.projection.width
         # trainable only so that an optimiser, and DDP, find a parameter
