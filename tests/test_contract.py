@@ -37,6 +37,9 @@ IMAGES_SEEN = {  # 28 images to train on in each of two tasks, 3 epochs of batch
         2 * 3 * 28 + 2 * 4 * 8,
     ),
 }
+CLOSED_FORM = ("ridge", "ridge_pooled", "ridge_projected")
+"""Methods that their task hooks alone teach: one batch a task, which changes nothing."""
+IMAGES_SEEN |= dict.fromkeys(CLOSED_FORM, 2 * 8)
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
 
 
@@ -108,7 +111,7 @@ def test_the_contract(method: str, select_best: bool, folders: list[Path], tmp_p
     if watch.step is not None:
         check_state(words, watch.step)
     else:
-        assert method == "jl", "which has learnt all before the second task"
+        assert method in ("jl", *CLOSED_FORM), "whose second task takes no step that trains"
 
 
 @COLLAPSED

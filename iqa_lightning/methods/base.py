@@ -257,14 +257,25 @@ class ContinualMethod(pl.LightningModule, ABC):
         """Features of all images of all ranks, in the order of their `index`, the same on each
         rank.
         """
+        return self.collect_rated(images, features)[1]
+
+    def collect_rated(
+        self,
+        images: Iterable[Batch],
+        features: Callable[[Images], list[Float[Tensor, "batch width"]]],
+    ) -> tuple[Float[Tensor, " images"], list[Float[Tensor, "images width"]]]:
+        """The MOS of the images (NaN where a batch has none) and what `collect` gives, in one pass."""
+        rows = []
         with torch.no_grad():
-            rows = [
-                [batch["index"].cpu(), *(stage.cpu() for stage in features(batch["image"]))]
-                for batch in images
-            ]
+            for batch in images:
+                index = batch["index"].cpu()
+                mos = batch.get("mos", torch.full(index.shape, torch.nan)).cpu()
+                rows.append([index, mos, *(stage.cpu() for stage in features(batch["image"]))])
         shares = from_all_ranks(rows)
         columns = [
             torch.cat(column)
             for column in zip(*(row for share in shares for row in share), strict=True)
         ]
-        return [column[columns[0].argsort()].to(self.device) for column in columns[1:]]
+        order = columns[0].argsort()
+        mos, *found = (column[order].to(self.device) for column in columns[1:])
+        return mos, found

@@ -103,7 +103,7 @@ class MultiHead(SingleHead, GatedHeads):
             self.gate_encoder = (gate_encoder or self.backbone.fixed_encoder()).requires_grad_(
                 False
             )
-            self.gate = gate(self.gate_encoder.stage_widths, len(self.tasks))
+            self.gate = gate(self.gate_encoder, len(self.tasks))
             self.readouts = (*self.readouts, "gated")
 
     def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
@@ -114,7 +114,8 @@ class MultiHead(SingleHead, GatedHeads):
 
     def gate_stages(self, image: Images) -> Stages:
         """Features of the gate's own network."""
-        return self.gate_encoder.stages(image)
+        assert self.gate is not None
+        return self.gate_encoder.gate_stages(image, self.gate.features)
 
     def head_scores(self, image: Images, known: Known) -> HeadScores:
         """Scores of all heads so far, from one pass, and their weights if there is a gate.
@@ -122,8 +123,10 @@ class MultiHead(SingleHead, GatedHeads):
         Before the first task that pass also says what the gate reads, where that is of the network
         as it starts.
         """
-        if self.reads_start and self.task == 0:
-            feature, stages = self.backbone.with_frozen_stages(image, known.frozen_output)
+        if self.gate is not None and self.reads_start and self.task == 0:
+            feature, stages = self.backbone.with_frozen_stages(
+                image, known.frozen_output, self.gate.features
+            )
             return self.weigh_heads(self.all_heads(feature), image, known, stages)
         feature = self.backbone(image, known.frozen_output)
         return self.weigh_heads(self.all_heads(feature), image, known)

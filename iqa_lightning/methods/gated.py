@@ -59,5 +59,5 @@ class GatedHeads(ContinualMethod):
             return HeadScores(score, ones, gate_features=gate_features)
         stages = self.gate_stages(image) if known.gate_features is None else known.gate_features
         nearness = self.gate.nearness(stages, self.seen)
-        kept = tuple(nearness) if self.independent_tasks else ()
+        kept = tuple(nearness) if self.independent_tasks and self.gate.independent else ()
         return HeadScores(score, self.gate.weigh(nearness), kept)

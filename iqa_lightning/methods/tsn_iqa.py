@@ -71,7 +71,7 @@ class TSNIQA(GatedHeads):
             for parameter in self.norms.parameters(t):
                 parameter.requires_grad_(True)
         self.heads = CosineHeads(self.backbone.width, len(self.tasks), normalize_heads)
-        self.gate = gate(self.backbone.stage_widths, len(self.tasks))
+        self.gate = gate(self.backbone, len(self.tasks))
 
     def score(self, image: Images) -> Float[Tensor, " batch"]:
         """Score by the current task's norms and head."""
@@ -117,9 +117,10 @@ class TSNIQA(GatedHeads):
         return scores
 
     def gate_stages(self, image: Images) -> Stages:
-        """Features of the fixed pretrained network, two stages."""
+        """Features of the fixed pretrained network."""
         self.norms.use(0)
-        return self.backbone.stages(image)
+        assert self.gate is not None
+        return self.backbone.gate_stages(image, self.gate.features)
 
     def final_heads(self) -> list[str]:
         """Every earlier task: its norms and its head are never touched again."""
@@ -131,9 +132,11 @@ class TSNIQA(GatedHeads):
         Before the first task all norms are the pretrained ones: one pass gives the score and what
         the gate reads.
         """
-        if self.task == 0:
+        if self.gate is not None and self.task == 0:
             self.norms.use(0)
-            feature, stages = self.backbone.with_stages(image, known.frozen_output)
+            feature, stages = self.backbone.with_stages(
+                image, known.frozen_output, self.gate.features
+            )
             return self.weigh_heads(self.heads(feature, 0)[:, None], image, known, stages)
         final = known.final_scores
         tasks = dict(enumerate(self.tasks[: self.seen], start=1))

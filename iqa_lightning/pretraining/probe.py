@@ -18,14 +18,9 @@ from iqa_lightning.datasets.samplers import SizeSampler
 from iqa_lightning.metrics.correlation import srcc
 from iqa_lightning.metrics.splits import split_interval
 from iqa_lightning.models.backbones import Backbone
+from iqa_lightning.models.ridge import ALPHAS, ridge_scores
 
 Array = NDArray[np.float64]
-
-
-ALPHAS = np.logspace(-2, 6, 33)
-"""Strengths of the ridge, for features of unit variance; the best by SRCC on the validation images
-is taken.
-"""
 
 
 MAX_PIXELS = 16 * 224 * 224
@@ -83,21 +78,6 @@ def features(
 def _smaller(image: torch.Tensor, scale: float) -> torch.Tensor:
     size = [round(side * scale) for side in image.shape[-2:]]
     return F.interpolate(image.float(), size, mode="bicubic", antialias=True).clamp(0, 255)
-
-
-def ridge_scores(
-    x: Array, y: Array, new: Array, alphas: Array = ALPHAS
-) -> Float[np.ndarray, "alphas images"]:
-    """Predictions of ridge regression on standardised features, of all strengths from one
-    decomposition.
-    """
-    mean, deviation = x.mean(axis=0), x.std(axis=0)
-    deviation = np.where(deviation > 0, deviation, 1.0)
-    u, s, vt = np.linalg.svd((x - mean) / deviation, full_matrices=False)
-    projected, seen = (u.T @ (y - y.mean())), (new - mean) / deviation @ vt.T
-    shrunk = s * projected / (s**2 + alphas[:, None])
-    scores: Array = y.mean() + shrunk @ seen.T
-    return scores
 
 
 def seen_by(starts: Iterable[str | None]) -> frozenset[str]:

@@ -36,7 +36,7 @@ from iqa_lightning.report.text.terminal import RUN_MEASURES
 WORST = ["dataset", "image", "mos", "band", "rank_mos", "rank_before", "rank_after", "growth"]
 
 
-GATE = ["dataset", "n", "own", "regret"]
+GATE = ["dataset", "n", "own", "accuracy", "entropy", "regret", "regret_uniform"]
 
 
 COLUMNS = {

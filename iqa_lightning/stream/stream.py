@@ -112,10 +112,11 @@ class TaskStream(pl.LightningDataModule):
         self._ends = list(accumulate(phase.epochs for _, _, phase in self._walk))
 
     def phases_of(self, task: Task) -> list[Phase]:
-        """The schedule; where the first task has learnt all there is, the others pass by: one
-        batch, no change.
+        """The schedule; where no epoch teaches anything (the first task has learnt all there is, or
+        hooks alone learn), a task passes by: one batch, no change.
         """
-        if self.training_images.images != "all" or task.t == 1:
+        images = self.training_images.images
+        if images != "none" and (images != "all" or task.t == 1):
             return self.phases + (self.after if task.t < len(self.tasks) else [])
         return [
             replace(

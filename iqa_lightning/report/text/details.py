@@ -170,13 +170,27 @@ def gate_part(gate: pd.DataFrame) -> list[str]:
     """Weight of the right head and what not knowing the data set costs."""
     if gate.empty:
         return ["No run has a gate."]
-    means = gate.groupby(["method", "dataset"], sort=False)[["own", "regret"]].mean().reset_index()
+    titles = {
+        "own": "own weight",
+        "accuracy": "accuracy",
+        "entropy": "entropy",
+        "regret": "regret",
+        "regret_uniform": "regret of equal weights",
+    }
+    shown = [key for key in titles if key in gate and gate[key].notna().any()]  # older: two of them
+    means = gate.groupby(["method", "dataset"], sort=False)[shown].mean().reset_index()
     rows = [
-        [row["method"], row["dataset"], number(row["own"]), number(row["regret"])]
+        [row["method"], row["dataset"], *(number(row[key]) for key in shown)]
         for row in means.to_dict("records")
     ]
     how = "After the last task: mean weight of the data set's own head; SRCC of the oracle readout minus the gated one."
-    return [grid(["method", "data set", "own weight", "regret"], rows), how]
+    if "accuracy" in shown:
+        how += (
+            " Accuracy: share of images whose heaviest head is their own. Entropy: of the weights, 1 "
+            "where all heads count the same. The last column is the control: what the plain mean of "
+            "all heads would cost."
+        )
+    return [grid(["method", "data set", *(titles[key] for key in shown)], rows), how]
 
 
 def orders_part(table: pd.DataFrame) -> list[str]:
