@@ -176,7 +176,9 @@ class LIQA(SingleHead):
         self.backbone.train(self.trains != "generator")
         super().on_phase_start(position)
         self.teacher.eval()
-        words = (self.seed, position.task.t, position.epoch, *position.phase.name.encode())
+        # the name under which the recorded results drew the noise of the phase `generator`
+        name = "generate" if self.trains == "generator" else position.phase.name
+        words = (self.seed, position.task.t, position.epoch, *name.encode())
         self.noise.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # Lightning's signature
