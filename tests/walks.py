@@ -34,6 +34,8 @@ TINY = (
     "schedule.finetune.batch_size=8",
     "schedule.finetune.epochs=2",
     "method.optimizer.lr=0.002",
+    "method.head_lr_factor=300",
+    "method.bn_stats=frozen",
 )
 IN_BATCH = "pairs.min_images=0"  # so that a pass over a small data set is an epoch
 SAMPLED = ("pairs=paper", "pairs.count=16")
@@ -44,7 +46,8 @@ def suited(method: str) -> list[str]:
     its size.
     """
     if method == "metaiqa":  # its sigmoid is flat where large steps lead
-        return ["method.optimizer.lr=0.0001"]
+        rates = ["method.optimizer.lr=0.0001", "method.head_lr_factor=100"]
+        return [*rates, "method.bn_stats=first_epoch"]
     if not method.startswith("liqe"):
         return []
     text = "{context_length: 24, vocab_size: 49408, width: 16, heads: 1, layers: 1}"  # 495 sentences in each step
