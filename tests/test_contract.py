@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from iqa_lightning.methods import finetune
 from iqa_lightning.methods.base import Batch, ContinualMethod
