@@ -34,6 +34,8 @@ TINY = (
     "schedule.finetune.batch_size=8",
     "schedule.finetune.epochs=2",
     "method.optimizer.lr=0.002",
+    "method.head_lr_factor=300",
+    "method.bn_stats=frozen",
     "variant=''",  # folders by the plain name of the method
 )
 IN_BATCH = "pairs.min_images=0"  # so that a pass over a small data set is an epoch
@@ -45,7 +47,8 @@ def suited(method: str) -> list[str]:
     its size.
     """
     if method == "metaiqa":  # its sigmoid is flat where large steps lead
-        return ["method.optimizer.lr=0.0001"]
+        rates = ["method.optimizer.lr=0.0001", "method.head_lr_factor=100"]
+        return [*rates, "method.bn_stats=first_epoch"]
     if method.startswith("ridge"):  # a wide projection takes its time; nothing is left on the disk
         small = ["method.projection=50"] if method == "ridge_projected" else []
         return ["method.cache=ram", *small]
