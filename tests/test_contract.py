@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from iqa_lightning.methods import finetune
 from iqa_lightning.methods.base import Batch, ContinualMethod
@@ -173,9 +174,7 @@ def test_methods_that_are_alike_have_one_class() -> None:
     for method, other in ALIKE.items():
         if base_of(method):
             continue
-        configs = [
-            OmegaConf.load(ROOT / "conf" / "method" / f"{name}.yaml") for name in (method, other)
-        ]
+        configs = [composed(f"method={name}").method for name in (method, other)]
         assert {key for key in configs[1] if configs[0][key] != configs[1][key]} == {"labels"}
         assert configs[0].keys() == configs[1].keys()
         assert set(configs[0]["labels"]) < set(configs[1]["labels"])
