@@ -76,6 +76,7 @@ class Walk:
             "split": cfg.split,
             "seed": cfg.seed,
         }
+        self.notes: list[str] = []
         stream.serve(method.training_images, method.phases)
         self.make_loggers = instantiate(cfg.logger, _partial_=True)
         given = inspect.signature(self.make_loggers.func)
@@ -86,7 +87,7 @@ class Walk:
             Stopping(in_task, str(last)),
             *build.keywords.get("callbacks", []),
             ContinualLearning(records, self.identity, cfg.select_best, figures.heat_maps),
-            Display(records, print_matrix),
+            Display(records, print_matrix, notes=self.notes),
             ModelCheckpoint(
                 records.path, "last", save_on_train_epoch_end=True, enable_version_counter=False
             ),
@@ -103,7 +104,7 @@ class Walk:
         """Read the data, which finds all that can be wrong with them, and say what is doubtful."""
         self.stream.prepare_data()
         self.stream.setup()
-        notes = notes_of(self.stream)
+        self.notes.extend(notes_of(self.stream))
         code = package()
         devices = [*self.records.read_summary().get("devices", []), device_name(self.trainer)]
         self.identity |= {
@@ -114,10 +115,10 @@ class Walk:
             ),
             "synthetic": self.stream.synthetic,
             "devices": list(dict.fromkeys(devices)),
-            "notes": notes,
+            "notes": self.notes,
         }
         if is_first_process():
-            for note in notes:
+            for note in self.notes:
                 print(f"note: {note}", flush=True)
 
     def find_restart(self) -> None:
