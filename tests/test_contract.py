@@ -4,14 +4,12 @@ out.
 """
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from iqa_lightning.methods import finetune
 from iqa_lightning.methods.base import Batch, ContinualMethod
@@ -43,19 +41,17 @@ IMAGES_SEEN |= dict.fromkeys(CLOSED_FORM, 2 * 8)
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
 
 
-@cache
-def base_of(method: str) -> str | None:
-    """The method that a config starts from, whose values alone it changes."""
-    config = OmegaConf.load(ROOT / "conf" / "method" / f"{method}.yaml")
-    bases = [entry for entry in config.get("defaults", []) if entry in METHODS]
-    return bases[0] if bases and "_target_" not in config else None
-
-
-ALIKE = dict.fromkeys(("liqe_quality", "liqe_quality_distortion", "liqe_quality_scene"), "liqe")
-"""Methods that are another with fewer terms of its loss, or with other values: what takes long is
-shown by that one.
-"""
-ALIKE |= {method: base for method in METHODS if (base := base_of(method))}
+FEWER_TERMS = {"liqe_quality", "liqe_quality_distortion", "liqe_quality_scene"}
+"""LIQE with fewer terms of its loss."""
+BY_VALUES = {
+    f"{method}_{budget}": method
+    for method in METHODS
+    for budget in ("cpu", "demo")
+    if f"{method}_{budget}" in METHODS
+}
+"""Methods that are another with values for another budget."""
+ALIKE = BY_VALUES | dict.fromkeys(FEWER_TERMS, "liqe")
+"""What takes long is shown by the other one."""
 
 COLLAPSED = pytest.mark.filterwarnings("ignore:.*the replay of '.' has collapsed")
 """Too few steps to learn much."""
@@ -114,13 +110,22 @@ def test_the_contract(method: str, select_best: bool, folders: list[Path], tmp_p
         assert method in ("jl", *CLOSED_FORM), "whose second task takes no step that trains"
 
 
-@COLLAPSED
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ALIKE)
-def test_a_variant_walks(method: str, folders: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", sorted(FEWER_TERMS))
+def test_a_method_with_fewer_terms_walks(method: str, folders: list[Path], tmp_path: Path) -> None:
     run = walk(tmp_path, *words_of(method, folders))
     check_records(run, method)
     check_checkpoint(run)
+
+
+@pytest.mark.parametrize("method", BY_VALUES)
+def test_a_method_by_other_values_is_of_the_same_class(method: str, folders: list[Path]) -> None:
+    one, other = (
+        build([f"method={name}", *suited(name), *stream_of_folders(folders)])[2]
+        for name in (method, BY_VALUES[method])
+    )
+    assert type(one) is type(other)
+    assert one.readouts == other.readouts
 
 
 # --- two that must fail it
@@ -170,14 +175,11 @@ def test_state_outside_of_the_state_dict_is_found_out(
         check_state(words, watch.step)
 
 
-def test_methods_that_are_alike_have_one_class() -> None:
-    for method, other in ALIKE.items():
-        if base_of(method):
-            continue
-        configs = [composed(f"method={name}").method for name in (method, other)]
-        assert {key for key in configs[1] if configs[0][key] != configs[1][key]} == {"labels"}
-        assert configs[0].keys() == configs[1].keys()
-        assert set(configs[0]["labels"]) < set(configs[1]["labels"])
+@pytest.mark.parametrize("method", sorted(FEWER_TERMS))
+def test_a_method_with_fewer_terms_is_liqe_but_for_its_labels(method: str) -> None:
+    one, other = (composed(f"method={name}", *suited("liqe")).method for name in (method, "liqe"))
+    assert {key for key in one.keys() | other.keys() if one[key] != other[key]} == {"labels"}
+    assert set(one.labels) < set(other.labels)
 
 
 def check_records(folder: Path, method: str) -> None:

@@ -85,7 +85,7 @@ class ContinualMethod(pl.LightningModule, ABC):
         missing = [] if hasattr(cls, "readouts") else ["readouts"]
         if missing := missing + sorted(cls.__abstractmethods__):
             raise ValueError(
-                f"method {cls.__name__} lacks: {', '.join(missing)} (see docs/how-to add a method)"
+                f"method {cls.__name__} lacks: {', '.join(missing)} (see docs/how-to/add-a-method.md)"
             )
         taken = inspect.signature(cls.__init__).parameters.values()
         if not any(p.kind == p.VAR_KEYWORD or p.name == "optimizer" for p in taken):

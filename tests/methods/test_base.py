@@ -6,6 +6,7 @@ from omegaconf import OmegaConf
 
 from iqa_lightning.distributed import from_all_ranks
 from iqa_lightning.losses.fidelity import preference
+from iqa_lightning.methods.base import ContinualMethod
 from iqa_lightning.methods.finetune import MultiHead, SingleHead
 from iqa_lightning.methods.readouts import HeadScores, read_out
 from iqa_lightning.methods.tsn_iqa import TSNIQA
@@ -115,3 +116,50 @@ def test_collected_features_stand_in_the_order_of_the_data_set() -> None:
 
 def test_a_single_process_gathers_from_itself() -> None:
     assert from_all_ranks({"a": 1}) == [{"a": 1}]
+
+
+# --- what is missing is told in one line
+
+
+class Nothing(ContinualMethod):
+    """Has a score alone."""
+
+    def score(self, image: torch.Tensor) -> torch.Tensor:
+        return image.float().mean(dim=(1, 2, 3))
+
+
+class Deaf(SingleHead):
+    """Its constructor hears of no other option."""
+
+    def __init__(self, backbone: object, tasks: object) -> None:
+        super().__init__(backbone=backbone, tasks=tasks)
+
+
+class Forgetful(SingleHead):
+    """Takes an optimiser and keeps it to itself."""
+
+    def __init__(self, optimizer: object, **options: object) -> None:
+        super().__init__(**options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (
+            Nothing,
+            r"^method Nothing lacks: readouts, body_parameters, head_parameters, head_scores "
+            r"\(see docs/how-to/add-a-method.md\)$",
+        ),
+        (Deaf, r"^method Deaf takes no optimizer: end its constructor with \*\*options.*$"),
+        (Forgetful, r"^method Forgetful has no optimizer: .*super\(\).__init__\(\*\*options\)$"),
+    ],
+)
+def test_what_a_method_lacks(kind: type[ContinualMethod], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        build(kind)
+
+
+@pytest.mark.parametrize("given", [None, {"lr": 1e-3}])
+def test_a_config_without_an_optimiser_is_told_so(given: object) -> None:
+    with pytest.raises(ValueError, match=r"its config needs one, as in optimizer: \{_target_"):
+        build(SingleHead, optimizer=given)
