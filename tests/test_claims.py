@@ -40,12 +40,17 @@ def test_expressions(small: Path) -> None:
 
 
 def test_a_claim_that_does_not_hold_is_named(small: Path) -> None:
-    assert broken_claims(small / "README.md", small / "claims.yaml")[0].startswith("no claim holds .50 of")
+    assert broken_claims(small / "README.md", small / "claims.yaml")[0].startswith(
+        "no claim holds .50 of"
+    )
     good = "- {text: a reaches .50, is: \"mean_of('summary', 'mean', method='a')\", value: 0.50}\n"
     good += "- {text: more than b at its worst, is: \"0.5 > least_of('summary', 'mean')\"}\n"
     (small / "claims.yaml").write_text(good)
     assert broken_claims(small / "README.md", small / "claims.yaml") == []
     (small / "claims.yaml").write_text(good.replace("0.50}", "0.51}").replace("0.5 >", "0.1 >"))
-    assert [line[1:7] for line in broken_claims(small / "README.md", small / "claims.yaml")] == ["a reac", "more t"]
+    assert [line[1:7] for line in broken_claims(small / "README.md", small / "claims.yaml")] == [
+        "a reac",
+        "more t",
+    ]
     (small / "claims.yaml").write_text(good.replace("text: a", "text: it"))
     assert "is not in " in broken_claims(small / "README.md", small / "claims.yaml")[0]
