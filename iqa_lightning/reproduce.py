@@ -39,13 +39,17 @@ if TYPE_CHECKING:
 GRID: dict[str, Any] = {"experiment": None, "methods": None, "variants": {}, "overrides": []}
 
 
-GRID |= {"orders": ["default"], "splits": [1], "seeds": [0]}
+GRID |= {"orders": ["default"], "splits": [1], "seeds": [0], "chosen": ""}
 """Keys of runs.yaml with their defaults; the first two have none. A variant without overrides is
 the method itself.
 """
 
 
-KINDS = {"experiment": (str, "a name"), "variants": (dict, "names with a list of overrides each")}
+KINDS = {
+    "chosen": (str, "a sentence: how the values of its rows were chosen"),
+    "experiment": (str, "a name"),
+    "variants": (dict, "names with a list of overrides each"),
+}
 
 
 SOURCES = ("runs", "records", "results")
@@ -139,7 +143,7 @@ def reproduce(cfg: "DictConfig") -> list[str]:
     planned = [
         name | {"split": run.split, "seed": run.seed} for name, run in zip(named, runs, strict=True)
     ]
-    print(write_table(folder, planned, cfg.figures))
+    print(write_table(folder, planned, cfg.figures, str(grid["chosen"])))
     return failed
 
 

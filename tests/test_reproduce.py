@@ -318,7 +318,34 @@ def test_missing_runs_are_listed_and_one_run_has_the_interval_of_its_images(tabl
     assert (line["n"], line["splits"], line["interval"]) == (1, 1, "images")
     assert line["low"] < line["mean"] < line["high"]
     text = (table / "table.md").read_text()
-    assert text.split("## Runs without results")[1].count("| sh_cl |") == 3
+    missing = text.split("## Runs without results")[1]
+    assert "| sh_cl | compression>blur>noise>tone | 2 |" in missing
+    assert "| sh_cl | tone>noise>blur>compression | 1, 2 |" in missing
+
+
+def test_other_protocols_stand_apart_and_a_table_without_runs_has_its_published_numbers(
+    table: Path,
+) -> None:
+    header = "method,readout,dataset,metric,value,protocol,source,certainty"
+    rows = [
+        "sh_cl,single,blur,SRCC,0.8,whole <b>photographs</b>,a|paper,second-hand",
+        "lwf,gated,,mSRCC,,,,not certified: leave the published column empty",
+    ]
+    (table / "published.csv").write_text("\n".join([header, *rows, ""]))
+    build(table)
+    assert summary(table)["verdict"]["lwf", "gated", "msrcc"] == "no certified number"
+    lines = pd.read_csv(table / "results" / "summary.csv")
+    apart = lines[lines["protocol"].notna()].iloc[0]
+    assert (apart["verdict"], apart["published"], apart["n"]) == ("other protocol", 0.8, 0)
+    text = (table / "table.md").read_text()
+    row = "| sh_cl | srcc/blur | 0.800 | whole &lt;b>photographs&lt;/b> | a\\|paper | second-hand |"
+    assert row in text.split("**Other protocol**")[1]
+    shutil.rmtree(table / "results")
+    build(table, "from=results")
+    text = (table / "table.md").read_text()
+    assert "No run of this table is recorded." in text
+    assert row in text
+    assert "| sh_cl | compression>blur>noise>tone | 1, 2 |" in text
 
 
 def test_other_images_under_the_same_split_are_refused(table: Path) -> None:
@@ -577,7 +604,7 @@ def test_a_table_from_nothing_through_the_command_line(tmp_path: Path) -> None:
     assert done.stdout.count("finished: ") == 2
     first = written(folder)
     assert "| sh_cl | single |" in first["table.md"].decode()
-    assert "| sh_cl | tone>zebra | 1 | 0 |" in first["table.md"].decode()
+    assert "| sh_cl | tone>zebra | 1 |" in first["table.md"].decode()
     for checkpoint in tmp_path.rglob("*.ckpt"):
         checkpoint.unlink()
     again = call(*command, "from=records", module="reproduce")

@@ -14,6 +14,7 @@ from iqa_lightning.report.numbers.verdicts import (
     TOLERANCE,
     Summary,
     datasets_of,
+    judged,
     power_sentence,
     used_readout,
 )
@@ -55,13 +56,16 @@ LEGEND = (
 UNFLOORED = "not above its floor"
 
 
-def markdown(name: str, summary: Summary, missing: Sequence[Mapping[str, Any]]) -> str:
+def markdown(
+    name: str, summary: Summary, missing: Sequence[Mapping[str, Any]], chosen: str = ""
+) -> str:
     """The whole report of a table as Markdown.
 
     Args:
         name: the table.
         summary: what `verdicts.summarise` made of its runs.
         missing: the planned runs without results.
+        chosen: how the values of its rows were chosen.
     """
     lines = summary.lines
     parts = [f"# {name}", "Written by `python -m iqa_lightning.reproduce`, never by hand."]
@@ -71,12 +75,37 @@ def markdown(name: str, summary: Summary, missing: Sequence[Mapping[str, Any]]) 
     parts += ["## Beside the published numbers", *published_part(lines)]
     parts += ["## Differences between methods", *tests_part(summary.tests)]
     parts += ["## Where the variance comes from", *variance_part(summary.variance)]
-    if missing:
-        rows = [
-            [run["method"], run["order"], str(run["split"]), str(run["seed"])] for run in missing
-        ]
-        parts += ["## Runs without results", grid(["method", "order", "split", "seed"], rows)]
-    return "\n\n".join(parts) + "\n"
+    how = chosen or "Not recorded: equal trials for every method were not made."
+    parts += ["## How the values were chosen", " ".join(how.split())]
+    return "\n\n".join([*parts, *missing_part(missing)]) + "\n"
+
+
+def without_runs(name: str, published: pd.DataFrame, planned: Sequence[Mapping[str, Any]]) -> str:
+    """A table of which nothing was run yet: the published numbers and the runs to make, as Markdown."""
+    parts = [f"# {name}", "Written by `python -m iqa_lightning.reproduce`, never by hand."]
+    parts += ["No run of this table is recorded.", "## Published numbers"]
+    parts += published_part(judged(NO_LINES, published))
+    return "\n\n".join([*parts, *missing_part(planned)]) + "\n"
+
+
+NO_LINES = pd.DataFrame(
+    columns=[
+        *("method", "readout", "measure", "mean", "low", "high", "n", "splits"),
+        *("interval", "config_hash"),
+    ]
+)
+
+
+def missing_part(missing: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The planned runs without results: by method and order, the splits and seeds that are missing."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for run in missing:
+        entry = f"{run['split']}" + (f" (seed {run['seed']})" if run["seed"] else "")
+        groups.setdefault((run["method"], run["order"]), []).append(entry)
+    if not groups:
+        return []
+    rows = [[*key, ", ".join(splits)] for key, splits in groups.items()]
+    return ["## Runs without results", grid(["method", "order", "splits"], rows)]
 
 
 COST_NOTE = (
