@@ -44,6 +44,8 @@ def suited(method: str) -> list[str]:
     """
     if method == "metaiqa":  # its sigmoid is flat where large steps lead
         return ["method.optimizer.lr=0.0001"]
+    if method == "grepq_adapt":  # FSIM of nine versions in each step takes a second each
+        return ["method.contrast.kinds=[jpeg]", "method.contrast.grid=2", "method.scenes=2"]
     if not method.startswith("liqe"):
         return []
     text = "{context_length: 24, vocab_size: 49408, width: 16, heads: 1, layers: 1}"  # 495 sentences in each step

@@ -168,7 +168,7 @@ class ContinualLearning(Callback):
             )
             values[name] = srcc(columns["score"], stream.data[name].part("val").mos.numpy())
         mean = float(np.mean(list(values.values())))
-        if self.select_best or position.ends_task:
+        if (self.select_best and method.selects_best) or position.ends_task:
             self.best.offer(mean, method)
         method.log_dict(
             {f"val/srcc/{name}": value for name, value in values.items()}, sync_dist=True

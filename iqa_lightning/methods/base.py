@@ -62,6 +62,9 @@ class ContinualMethod(pl.LightningModule):
     phases: tuple[Phase, ...] = ()
     """Phases of its own, after those of the schedule, in each task but the last."""
 
+    selects_best: bool = True
+    """Whether a task ends with the epoch that is best by validation; else with its last."""
+
     heads_read_features: bool = False
     """Whether training heads alone needs nothing of an image but its `feature`."""
 
