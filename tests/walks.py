@@ -44,6 +44,8 @@ def suited(method: str) -> list[str]:
     """
     if method == "metaiqa":  # its sigmoid is flat where large steps lead
         return ["method.optimizer.lr=0.0001"]
+    if method.startswith("lpf"):  # plain layers, not heads on unit-norm features
+        return ["method.head_lr_factor=1.0"]
     if method == "grepq_adapt":  # FSIM of nine versions in each step takes a second each
         return ["method.contrast.kinds=[jpeg]", "method.contrast.grid=2", "method.scenes=2"]
     if not method.startswith("liqe"):

@@ -304,7 +304,9 @@ class ZeroShot(Trunk):
         super().__init__([low] if high is None else [high, low])
         self.width, self.stage_widths = 1, [1]
         self.naturalness = Naturalness(low.width, patch, stride)
+        low.eval()
         self.naturalness.fit(low, pristine_images(pristine))
+        low.train()  # until it is used: Lightning warns of what starts otherwise
 
     def read_all(self, image: Images) -> Float[Tensor, "batch width"]:
         """The score, (batch, 1)."""

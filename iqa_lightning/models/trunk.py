@@ -14,7 +14,7 @@ TAPS = ("last", "last_map", "multi")
 class Trunk(Backbone):
     """Features of several backbones as one.
 
-    A frozen trunk is always in evaluation mode, and its features are the part of a pass that no
+    A frozen trunk reads in evaluation mode, whatever its own, and its features are the part of a pass that no
     training changes: evaluations compute them once an image, `schedule.warmup.fixed_crops` once a
     crop.
 
@@ -48,7 +48,6 @@ class Trunk(Backbone):
         self.stage_widths = [self.width]
         if frozen:
             self.requires_grad_(False)
-            self.train(False)
 
     def width_of(self, encoder: Backbone) -> int:
         """Width of what is read of a backbone."""
@@ -79,6 +78,8 @@ class Trunk(Backbone):
         """The features, of a frozen trunk."""
         if not self.frozen:
             return None
+        if self.encoders.training:  # as it is built: Lightning warns of what starts otherwise
+            self.encoders.eval()
         with torch.no_grad():
             return self.read_all(image)
 

@@ -145,7 +145,7 @@ def test_taps_are_means_and_deviations_of_maps(taps: str, deviation: bool, facto
     torch.manual_seed(0)
     backbone = Backbone("test_resnet")
     image = noise(2, 3, 32, 32)
-    trunk = Trunk([backbone], taps=taps, deviation=deviation)
+    trunk = Trunk([backbone], taps=taps, deviation=deviation).eval()
     with torch.no_grad():
         maps = backbone.network.forward_intermediates(
             backbone.prepare(image), intermediates_only=True
