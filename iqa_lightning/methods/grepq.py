@@ -327,12 +327,12 @@ def affine(
 
 
 def features_and_scores(
-    trunk: Backbone, images: Iterable[Batch]
+    read: Callable[[Images], Tensor], images: Iterable[Batch]
 ) -> tuple[Float[Tensor, "images width"], Float[Tensor, " images"]]:
     """Features and MOS of all images of all ranks, in the order of the data set, on the CPU."""
     with torch.no_grad():
         rows = [
-            (batch["index"].cpu(), trunk(batch["image"]).cpu(), batch["mos"].cpu())
+            (batch["index"].cpu(), read(batch["image"]).cpu(), batch["mos"].cpu())
             for batch in images
         ]
     columns = zip(*(row for share in from_all_ranks(rows) for row in share), strict=True)

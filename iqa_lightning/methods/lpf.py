@@ -194,7 +194,8 @@ class LPF(ContinualMethod):
                 f"method=lpf cannot pool the scales of {', '.join(task.datasets)}: make each a task "
                 "of its own"
             )
-        feature, mos = features_and_scores(self.backbone, images)
+        read = nothing if self.gate is None else self.backbone
+        feature, mos = features_and_scores(read, images)
         self.ranges[task.t - 1] = torch.stack([mos.min(), mos.max()])
         self.bounds[task.t - 1] = category_bounds(self.target(mos.to(self.ranges)), self.bins)
         if self.gate is not None:
@@ -228,6 +229,11 @@ class LPF(ContinualMethod):
             "category": self.category_weight * category,
             "comparison": self.comparison_weight * compared,
         }
+
+
+def nothing(image: Images) -> Float[Tensor, "batch none"]:
+    """No feature, where scores alone are wanted."""
+    return torch.zeros(len(image), 0)
 
 
 def parts(build: Callable[[], nn.Module], count: int) -> nn.ModuleList:

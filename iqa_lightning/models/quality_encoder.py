@@ -43,8 +43,7 @@ class QualityEncoder(Backbone):
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(name, weights, [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], options)
-        inner = hidden or self.width
-        self.head = nn.Sequential(nn.Linear(self.width, inner), nn.ReLU(), nn.Linear(inner, width))
+        self.head = projection(self.width, hidden, width)
         self.width = width
         if weights is not None and Path(weights).is_file():
             self.load_head(weights)
@@ -75,3 +74,9 @@ class QualityEncoder(Backbone):
     def pool(self, last: Tensor, fixed: Tensor | None) -> Float[Tensor, "batch width"]:
         """The head's output."""
         return self.head(super().pool(last, fixed))  # type: ignore[no-any-return]  # modules are untyped
+
+
+def projection(width: int, hidden: int | None = None, out: int = 128) -> nn.Sequential:
+    """Two linear layers with a ReLU between them; `hidden` null: as wide as the input."""
+    inner = hidden or width
+    return nn.Sequential(nn.Linear(width, inner), nn.ReLU(), nn.Linear(inner, out))

@@ -42,6 +42,9 @@ class Trunk(Backbone):
         if deviation and taps == "last":
             raise ValueError("method.deviation is of maps: set method.taps=last_map or multi")
         self.encoders = nn.ModuleList(encoders)
+        if taps != "last":
+            for encoder in encoders:
+                drop_dense_layers(encoder.network)
         self.frozen, self.taps, self.deviation = frozen, taps, deviation
         self.images_forwarded = 0  # the encoders count their own
         self.width = sum(self.width_of(encoder) for encoder in encoders)
@@ -133,3 +136,9 @@ def map_infos(encoder: Backbone) -> list[dict[str, int]]:
 def named(network: nn.Module, path: str) -> nn.Module | None:
     """The module at a path, if there is one."""
     return dict(network.named_modules()).get(path)
+
+
+def drop_dense_layers(network: nn.Module) -> None:
+    """Take out what no map needs: nine tenths of a VGG are layers after its last map."""
+    if hasattr(network, "pre_logits"):
+        network.pre_logits = nn.Identity()

@@ -16,9 +16,10 @@ from torchvision.transforms.functional import center_crop
 
 from iqa_lightning.losses.group_contrast import extreme_groups, group_contrast
 from iqa_lightning.losses.scene_contrast import SceneContrast
+from iqa_lightning.models.backbones import Backbone
 from iqa_lightning.models.clip import CLIP
 from iqa_lightning.models.clip_any_size import prompt_quality
-from iqa_lightning.models.quality_encoder import QualityEncoder
+from iqa_lightning.models.quality_encoder import QualityEncoder, projection
 from iqa_lightning.pretraining.contrastive import lr_factor
 
 OptimizerFactory = Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
@@ -31,33 +32,36 @@ class GRepQLow(pl.LightningModule):
     memory: after a resume, once more, to the same bits.
 
     Args:
-        backbone: what learns, with its head.
+        backbone: what learns; a `QualityEncoder` has a head, which is kept, any other gets one for
+            the training alone.
         optimizer: builds the optimiser from parameters.
         contrast: a partial of `losses.scene_contrast.SceneContrast`.
         min_lr: where the cosine of the learning rate ends, step by step.
         seed: of distortions and fragments.
-
-    Raises:
-        ValueError: the backbone has no head.
     """
 
     def __init__(
         self,
-        backbone: QualityEncoder,
+        backbone: Backbone,
         optimizer: OptimizerFactory,
         contrast: Callable[..., SceneContrast],
         min_lr: float = 1e-6,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not isinstance(backbone, QualityEncoder):
-            raise ValueError("pretraining=grepq trains a network with its head: backbone=grepq")
         self.backbone, self.optimizer_factory = backbone, optimizer
+        if isinstance(backbone, QualityEncoder):
+            self.encoder: nn.Module = backbone
+        else:
+            self.encoder = nn.Sequential(backbone, projection(backbone.width))
         self.contrast, self.min_lr, self.seed = contrast(seed=seed), min_lr, seed
 
     def weights(self) -> dict[str, Tensor]:
-        """What is kept: network and head."""
-        return self.backbone.kept()
+        """What is kept: the network and, of a `QualityEncoder`, its head."""
+        if isinstance(self.backbone, QualityEncoder):
+            return self.backbone.kept()
+        kept: dict[str, Tensor] = self.backbone.network.state_dict()
+        return kept
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """`loss`, logged; the rate is set for the step."""
@@ -73,11 +77,11 @@ class GRepQLow(pl.LightningModule):
         """Loss of whole photographs, whose numbers are `index`."""
         scenes = index.tolist()
         draws = [np.random.default_rng((self.seed, self.current_epoch, i)) for i in scenes]
-        return self.contrast(self.backbone, images, scenes, draws)
+        return self.contrast(self.encoder, images, scenes, draws)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Over network and head."""
-        return with_initial_lr(self.optimizer_factory(self.backbone.parameters()))
+        return with_initial_lr(self.optimizer_factory(self.encoder.parameters()))
 
 
 class GRepQHigh(pl.LightningModule):

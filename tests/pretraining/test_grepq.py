@@ -130,9 +130,15 @@ def test_what_a_small_photograph_lacks_is_the_mean_colour() -> None:
     assert (shown[0][:, :, 16:48] > 1).all()
 
 
+def test_any_backbone_learns_with_a_head_that_is_dropped() -> None:
+    torch.manual_seed(0)
+    method = GRepQLow(Backbone("test_resnet"), partial(torch.optim.AdamW, lr=1e-2), CONTRAST)
+    method.loss(*photographs(1)).backward()
+    assert all(p.grad is not None for p in method.encoder.parameters())
+    assert set(method.weights()) == set(method.backbone.network.state_dict())
+
+
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ValueError, match="backbone=grepq"):
-        GRepQLow(Backbone("test_resnet"), partial(torch.optim.Adam), CONTRAST)
     with pytest.raises(ValueError, match="backbone=clip_rn50"):
         GRepQHigh(Backbone("test_resnet"), partial(torch.optim.Adam))
 
