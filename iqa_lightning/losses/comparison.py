@@ -43,10 +43,9 @@ def categories(
 
 
 def comparable_pairs(
-    target: Float[Tensor, " images"], delta: float = 0.0
-) -> Int[Tensor, "pairs 2"]:
-    """Unordered pairs (i < j) of a batch whose targets differ by more than `delta`."""
-    pairs = torch.combinations(torch.arange(len(target), device=target.device), 2)
+    target: Float[Tensor, " images"], pairs: Int[Tensor, "pairs 2"], delta: float = 0.0
+) -> Int[Tensor, "kept 2"]:
+    """Those of the pairs of a batch whose targets differ by more than `delta`; ties never."""
     apart = (target[pairs[:, 0]] - target[pairs[:, 1]]).abs() > delta
     return pairs[apart]
 

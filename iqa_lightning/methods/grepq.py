@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iqa_lightning.datasets.demo import PHOTOGRAPHS, photograph
-from iqa_lightning.distributed import from_all_ranks
+from iqa_lightning.distributed import from_all_ranks, world_size
 from iqa_lightning.images.opening import open_image
 from iqa_lightning.losses.group_contrast import extreme_groups, group_contrast
 from iqa_lightning.losses.scene_contrast import SceneContrast
@@ -52,7 +52,7 @@ class GRepQ(ContinualMethod):
         gate: a class of `models.gating`, as a partial; null: no readout `gated`.
         adapts: whether the encoders learn.
         weight: of keeping the features that the encoders gave when the task began, squared error.
-        scenes: images of each batch that the contrast of distorted versions takes.
+        scenes: images of each batch, over all ranks, that the contrast of distorted versions takes.
         contrast: a partial of `losses.scene_contrast.SceneContrast`.
         divisor: a batch of b images has b // `divisor` best and worst, where `high` is a CLIP.
         seed: of distortions and fragments.
@@ -195,7 +195,7 @@ class GRepQ(ContinualMethod):
         """
         if self.draws_of is None:
             return 0.0 * self.idle
-        count = min(self.scenes, len(batch["image"]))
+        count = max(1, min(self.scenes // world_size(), len(batch["image"])))
         draws = [
             np.random.default_rng((*self.draws_of, i)) for i in batch["index"][:count].tolist()
         ]

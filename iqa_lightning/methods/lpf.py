@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -46,7 +46,8 @@ class LPF(ContinualMethod):
     an image, which of two is better, and the score (DaQRN), the only one that is read.
 
     Loss: distance of the scores to the targets + `category_weight` * cross-entropy of the categories
-    + `comparison_weight` * cross-entropy of the comparisons of all pairs of the batch. Targets are in
+    + `comparison_weight` * cross-entropy of the comparisons of the pairs of the batch
+    (with `pairs=in_batch`: of all). Targets are in
     [0, 1] by the range of the task's training images; the bounds of its categories are kept with the
     model.
 
@@ -210,15 +211,19 @@ class LPF(ContinualMethod):
         """Weighted sum of the three losses."""
         kept = self.kept_features
         feature = self.feature(batch["image"]) if kept is None else kept[batch["crop"]]
-        return torch.stack(list(self.terms(feature, batch["mos"]).values())).sum()
+        terms = self.terms(feature, batch["mos"], batch["pairs"])
+        return torch.stack(list(terms.values())).sum()
 
     def terms(
-        self, feature: Float[Tensor, "batch width"], mos: Float[Tensor, " batch"]
+        self,
+        feature: Float[Tensor, "batch width"],
+        mos: Float[Tensor, " batch"],
+        pairs: Int[Tensor, "pairs 2"],
     ) -> dict[str, Float[Tensor, ""]]:
         """The losses by name, weighted."""
         k, target = self.seen - 1, self.target(mos)
         latent = of(self.embeddings, k)(feature)
-        pairs = comparable_pairs(target, self.delta)
+        pairs = comparable_pairs(target, pairs, self.delta)
         wanted = categories(target, self.bounds[k])
         category = F.cross_entropy(of(self.categories, k)(latent).float(), wanted)
         compared = comparison_loss(

@@ -27,12 +27,11 @@ def test_quartiles_leave_no_category_empty() -> None:
     assert found.tolist() == [10, 10, 10, 10]
 
 
-def test_pairs_are_unordered_and_ties_are_left_out() -> None:
-    y = torch.tensor([0.1, 0.5, 0.5, 0.6])
-    assert comparable_pairs(y).tolist() == [[0, 1], [0, 2], [0, 3], [1, 3], [2, 3]]
-    assert comparable_pairs(y, 0.2).tolist() == [[0, 1], [0, 2], [0, 3]]
-    assert comparable_pairs(torch.full((4,), 0.3)).shape == (0, 2)
-    assert comparable_pairs(torch.tensor([0.3])).shape == (0, 2)
+def test_ties_are_left_out() -> None:
+    y, pairs = torch.tensor([0.1, 0.5, 0.5, 0.6]), torch.combinations(torch.arange(4), 2)
+    assert comparable_pairs(y, pairs).tolist() == [[0, 1], [0, 2], [0, 3], [1, 3], [2, 3]]
+    assert comparable_pairs(y, pairs, 0.2).tolist() == [[0, 1], [0, 2], [0, 3]]
+    assert comparable_pairs(torch.full((4,), 0.3), pairs).shape == (0, 2)
 
 
 def test_comparison_is_the_binary_cross_entropy() -> None:

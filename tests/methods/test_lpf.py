@@ -112,7 +112,8 @@ def test_a_batch_without_pairs_still_reaches_the_comparison() -> None:
     method = lpf()
     start(method, 1)
     one = {key: value[:1] for key, value in rated(1).items()}
-    terms = method.terms(method.feature(one["image"]), one["mos"])
+    pairs = torch.combinations(torch.arange(1), 2)
+    terms = method.terms(method.feature(one["image"]), one["mos"], pairs)
     assert float(terms["comparison"].detach()) == 0
     terms["comparison"].backward()
     found = {name for name, p in method.named_parameters() if p.grad is not None}
