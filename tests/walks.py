@@ -42,7 +42,7 @@ IN_BATCH = "pairs.min_images=0"  # so that a pass over a small data set is an ep
 SAMPLED = ("pairs=paper", "pairs.count=16")
 
 
-def suited(method: str) -> list[str]:
+def suited(method: str) -> list[str]:  # noqa: PLR0911  # one for each kind
     """What a method needs besides TINY: MetaIQA its rate, LIQE a network that reads, and windows of
     its size.
     """
@@ -52,6 +52,11 @@ def suited(method: str) -> list[str]:
     if method.startswith("ridge"):  # a wide projection takes its time; nothing is left on the disk
         small = ["method.projection=50"] if method == "ridge_projected" else []
         return ["method.cache=ram", *small]
+        return ["method.optimizer.lr=0.0001"]
+    if method.startswith("lpf"):  # plain layers, not heads on unit-norm features
+        return ["method.head_lr_factor=1.0"]
+    if method == "grepq_adapt":  # FSIM of nine versions in each step takes a second each
+        return ["method.contrast.kinds=[jpeg]", "method.contrast.grid=2", "method.scenes=2"]
     if not method.startswith("liqe"):
         return []
     text = "{context_length: 24, vocab_size: 49408, width: 16, heads: 1, layers: 1}"  # 495 sentences in each step

@@ -173,7 +173,7 @@ class ContinualLearning(Callback):
             scores = self.cache.validate(method, loader, (name, "val"))
             values[name] = srcc(scores, stream.data[name].part("val").mos.numpy())
         mean = float(np.mean(list(values.values())))
-        if self.select_best or position.ends_task:
+        if (self.select_best and method.selects_best) or position.ends_task:
             self.best.offer(mean, method)
         method.log_dict(
             {f"val/srcc/{name}": value for name, value in values.items()}, sync_dist=True

@@ -77,6 +77,9 @@ class ContinualMethod(pl.LightningModule, ABC):
     phases: tuple[Phase, ...] = ()
     """Phases of its own, after those of the schedule, in each task but the last."""
 
+    selects_best: bool = True
+    """Whether a task ends with the epoch that is best by validation; else with its last."""
+
     health: Mapping[str, float] = MappingProxyType({})
     """What it has to say of itself since the last task ended, by name; for the loggers."""
 
