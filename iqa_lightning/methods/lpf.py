@@ -81,6 +81,7 @@ class LPF(GatedHeads):
         ValueError: an unknown word among these, a gate with one model, or a joint task.
     """
 
+    readouts: tuple[str, ...] = ("single",)
     heads_read_features = True
 
     def __init__(
@@ -130,9 +131,7 @@ class LPF(GatedHeads):
         self.categories = parts(lambda: CategoryHead(hidden), count)
         self.ranges, self.bounds = frozen(count, 2), frozen(count, CATEGORIES - 1)
         if per_task != "nothing":
-            self.readouts: tuple[str, ...] = ("latest", "oracle")
-        else:
-            self.readouts = ("single",)
+            self.readouts = ("latest", "oracle")
         if gate is not None:
             self.gate = gate(trunk, count)
             self.readouts = (*self.readouts, "gated")
