@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
@@ -31,6 +32,9 @@ means anything.
 
 
 RESAMPLES = 1000
+
+
+BLOCK = 256  # resamples at a time, which stay in the processor's cache
 
 
 ROOTS = np.sqrt(np.arange(256.0))  # of how often an image occurs in a resample
@@ -94,18 +98,22 @@ def unit_ranks(values: ArrayLike, weights: Counts) -> Array:
         return np.full(weights.shape, math.nan)
     order = np.argsort(x, kind="stable")
     below, up_to = (np.searchsorted(x[order], x[order], side) for side in ("left", "right"))
-    # images up to each place of the sorted sample; row by row, which is far faster than np.cumsum
-    total = np.zeros((len(x) + 1, weights.shape[1]))
-    for place, image in enumerate(order):
-        np.add(total[place], weights[image], out=total[place + 1])
     ranks = np.empty(weights.shape)
-    middle = total[-1] / 2
-    for place, image in enumerate(order):
-        row = ranks[image]
-        np.add(total[below[place]], total[up_to[place]], out=row)
-        row *= 0.5
-        row -= middle  # the mean rank
-        row *= ROOTS[weights[image]]
+    for first in range(0, weights.shape[1], BLOCK):
+        columns = slice(first, first + BLOCK)
+        ranks[order, columns] = _ranks_of_sorted(weights[order, columns], below, up_to)
+    return ranks
+
+
+def _ranks_of_sorted(
+    counts: Counts, below: NDArray[np.intp], up_to: NDArray[np.intp]
+) -> Float[np.ndarray, "images resamples"]:
+    # images up to each place of the sorted sample; row by row, which is far faster than np.cumsum
+    total = np.zeros((len(counts) + 1, counts.shape[1]))
+    for place, row in enumerate(counts):
+        np.add(total[place], row, out=total[place + 1])
+    total -= total[-1] / 2  # twice the rank minus its mean is then the sum of the two ends of a tie
+    ranks: Array = (total[below] + total[up_to]) * ROOTS[counts]
     norm = np.sqrt(np.einsum("ib,ib->b", ranks, ranks))
     ranks /= np.where(norm > 0, norm, math.nan)
     return ranks
