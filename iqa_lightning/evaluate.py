@@ -42,15 +42,27 @@ def evaluate(run: str) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from iqa_lightning.metrics.matrices import derive  # noqa: PLC0415
+    from iqa_lightning.metrics.scale import (  # noqa: PLC0415
+        fit_scale,
+        learnt_sets,
+        scale_audit,
+    )
     from iqa_lightning.records import RunFolder  # noqa: PLC0415
     from iqa_lightning.report.figures import matrix_figure  # noqa: PLC0415
-    from iqa_lightning.report.text.terminal import print_run  # noqa: PLC0415
+    from iqa_lightning.report.text.terminal import print_run, scale_text  # noqa: PLC0415
 
     folder, console = RunFolder(run), Console()
-    derived = derive(folder.predictions())
+    predictions = folder.predictions()
+    derived = derive(predictions)
     synthetic = bool(folder.read_summary().get("synthetic", False))
     folder.write_derived(derived)
     print_run(derived, console, synthetic)
+    if learnt := learnt_sets(predictions):
+        last = list(predictions.values())[-1]
+        scale = fit_scale(last, learnt)
+        folder.write_scale(scale.tensors(), scale.metadata())
+        text = scale_text(scale_audit(last, scale, learnt))
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     folder.write_figure("srcc", matrix_figure(folder.path, "srcc", synthetic))
     console.print(f"written: {folder.path}", markup=False, highlight=False, soft_wrap=True)
 

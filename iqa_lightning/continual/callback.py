@@ -30,6 +30,7 @@ from iqa_lightning.distributed import from_all_ranks
 from iqa_lightning.methods.base import Batch, ContinualMethod
 from iqa_lightning.metrics.correlation import srcc
 from iqa_lightning.metrics.matrices import derive
+from iqa_lightning.metrics.scale import fit_scale, learnt_sets
 from iqa_lightning.records import RunFolder
 from iqa_lightning.stream.schedule import Position, Task
 from iqa_lightning.stream.stream import TaskStream
@@ -186,7 +187,11 @@ class ContinualLearning(Callback):
         if not trainer.is_global_zero:
             return
         self.records.write_predictions(t, task, pd.concat(parts, ignore_index=True))
-        derived = derive(self.records.predictions())
+        predictions = self.records.predictions()
+        derived = derive(predictions)
+        if learnt := learnt_sets(predictions):
+            scale = fit_scale(predictions[task], learnt)
+            self.records.write_scale(scale.tensors(), scale.metadata())
         cost = self.cost | carried(method, stream.kept_bytes(t))
         facts = {"finished": False, "independent_tasks": method.independent_tasks, "cost": cost}
         self.records.write_summary(self.identity | facts)
