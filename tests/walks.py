@@ -39,11 +39,14 @@ SAMPLED = ("pairs=paper", "pairs.count=16")
 
 
 def suited(method: str) -> list[str]:
-    """What a method needs besides TINY: MetaIQA its rate, LIQE a network that reads, and windows of
-    its size.
+    """What a method needs besides TINY: MetaIQA its rate, LIQE and GRMP-IQA a network that reads, and
+    images of its size.
     """
     if method == "metaiqa":  # its sigmoid is flat where large steps lead
         return ["method.optimizer.lr=0.0001"]
+    if method.startswith("grmp_iqa"):
+        few = ["method.visual=4", "method.last_blocks=1", "method.head_lr_factor=1.0"]
+        return ["backbone=clip_tiny", "view.evaluation=center", *few]
     if not method.startswith("liqe"):
         return []
     text = "{context_length: 24, vocab_size: 49408, width: 16, heads: 1, layers: 1}"  # 495 sentences in each step
