@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -47,6 +48,11 @@ def suited(method: str) -> list[str]:
     if method.startswith("grmp_iqa"):
         few = ["method.visual=4", "method.last_blocks=1", "method.head_lr_factor=1.0"]
         return ["backbone=clip_tiny", "view.evaluation=center", *few]
+    if method.startswith("dp_iqa"):
+        pytest.importorskip("diffusers", reason="diffusers is not installed (extra dp_iqa)")
+        if method == "dp_iqa_teacher":
+            return ["backbone=diffusion_tiny", "method.width=32", "method.head_lr_factor=1.0"]
+        return ["method/teacher=tiny", "method.side=64", "method.head_lr_factor=1.0"]
     if not method.startswith("liqe"):
         return []
     text = "{context_length: 24, vocab_size: 49408, width: 16, heads: 1, layers: 1}"  # 495 sentences in each step
