@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from iqa_lightning.methods.feature_generators import FeatureGenerator
 from iqa_lightning.train import build_stream
+from tests.models.pipelines import write_pipeline
 from tests.walks import ROOT, composed
 
 CONF = ROOT / "conf"
@@ -110,10 +111,16 @@ def test_small_groups(group: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:the S-CNN starts at random")
 @pytest.mark.parametrize("name", yamls("backbone"))
-def test_backbone(name: str) -> None:
+def test_backbone(name: str, tmp_path: Path) -> None:
     """Without weights, since those of timm are downloaded; the bundled ones have a test of their
     own.
     """
+    if "diffusion" in name:
+        pytest.importorskip("diffusers", reason="diffusers is not installed (extra dp_iqa)")
+        words = [] if name == "diffusion_tiny" else [f"backbone.folder={write_pipeline(tmp_path)}"]
+        cfg = composed(f"backbone={name}", *words, "backbone.bank=5")
+        assert instantiate(cfg.backbone).width > 0
+        return
     words = ["backbone.pretrained=null"] if "clip" in name else ["backbone.weights=null"]
     words += ["backbone.scnn_weights=null"] if "dbcnn" in name else []
     assert instantiate(composed(f"backbone={name}", *words).backbone).width > 0

@@ -253,13 +253,14 @@ def build(
             "there; nothing is downloaded"
         )
     try:
-        return kind.from_pretrained(
+        found = kind.from_pretrained(
             folder,
             subfolder=part,
             local_files_only=True,
             use_safetensors=True,
             low_cpu_mem_usage=False,
         )
+        return found.train()  # it comes in evaluation mode
     except Exception as error:  # each reader has errors of its own
         raise ValueError(
             f"backbone.folder={folder!r}: {part} cannot be read ({error}); get it again"
