@@ -5,6 +5,7 @@ in their own.
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import patch
@@ -34,25 +35,39 @@ TINY = (
     "schedule.finetune.batch_size=8",
     "schedule.finetune.epochs=2",
     "method.optimizer.lr=0.002",
+    "method.head_lr_factor=300",
+    "method.bn_stats=frozen",
+    "variant=''",  # folders by the plain name of the method
 )
 IN_BATCH = "pairs.min_images=0"  # so that a pass over a small data set is an epoch
 SAMPLED = ("pairs=paper", "pairs.count=16")
 
 
+def small_towers(method: str) -> list[str]:
+    """Small random networks for methods that need a CLIP or a diffusion model, and images of their
+    size.
+    """
+    if method.startswith("grmp_iqa"):
+        few = ["method.visual=4", "method.last_blocks=1"]
+        return ["backbone=clip_tiny", "view.evaluation=center", *few]
+    pytest.importorskip("diffusers", reason="diffusers is not installed (extra dp_iqa)")
+    if method == "dp_iqa_teacher":
+        return ["backbone=diffusion_tiny", "method.width=32"]
+    return ["method/teacher=tiny", "method.side=64"]
+
+
 def suited(method: str) -> list[str]:
-    """What a method needs besides TINY: MetaIQA its rate, LIQE and GRMP-IQA a network that reads, and
-    images of its size.
+    """What a method needs besides TINY: MetaIQA its rate, LIQE a network that reads, and windows of
+    its size.
     """
     if method == "metaiqa":  # its sigmoid is flat where large steps lead
-        return ["method.optimizer.lr=0.0001"]
-    if method.startswith("grmp_iqa"):
-        few = ["method.visual=4", "method.last_blocks=1", "method.head_lr_factor=1.0"]
-        return ["backbone=clip_tiny", "view.evaluation=center", *few]
-    if method.startswith("dp_iqa"):
-        pytest.importorskip("diffusers", reason="diffusers is not installed (extra dp_iqa)")
-        if method == "dp_iqa_teacher":
-            return ["backbone=diffusion_tiny", "method.width=32", "method.head_lr_factor=1.0"]
-        return ["method/teacher=tiny", "method.side=64", "method.head_lr_factor=1.0"]
+        rates = ["method.optimizer.lr=0.0001", "method.head_lr_factor=100"]
+        return [*rates, "method.bn_stats=first_epoch"]
+    if method.startswith(("grmp_iqa", "dp_iqa")):
+        return [*small_towers(method), "method.head_lr_factor=1.0"]
+    if method.startswith("ridge"):  # a wide projection takes its time; nothing is left on the disk
+        small = ["method.projection=50"] if method == "ridge_projected" else []
+        return ["method.cache=ram", *small]
     if not method.startswith("liqe"):
         return []
     text = "{context_length: 24, vocab_size: 49408, width: 16, heads: 1, layers: 1}"  # 495 sentences in each step
@@ -97,7 +112,7 @@ def composed(*overrides: str, config: str = "train") -> DictConfig:
     return cfg
 
 
-def walk(output: Path, *overrides: str, draw: bool = False) -> Path:
+def walk(output: Path, *overrides: str, draw: bool = False, base: Sequence[str] = TINY) -> Path:
     """A run in this process, on one thread, mostly without figures, a third of so short a run; its
     folder.
     """
@@ -109,7 +124,7 @@ def walk(output: Path, *overrides: str, draw: bool = False) -> Path:
             if draw
             else patch("iqa_lightning.report.figures.heat_maps", return_value=b"no picture")
         ):
-            run(composed(*TINY, f"paths.output={output}", *overrides))
+            run(composed(*base, f"paths.output={output}", *overrides))
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(False)

@@ -5,7 +5,6 @@ https://arxiv.org/abs/2405.19996. Written from a description; no line is of the 
 is certified and what is design: docs/methods/dp_iqa.md.
 """
 
-import copy
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iqa_lightning.losses.margin_ranking import margin_ranking_loss
-from iqa_lightning.methods.base import FIXED, Batch, ContinualMethod
+from iqa_lightning.methods.base import Batch, ContinualMethod
 from iqa_lightning.methods.liqe import prompts
+from iqa_lightning.methods.readouts import HeadScores, Known
+from iqa_lightning.methods.teacher import Teacher
 from iqa_lightning.metrics.liqe_labels import SCENES
-from iqa_lightning.models.backbones import Images, read_weights
+from iqa_lightning.models.backbones import Backbone, Images, read_weights
 from iqa_lightning.models.clip import CLIP
 from iqa_lightning.models.diffusion import BANK, Diffusion
-from iqa_lightning.models.dp_iqa import FACTOR, Decoder, Student, Teacher
+from iqa_lightning.models.dp_iqa import FACTOR, Decoder, DiffusionTeacher, Student
 from iqa_lightning.models.ranges import RatedImages, RatingRange
 from iqa_lightning.stream.schedule import Position, Task
 
@@ -80,10 +81,6 @@ class Regression(ContinualMethod):
         """The backbone, but for what is never trained of it."""
         return self.backbone.trainable()
 
-    def added_parameters(self) -> int:
-        """A task adds nothing."""
-        return 0
-
 
 class DPIQATeacher(Regression):
     """The denoiser and a decoder of its maps.
@@ -121,17 +118,13 @@ class DPIQATeacher(Regression):
         score: Tensor = self.decoder(self.diffusion.maps_of(image, latent))[0]
         return score
 
-    def selection_score(
-        self, image: Images, known: Mapping[str, Tensor]
-    ) -> Float[Tensor, " batch"]:
+    def selection_score(self, image: Images, known: Known) -> Float[Tensor, " batch"]:
         """Score, without bounds."""
-        return self.score_at(image, known.get(FIXED))
+        return self.score_at(image, known.frozen_output)
 
-    def head_scores(
-        self, image: Images, known: Mapping[str, Tensor]
-    ) -> dict[str, Float[Tensor, "batch heads"]]:
+    def head_scores(self, image: Images, known: Known) -> HeadScores:
         """The only score."""
-        return {"score": self.score_at(image, known.get(FIXED))[:, None]}
+        return HeadScores(self.score_at(image, known.frozen_output)[:, None])
 
     def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """The losses on the ratings."""
@@ -166,7 +159,7 @@ class DPIQA(Regression):
     def __init__(
         self,
         side: int = 512,
-        teacher: Teacher | None = None,
+        teacher: DiffusionTeacher | None = None,
         teacher_weights: Mapping[str, str] | None = None,
         teacher_lr_factor: float = 0.1,
         map_weight: float = 1.0,
@@ -182,24 +175,17 @@ class DPIQA(Regression):
         self.teacher_learns = teacher is not None and not self.teacher_weights
         if teacher is not None and not self.teacher_learns:
             teacher.requires_grad_(False)
-        # parameters, not buffers, which DDP would broadcast at each step; held from the start, as
-        # DDP wraps only once
-        self.previous: nn.ModuleList | None = None
+        self.previous: Teacher[Backbone, Student] | None = None
         if weight > 0:
-            frozen = copy.deepcopy(self.student).requires_grad_(False)
-            self.previous = nn.ModuleList([self.backbone.twin(), frozen])
+            self.previous = Teacher(self.backbone, self.student)
 
     def score(self, image: Images) -> Float[Tensor, " batch"]:
         """Score, without bounds."""
         return self.student(self.backbone, image)[0]  # type: ignore[no-any-return]  # modules are untyped
 
-    def head_scores(
-        self,
-        image: Images,
-        known: Mapping[str, Tensor],  # the network goes on changing
-    ) -> dict[str, Float[Tensor, "batch heads"]]:
-        """The only score."""
-        return {"score": self.score(image)[:, None]}
+    def head_scores(self, image: Images, known: Known) -> HeadScores:
+        """The only score; the network goes on changing."""
+        return HeadScores(self.score(image)[:, None])
 
     def terms(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """The losses on the ratings and on the maps, and those of the teacher."""
@@ -214,9 +200,8 @@ class DPIQA(Regression):
                 own = self.rating_terms(rated, batch)
                 terms |= {f"teacher/{name}": value for name, value in own.items()}
         if self.previous is not None and self.seen > 1:
-            backbone, student = self.previous
             with torch.no_grad():
-                before = student(backbone, image)[1]
+                before = self.previous.heads(self.previous.backbone, image)[1]
             terms["kept"] = self.weight * F.mse_loss(narrow, before)
         return terms
 
@@ -240,21 +225,17 @@ class DPIQA(Regression):
         if self.teacher is not None and self.teacher_weights:
             read_teacher(self.teacher, self.teacher_weights[self.tasks[task.t - 1]])
         if self.previous is not None:
-            backbone, student = self.previous
-            backbone.load_state_dict(self.backbone.state_dict())
-            student.load_state_dict(self.student.state_dict())
+            self.previous.take(self.backbone, self.student)
 
     def on_phase_start(self, position: Position) -> None:
-        """Teachers that stand still are in evaluation mode."""
+        """A teacher that stands still is in evaluation mode."""
         super().on_phase_start(position)
-        if self.previous is not None:
-            self.previous.eval()
         if self.teacher is not None:
             self.teacher.train(self.teacher_learns)
 
 
 def check_teacher(
-    teacher: Teacher | None, weights: Mapping[str, str], tasks: list[str], side: int
+    teacher: DiffusionTeacher | None, weights: Mapping[str, str], tasks: list[str], side: int
 ) -> None:
     """Refuse a teacher that cannot teach."""
     if teacher is None:
@@ -270,7 +251,7 @@ def check_teacher(
         raise ValueError(f"method.teacher_weights has no file for the task {missing[0]!r}")
 
 
-def read_teacher(teacher: Teacher, file: str) -> None:
+def read_teacher(teacher: DiffusionTeacher, file: str) -> None:
     """Let a teacher be as a run of `method=dp_iqa_teacher` left it.
 
     Raises:

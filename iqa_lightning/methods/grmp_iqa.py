@@ -6,7 +6,7 @@ start from those of `pretraining/grmp_iqa.py`. What is certified and what is des
 docs/methods/grmp_iqa.md.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -19,14 +19,17 @@ from iqa_lightning.losses.soft_labels import (
     soft_class_loss,
     soft_label_loss,
 )
-from iqa_lightning.methods.base import Batch, ContinualMethod
+from iqa_lightning.methods.base import Batch
+from iqa_lightning.methods.gated import GatedHeads
+from iqa_lightning.methods.readouts import HeadScores, Known
+from iqa_lightning.methods.teacher import Teacher
 from iqa_lightning.metrics.liqe_labels import SCENES
-from iqa_lightning.models.backbones import Images
+from iqa_lightning.models.backbones import Images, Stages
 from iqa_lightning.models.clip import CLIP
 from iqa_lightning.models.gating import Gate
 from iqa_lightning.models.prompted_clip import Prompts, read_prompts, use_statistics
 from iqa_lightning.models.ranges import RatedImages, RatingRange
-from iqa_lightning.stream.schedule import Position, Task
+from iqa_lightning.stream.schedule import Task
 
 TRAINS = ("context", "prompts", "blocks")
 
@@ -37,7 +40,7 @@ KEEPS = ("semantics", "scores", "none")
 SCENE_TEXTS = tuple(f"a photo of a {scene}" for scene in SCENES)
 
 
-class GRMPIQA(ContinualMethod):
+class GRMPIQA(GatedHeads):
     """The score of an image is the probability that CLIP gives to "high quality" against "low
     quality".
 
@@ -114,13 +117,9 @@ class GRMPIQA(ContinualMethod):
         self.freeze_rest(start)
         count = len(self.tasks) if per_task else 1
         self.prompts = nn.ModuleList([start, *(start.twin() for _ in range(count - 1))])
-        # parameters, not buffers, which DDP would broadcast at each step; held from the start, as
-        # DDP wraps only once
-        copied = trains == "blocks" and keeps != "none"
-        self.teacher: CLIP | None = self.clip.twin() if copied else None
-        self.teacher_prompts: Prompts | None = None
-        if keeps == "scores":
-            self.teacher_prompts = start.twin().requires_grad_(False)
+        self.teacher: Teacher[CLIP, Prompts] | None = None
+        if keeps == "scores" or (keeps == "semantics" and trains == "blocks"):
+            self.teacher = Teacher(self.clip, start if keeps == "scores" else None)
         self.range = RatingRange()
         self.second_gradient: list[Tensor] | None = None
         if per_task:
@@ -128,7 +127,7 @@ class GRMPIQA(ContinualMethod):
             self.independent_tasks = dropout == 0
             self.readouts = ("latest", "oracle")
         if gate is not None:
-            self.gate = gate(self.backbone.stage_widths, len(self.tasks))
+            self.gate = gate(self.backbone, len(self.tasks))
             self.readouts = (*self.readouts, "gated")
 
     def freeze_rest(self, prompts: Prompts) -> None:
@@ -174,20 +173,19 @@ class GRMPIQA(ContinualMethod):
         """Score by the tokens of task t."""
         return quality(self.clip, self.prompts_of(t), image).softmax(dim=1)[:, 0]
 
-    def head_scores(
-        self, image: Images, known: Mapping[str, Tensor]
-    ) -> dict[str, Float[Tensor, "batch heads"]]:
+    def head_scores(self, image: Images, known: Known) -> HeadScores:
         """The only score, or those of all tasks so far with the weights of the gate, if any."""
         if not self.per_task:
-            return {"score": self.score(image)[:, None]}
+            return HeadScores(self.score(image)[:, None])
+        final = known.final_scores
         tasks = enumerate(self.tasks[: self.seen], start=1)
-        columns = [known[name] if name in known else self.score_of(image, t) for t, name in tasks]
-        heads = {"score": torch.stack(columns, dim=1)}
-        return heads if self.gate is None else heads | self.gate_heads(image, known)
+        columns = [final[name] if name in final else self.score_of(image, t) for t, name in tasks]
+        return self.weigh_heads(torch.stack(columns, dim=1), image, known)
 
-    def gate_stages(self, image: Images) -> list[Float[Tensor, "batch width"]]:
-        """The feature of plain CLIP, which is frozen where there is a gate."""
-        return self.clip.stages(image)
+    def gate_stages(self, image: Images) -> Stages:
+        """Features of plain CLIP, which is frozen where there is a gate."""
+        assert self.gate is not None
+        return self.clip.gate_stages(image, self.gate.features)
 
     def final_heads(self) -> list[str]:
         """Tokens of earlier tasks are never touched again."""
@@ -213,17 +211,8 @@ class GRMPIQA(ContinualMethod):
         if self.gate is not None:
             self.gate.fit(task.t, self.collect(rated, self.gate_stages))
         self.range.fit(rated)
-        if self.teacher_prompts is not None:
-            self.teacher_prompts.load_state_dict(self.current.state_dict())
-            if self.teacher is not None:
-                self.teacher.load_state_dict(self.clip.state_dict())
-
-    def on_phase_start(self, position: Position) -> None:
-        """What is trained; teachers are in evaluation mode."""
-        super().on_phase_start(position)
-        for module in (self.teacher, self.teacher_prompts):
-            if module is not None:
-                module.eval()
+        if self.teacher is not None and self.keeps == "scores":
+            self.teacher.take(self.clip, self.current)
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Cross-entropy to the ratings, mean over the images; pairs play no part."""
@@ -235,16 +224,16 @@ class GRMPIQA(ContinualMethod):
     ) -> Float[Tensor, ""] | None:
         """Distance of the image's feature to what is to be kept; none where there is nothing yet."""
         clip = self.clip
-        plain = self.teacher if self.teacher is not None else clip
+        plain = clip if self.teacher is None else self.teacher.backbone
         if self.keeps == "semantics":
             with torch.no_grad():
                 wanted = plain.similarity(plain(image), plain.encode_text(SCENE_TEXTS))
             scenes = clip.similarity(feature, clip.encode_text(SCENE_TEXTS))
             return soft_class_loss(scenes, wanted, self.temperature)
         if self.keeps == "scores" and self.seen > 1:
-            assert self.teacher_prompts is not None
+            assert self.teacher is not None
             with torch.no_grad():
-                before = quality(plain, self.teacher_prompts, image).softmax(dim=1)[:, 0]
+                before = quality(plain, self.teacher.heads, image).softmax(dim=1)[:, 0]
             return soft_label_loss(self.current.logits(clip, feature), before)
         return None
 

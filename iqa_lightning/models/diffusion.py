@@ -15,7 +15,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iqa_lightning.models.backbones import Backbone, Encoder, Images, Stages
+from iqa_lightning.models.backbones import (
+    Backbone,
+    Encoder,
+    Images,
+    Stages,
+    checked_features,
+    stage_statistics,
+)
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -76,6 +83,7 @@ class Diffusion(Backbone):
         centred: whether the VAE gets images in [-1, 1], as it was trained; the official code gives
             it [0, 1].
         adapter_blocks: residual blocks of each level of the image adapter.
+        features: what heads read, `last` (means over the maps) or `stages`, as in `Backbone`.
         checkpointing: compute the denoiser's maps twice instead of keeping them for the way back.
 
     Raises:
@@ -94,9 +102,11 @@ class Diffusion(Backbone):
         evaluation_posterior: str = "mode",
         centred: bool = False,
         adapter_blocks: int = 2,
+        features: str = "last",
         checkpointing: bool = False,
     ) -> None:
         Encoder.__init__(self)
+        self.features = checked_features(features)
         check_choices(trains, posterior, evaluation_posterior, side)
         diffusers = load_diffusers()
         self.vae = build(diffusers.AutoencoderKL, "vae", folder, sizes).requires_grad_(False)
@@ -125,9 +135,9 @@ class Diffusion(Backbone):
         self.side, self.timestep, self.centred = side, timestep, centred
         self.posterior, self.evaluation_posterior = posterior, evaluation_posterior
         self._trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        self.map_channels = channels[::-1]
-        self.width: int = sum(channels)
-        self.stage_widths = [self.width]
+        self.map_channels: list[int] = channels[::-1]
+        self.stage_widths = [sum(channels)]
+        self.width: int = sum(channels) if features == "last" else self.statistics_width
         self.images_forwarded = 0
         self.mean: Tensor
         self.std: Tensor
@@ -164,7 +174,7 @@ class Diffusion(Backbone):
             scaling: float = self.vae.config.scaling_factor
             return latent * scaling
 
-    def maps(self, prepared: Float[Tensor, "batch 3 side side"], latent: Tensor) -> list[Tensor]:
+    def up_maps(self, prepared: Float[Tensor, "batch 3 side side"], latent: Tensor) -> list[Tensor]:
         """Output of each up-block, the coarsest first (of Stable Diffusion 1.5 and 512 pixels
         1280@16, 1280@32, 640@64, 320@64).
         """
@@ -186,30 +196,46 @@ class Diffusion(Backbone):
         return maps
 
     def maps_of(self, image: Images, latent: Tensor | None = None) -> list[Tensor]:
-        """`maps` of images; `latent` is what `frozen_output` gave for them."""
+        """`up_maps` of images; `latent` is what `frozen_output` gave for them."""
         if latent is None:
             latent = self.frozen_output(image)
-        return self.maps(self.prepare(image), latent)
+        return self.up_maps(self.prepare(image), latent)
 
     def pooled(
         self,
         prepared: Float[Tensor, "batch 3 side side"],
         fixed: Tensor | None,
     ) -> Float[Tensor, "batch width"]:
-        """Mean over each map."""
+        """Mean over each map, and the deviation where `features` are `stages`."""
         assert fixed is not None, "`forward` asks `frozen_output`"
-        return torch.cat([found.mean(dim=(2, 3)) for found in self.maps(prepared, fixed)], dim=1)
+        return read(self.up_maps(prepared, fixed), self.features)
 
     def stages(self, image: Images) -> Stages:
-        """The feature is the only stage."""
-        return [self(image)]
+        """Mean over each map, as the only stage."""
+        return [read(self.maps_of(image), "last")]
+
+    def statistics(self, image: Images) -> Float[Tensor, "batch statistics_width"]:
+        """Mean and deviation over space of every map."""
+        return read(self.maps_of(image), "stages")
+
+    @property
+    def statistics_width(self) -> int:
+        """Twice the channels of all maps."""
+        return 2 * sum(self.map_channels)
 
     def with_stages(
-        self, image: Images, fixed: Tensor | None = None
+        self, image: Images, fixed: Tensor | None = None, features: str = "last"
     ) -> tuple[Float[Tensor, "batch width"], Stages]:
-        """The feature, twice."""
-        feature = self(image, fixed)
-        return feature, [feature]
+        """What `forward` and `gate_stages` say, from one pass."""
+        maps = self.maps_of(image, fixed)
+        return read(maps, self.features), [read(maps, features)]
+
+
+def read(maps: list[Tensor], features: str) -> Float[Tensor, "batch width"]:
+    """Means over maps, or their means and deviations."""
+    if features == "stages":
+        return stage_statistics(maps)
+    return torch.cat([found.mean(dim=(2, 3)) for found in maps], dim=1)
 
 
 def squares(image: Images, side: int) -> Tensor:

@@ -89,7 +89,7 @@ class Decoder(nn.Module):
         return self.head(narrow)[:, 0], narrow
 
 
-class Teacher(nn.Module):
+class DiffusionTeacher(nn.Module):
     """A diffusion backbone and the decoder of its maps."""
 
     def __init__(self, network: Diffusion, width: int = 512) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from iqa_lightning.losses.margin_ranking import margin_ranking_loss
 from iqa_lightning.methods.dp_iqa import DISTORTIONS, bank_sentences
-from iqa_lightning.models.dp_iqa import Decoder, StudentHead, Teacher
+from iqa_lightning.models.dp_iqa import Decoder, DiffusionTeacher, StudentHead
 from iqa_lightning.stream.schedule import Phase
 from tests.walks import ROOT
 
@@ -36,14 +36,14 @@ def count(module: nn.Module, trained: bool = False) -> int:
 
 
 @pytest.fixture(scope="module")
-def full() -> Teacher:
+def full() -> DiffusionTeacher:
     from iqa_lightning.models.diffusion import Diffusion
 
     with torch.device("meta"):
-        return Teacher(Diffusion(sizes=SIZES, bank=1485))
+        return DiffusionTeacher(Diffusion(sizes=SIZES, bank=1485))
 
 
-def test_counts_at_full_size(full: Teacher) -> None:
+def test_counts_at_full_size(full: DiffusionTeacher) -> None:
     network = full.network
     assert count(network.vae) == 34_163_664, "the encoder alone"
     with torch.device("meta"):
@@ -60,7 +60,7 @@ def test_counts_at_full_size(full: Teacher) -> None:
     assert expected == pytest.approx(0.98e9, rel=2e-3)
 
 
-def test_shapes_at_full_size(full: Teacher) -> None:
+def test_shapes_at_full_size(full: DiffusionTeacher) -> None:
     """Of 512 pixels: latents 4@64, maps 1280@16, 1280@32, 640@64, 320@64, a map 8@64."""
     image = torch.empty(2, 3, 512, 512, device="meta")
     network = full.network
@@ -68,7 +68,7 @@ def test_shapes_at_full_size(full: Teacher) -> None:
     assert tuple(latent.shape) == (2, 4, 64, 64)
     adapted = network.image_adapter(image)
     assert [tuple(x.shape[1:3]) for x in adapted] == [(320, 64), (640, 32), (1280, 16), (1280, 8)]
-    maps = network.maps(image, latent)
+    maps = network.up_maps(image, latent)
     assert [tuple(x.shape[1:3]) for x in maps] == [(1280, 16), (1280, 32), (640, 64), (320, 64)]
     assert network.map_channels == [1280, 1280, 640, 320]
     with torch.device("meta"):

@@ -16,11 +16,11 @@ from scipy.stats import spearmanr
 
 from iqa_lightning.continual.evaluation import evaluation_mode
 from iqa_lightning.losses.margin_ranking import margin_ranking_loss
-from iqa_lightning.methods.base import FIXED
 from iqa_lightning.methods.dp_iqa import DPIQA, DPIQATeacher, bank_sentences, write_bank
+from iqa_lightning.methods.readouts import NOTHING, Known
 from iqa_lightning.models.backbones import Backbone
 from iqa_lightning.models.diffusion import BANK
-from iqa_lightning.models.dp_iqa import Teacher
+from iqa_lightning.models.dp_iqa import DiffusionTeacher
 from iqa_lightning.stream.schedule import Task
 from tests.methods.steps import FINETUNE, WARMUP, at, changed, snapshot
 from tests.models.clips import tiny
@@ -41,7 +41,7 @@ def teacher_method(seed: int = 0, **options: Any) -> DPIQATeacher:
 
 def student_method(seed: int = 0, **options: Any) -> DPIQA:
     if "teacher" not in options:
-        options["teacher"] = Teacher(diffusion(seed, posterior="mode"), width=32)
+        options["teacher"] = DiffusionTeacher(diffusion(seed, posterior="mode"), width=32)
     torch.manual_seed(seed)
     backbone = Backbone("test_efficientnet", mean=[0.0] * 3, std=[1.0] * 3)
     given = {"optimizer": ADAM, "tasks": TASKS, "side": 64, "bn_stats": "always"} | options
@@ -106,12 +106,12 @@ def test_known_latents_change_no_score() -> None:
     method, batch = teacher_method(), rated(1)
     image = batch["image"]
     with evaluation_mode(method), torch.no_grad():
-        known = {FIXED: method.backbone.frozen_output(image)}
+        known = Known(frozen_output=method.backbone.frozen_output(image))
         scores = [
             method.score(image),
             method.selection_score(image, known),
-            method.head_scores(image, known)["score"][:, 0],
-            method.selection_score(image, {}),
+            method.head_scores(image, known).score[:, 0],
+            method.selection_score(image, NOTHING),
         ]
     assert all(torch.equal(score, scores[0]) for score in scores)
 
@@ -277,7 +277,7 @@ def test_teachers_of_the_yaml(name: str, tmp_path: Path) -> None:
         folder = write_pipeline(tmp_path / "sd")
         words += [f"method.teacher.network.folder={folder}", "method.teacher.network.bank=5"]
     teacher = instantiate(composed(*words).method.teacher, _convert_="all")
-    assert isinstance(teacher, Teacher)
+    assert isinstance(teacher, DiffusionTeacher)
     assert teacher.network.side == {"stable_diffusion": 512, "tiny": 64}[name]
 
 

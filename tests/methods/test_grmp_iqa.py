@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from iqa_lightning.continual.evaluation import evaluation_mode
 from iqa_lightning.losses.soft_labels import adjust_gradient, soft_class_loss
 from iqa_lightning.methods.grmp_iqa import GRMPIQA, SCENE_TEXTS
+from iqa_lightning.methods.readouts import NOTHING, Known
 from iqa_lightning.models.backbones import Backbone
 from iqa_lightning.models.clip import CLIP
 from iqa_lightning.models.gating import MeanFeatureGate
@@ -117,7 +118,7 @@ def test_score_is_the_probability_of_the_first_words() -> None:
         v = F.normalize(method.current.image_feature(method.clip, image), dim=1).double().numpy()
         t = method.current.text_features(method.clip).double().numpy()
         scale = np.exp(float(method.clip.network.logit_scale))
-        columns = method.predict_step({"image": image, "owner_task": torch.ones(6).long()})
+        columns = method.predict_step({"image": image, "owner_task": torch.ones(6).long()}).columns
     e = np.exp(scale * v @ t.T)
     np.testing.assert_allclose(score, e[:, 0] / e.sum(axis=1), atol=1e-5)
     assert list(columns) == ["single"]
@@ -152,8 +153,8 @@ def test_step_against_a_loop_over_names(rule: str) -> None:
             student = method.clip.similarity(feature, method.clip.encode(SCENE_TEXTS))
             assert method.teacher is not None
             with torch.no_grad():
-                plain = method.teacher.network
-                pixels = method.teacher.prepare(batch["image"])
+                plain = method.teacher.backbone.network
+                pixels = method.teacher.backbone.prepare(batch["image"])
                 v = F.normalize(plain.encode_image(pixels), dim=1)
                 tokens = method.clip.tokenizer(list(SCENE_TEXTS))
                 t = F.normalize(plain.encode_text(tokens), dim=1)
@@ -241,19 +242,20 @@ def test_tokens_of_a_task_are_its_own_and_the_gate_weighs_them() -> None:
     begin(method, 1)
     step(method, rated(1))
     with evaluation_mode(method), torch.no_grad():
-        alone = method.head_scores(image, {})
+        alone = method.head_scores(image, NOTHING)
     begin(method, 2)
     before = snapshot(method)
     assert torch.equal(before["prompts.1.visual"], build().prompts[0].visual), "from the start"
     step(method, rated(2))
     assert changed(before, method) == {"prompts.1.context", "prompts.1.visual"}
     with evaluation_mode(method), torch.no_grad():
-        both = method.head_scores(image, {})
-        known = method.head_scores(image, {"a": alone["score"][:, 0] + 1})
-    assert torch.equal(both["score"][:, 0], alone["score"][:, 0])
-    assert torch.equal(known["score"][:, 0], alone["score"][:, 0] + 1), "recorded scores are used"
-    assert not torch.allclose(both["score"][:, 1], both["score"][:, 0])
-    torch.testing.assert_close(both["gate"].sum(dim=1), torch.ones(6))
+        both = method.head_scores(image, NOTHING)
+        given = Known(final_scores={"a": alone.score[:, 0] + 1})
+        known = method.head_scores(image, given)
+    assert torch.equal(both.score[:, 0], alone.score[:, 0])
+    assert torch.equal(known.score[:, 0], alone.score[:, 0] + 1), "recorded scores are used"
+    assert not torch.allclose(both.score[:, 1], both.score[:, 0])
+    torch.testing.assert_close(both.gate.sum(dim=1), torch.ones(6))
     assert method.final_heads() == ["a"]
 
 
@@ -304,7 +306,7 @@ def test_statistics_of_the_input() -> None:
     method = build()
     torch.testing.assert_close(method.clip.mean.flatten(), torch.tensor([123.675, 116.28, 103.53]))
     assert method.teacher is not None
-    assert torch.equal(method.teacher.mean, method.clip.mean)
+    assert torch.equal(method.teacher.backbone.mean, method.clip.mean)
 
 
 @pytest.mark.parametrize(

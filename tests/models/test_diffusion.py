@@ -56,6 +56,16 @@ def test_without_adapters_it_is_the_plain_denoiser() -> None:
         torch.testing.assert_close(network(image), pooled)
     assert network.width == pooled.shape[1] == sum(network.map_channels) == 56
     assert network.stage_widths == [56]
+    with torch.no_grad():
+        feature, stages = network.with_stages(image)
+        torch.testing.assert_close(feature, pooled)
+        torch.testing.assert_close(network.stages(image)[0], stages[0])
+        both = torch.cat(
+            [s for x in wanted for s in (x.mean((2, 3)), x.std((2, 3), correction=0))], 1
+        )
+        torch.testing.assert_close(network.statistics(image), both, atol=1e-5, rtol=1e-4)
+        wide = diffusion(features="stages").eval()
+        assert wide(image).shape[1] == wide.width == network.gate_widths("stages")[0] == 112
 
 
 def test_adapters_change_the_maps_and_what_is_learnt() -> None:
