@@ -33,11 +33,7 @@ from iqa_lightning.train import to_dict
 from tests.walks import ROOT, TINY, composed, stream_of_folders, walk, write_folder
 
 HERE = Path(__file__).resolve().parent
-METHODS = sorted(
-    path.stem
-    for path in (ROOT / "conf" / "method").glob("*.yaml")
-    if not path.stem.endswith(("_cpu", "_demo"))
-)
+METHODS = sorted(path.stem for path in (HERE / "matrices" / "paper").glob("*.csv"))
 
 # (a) the words that make a budget: a method with the values that it has there
 
@@ -230,11 +226,17 @@ def described(tensor: torch.Tensor) -> dict[str, Any]:
 # configs
 
 PLACES = ("paths.data=data", "paths.output=outputs")
-TABLES = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/runs.yaml"))
+TABLES = sorted(
+    path.stem
+    for path in (HERE / "configs").glob("*.json")
+    if path.stem not in ("experiments", "methods")
+)
+STORED_EXPERIMENTS = json.loads((HERE / "configs" / "experiments.json").read_text()).keys()
 EXPERIMENTS = {
     str(path.relative_to(ROOT / "conf" / group).with_suffix("")): (group, command)
     for group, command in (("experiment", "train"), ("pretraining", "pretrain"))
     for path in sorted((ROOT / "conf" / group).rglob("*.yaml"))
+    if str(path.relative_to(ROOT / "conf" / group).with_suffix("")) in STORED_EXPERIMENTS
 }
 
 
