@@ -119,7 +119,7 @@ def test_two_ranks_agree_with_one_process(
             continue
         # less than a step on average: where a gradient is nearly nothing, rounding gives the step
         # of Adam its sign
-        assert (weights[1][key].double() - tensor.double()).abs().mean() < 2e-3, key
+        assert (weights[1][key].double() - tensor.double()).abs().mean() < 4e-3, key
 
 
 NOT_SYNCHRONISED = (
