@@ -119,7 +119,7 @@ def test_one_failed_run_ends_in_the_report_and_what_is_finished_is_skipped(
     assert done.returncode == 1
     assert states(tmp_path) == ["failed", "finished"]
     assert "2 runs: 1 failed, 1 finished" in done.stdout
-    assert "split is 11; there are the splits 1 to 10" in done.stdout.split("2 runs:")[1]
+    assert "split is 11; it is a whole number from 1 to 10" in done.stdout.split("2 runs:")[1]
     assert "1 of the runs failed" in done.stderr
     finished = tmp_path / "folders/sh_cl/a-b/split1/seed0"
     files = [file for file in finished.rglob("*") if file.is_file()]
