@@ -29,11 +29,12 @@ test: install  ## the whole test suite
 test-fast: install  ## the inner loop: no test that starts a process or a real training
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) -m 'not slow'
 
-check: install  ## ruff, mypy (strict), import-linter
+check: install  ## ruff, mypy (strict), import-linter, and a report of what is beyond the guides of size
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.house
 
 check-data: install  ## what is missing, unreadable, leaking or twice on disk: make check-data DATA='stream=open4 paths.data=<folder>' (with cache=verify: its decoded images)
 	$(BIN)/python -m iqa_lightning.check $(DATA)

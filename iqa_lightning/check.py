@@ -6,6 +6,11 @@ Only Hydra is imported at the top, so that `--help` and `--cfg job` answer at on
 
 from __future__ import annotations
 
+from iqa_lightning import signals
+
+if __name__ == "__main__":  # before anything that takes time
+    signals.install()
+
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,8 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+
+from iqa_lightning.runs.compose import CONF, instantiate
+from iqa_lightning.runs.mistakes import run_command
+from iqa_lightning.runs.start import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,12 +32,6 @@ if TYPE_CHECKING:
     from iqa_lightning.audit.check import Audit, Finding
     from iqa_lightning.audit.duplicates import Duplicate
     from iqa_lightning.datasets.base import IQADataModule
-
-
-CONF = Path(__file__).resolve().parent / "conf"  # in a wheel
-
-
-CONF = CONF if CONF.is_dir() else CONF.parents[1] / "conf"  # in a checkout
 
 
 NOTES = 20  # shown; the report has all
@@ -45,10 +47,8 @@ def main(cfg: DictConfig) -> None:
     Raises:
         SystemExit: there is an error; the report says which.
     """
-    try:
+    with one_line():
         errors = check(cfg) if cfg.cache is None else check_caches(cfg)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
     if errors:
         raise SystemExit(1)
 
@@ -219,4 +219,4 @@ def line(facts: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, "check")

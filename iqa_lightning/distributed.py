@@ -1,5 +1,5 @@
-"""Values of several processes (ranks): summed, gathered. Without a process group each is what it
-was.
+"""Values of several processes (ranks): summed, averaged, gathered. Without a process group each is
+what it was.
 """
 
 from typing import Any, TypeVar
@@ -10,28 +10,42 @@ from torch import Tensor
 Value = TypeVar("Value")
 
 
+def in_group() -> bool:
+    """Whether there is a process group."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return torch.distributed.get_rank() if in_group() else 0
+
+
+def world_size() -> int:
+    """Number of ranks."""
+    return torch.distributed.get_world_size() if in_group() else 1
+
+
 def sum_over_ranks(value: Tensor) -> Tensor:
     """The sum of a tensor over all ranks, in place, the same on each."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if in_group():
         torch.distributed.all_reduce(value)
     return value
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of a tensor over all ranks, the same on each."""
+    return sum_over_ranks(value.clone()) / world_size()
 
 
 def from_all_ranks(value: Value) -> list[Value]:
     """The value of each rank, in their order, on every rank; ranks may hold values of different
     sizes.
     """
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+    if not in_group():
         return [value]
     values: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(values, value)
     return values
-
-
-def world_size() -> int:
-    """Number of ranks."""
-    there = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if there else 1
 
 
 def from_all(value: Tensor) -> Tensor:

@@ -1,23 +1,28 @@
 """A run folder's predictions -> matrices, measures and figures; trains nothing and reads no image.
 
-`python -m iqa_lightning.evaluate run=<folder>` prints the matrices and writes everything derived
+`iqa-lightning evaluate <folder>` (or `run=<folder>`) prints the matrices and writes everything derived
 again, byte for byte what the training wrote. A folder that holds nothing but `predictions/` is
 enough.
 """
 
+from iqa_lightning import signals
+
+if __name__ == "__main__":  # before anything that takes time
+    signals.install()
+
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
 
+from iqa_lightning.runs.compose import CONF
+from iqa_lightning.runs.folder import sole_owner
+from iqa_lightning.runs.mistakes import run_command
+from iqa_lightning.runs.start import one_line
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-
-CONF = Path(__file__).resolve().parent / "conf"  # in a wheel
-
-
-CONF = CONF if CONF.is_dir() else CONF.parents[1] / "conf"  # in a checkout
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
@@ -28,12 +33,10 @@ def main(cfg: "DictConfig") -> None:
         SystemExit: The folder is missing or what it holds is not a run; the message says which
             file.
     """
-    if cfg.run is None:
-        raise SystemExit("which run folder? python -m iqa_lightning.evaluate run=<folder>")
-    try:
+    with one_line():
+        if cfg.run is None:
+            raise ValueError("which run folder? iqa-lightning evaluate <folder>")
         evaluate(str(cfg.run))
-    except (ValueError, OSError) as error:
-        raise SystemExit(str(error)) from None
 
 
 def evaluate(run: str) -> None:
@@ -52,12 +55,23 @@ def evaluate(run: str) -> None:
 
     folder, console = RunFolder(run), Console()
     derived = derive(folder.predictions())
-    synthetic = bool(folder.read_summary().get("synthetic", False))
-    folder.write_derived(derived)
+    with sole_owner(folder.path):  # a training writes the same summary
+        synthetic = bool(folder.read_summary().get("synthetic", False))
+        folder.write_derived(derived)
+        folder.write_figure("srcc", matrix_figure(folder.path, "srcc", synthetic))
     print_run(derived, console, synthetic)
-    folder.write_figure("srcc", matrix_figure(folder.path, "srcc", synthetic))
     console.print(f"written: {folder.path}", markup=False, highlight=False, soft_wrap=True)
 
 
+def overrides(words: list[str]) -> list[str]:
+    """`evaluate <folder>` as Hydra reads it; other words as they are."""
+    quoted = (word.replace("'", r"\'") for word in words)
+    return [
+        f"run='{text}'" if Path(word).is_dir() else word
+        for word, text in zip(words, quoted, strict=True)
+    ]
+
+
 if __name__ == "__main__":
-    main()
+    sys.argv[1:] = overrides(sys.argv[1:])
+    run_command(main, "evaluate")

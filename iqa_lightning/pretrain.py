@@ -1,12 +1,17 @@
-"""A better start: `python -m iqa_lightning.pretrain experiment=qpt` writes weights that any method
+"""A better start: `python -m iqa_lightning.pretrain pretraining=qpt` writes weights that any method
 can start from.
 
 `backbone.weights=<folder>/weights.safetensors` takes them. `card.json` beside them says what they
 have seen; training refuses them where that is in a test part. The same command resumes.
-`experiment=probe` measures starts instead.
+`pretraining=probe` measures starts instead.
 """
 
 from __future__ import annotations
+
+from iqa_lightning import signals
+
+if __name__ == "__main__":  # before anything that takes time
+    signals.install()
 
 import json
 from pathlib import Path
@@ -14,11 +19,22 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from iqa_lightning.runs.folder import is_first_process, keep_config, sole_owner
-from iqa_lightning.train import CONF, git_commit, silence_hints, to_dict
+from iqa_lightning.runs.compose import CONF, instantiate
+from iqa_lightning.runs.folder import (
+    check_config,
+    is_first_process,
+    keep_config,
+    method_name,
+    sole_owner,
+    variant_of,
+)
+from iqa_lightning.runs.mistakes import run_command
+from iqa_lightning.runs.package import package
+from iqa_lightning.runs.process import follow_parent, lead_children
+from iqa_lightning.runs.start import Begun, check_values, check_writable, one_line
+from iqa_lightning.train import to_dict
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -33,40 +49,55 @@ WEIGHTS = "weights.safetensors"
 @hydra.main(config_path=str(CONF), config_name="pretrain", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Pre-train, go on with it, or probe."""
-    try:
+    with one_line() as begun:
         if cfg.probe is None:
-            pretrain(cfg)
+            pretrain(cfg, begun)
         else:
             probe(cfg)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
 
 
-def pretrain(cfg: DictConfig) -> None:
+def pretrain(cfg: DictConfig, begun: Begun | None = None) -> None:
     """One pre-training in its folder: nothing to do if it is finished, go on if it was interrupted,
     start otherwise.
     """
-    import pytorch_lightning as pl  # noqa: PLC0415  # torch stays out of --help
-
-    silence_hints()
-    pl.seed_everything(cfg.seed, verbose=False)
-    choices = HydraConfig.get().runtime.choices
-    names = (choices["experiment"], choices["backbone"], f"split{cfg.split}", f"seed{cfg.seed}")
+    check_values(cfg)
+    hydra = HydraConfig.get()
+    choices, words = hydra.runtime.choices, list(hydra.overrides.task or [])
+    typed = [word for word in words if word.partition("=")[0] != "backbone"]  # it has its place
+    backbone = method_name(str(choices["backbone"]), variant_of(typed, to_dict(cfg), choices))
+    names = (str(choices["pretraining"]), backbone, f"split{cfg.split}", f"seed{cfg.seed}")
     folder = Path(cfg.paths.output).joinpath("pretrain", *names)
+    done = (folder / WEIGHTS).is_file()
+    if is_first_process():
+        print(f"{'finished' if done else 'pre-training'}: {' '.join(names)}", flush=True)
+    check_config(folder, to_dict(cfg))
+    if not done:
+        check_writable(folder)
+        learn(cfg, folder, names[0], begun or Begun())
+    if is_first_process():
+        print(f"start a method from it: backbone.weights={folder / WEIGHTS}")
+
+
+def learn(cfg: DictConfig, folder: Path, name: str, begun: Begun) -> None:
+    """Build, hold the folder, train, write the weights."""
+    from iqa_lightning.runs.walking import prepare  # noqa: PLC0415  # torch stays out of --help
+
+    prepare(cfg.seed)
+    method: pl.LightningModule = instantiate(
+        cfg.method, backbone=instantiate(cfg.backbone), _convert_="all"
+    )
+    data: pl.LightningDataModule = instantiate(cfg.data, _partial_=True, _convert_="all")(
+        data=rated(cfg, cfg.split)
+    )
+    trainer = build_trainer(cfg, folder)
+    signals.move_to(signals.RAISE)
+    data.prepare_data()
     with sole_owner(folder):
         keep_config(folder, to_dict(cfg))
-        if not (folder / WEIGHTS).is_file():
-            method: pl.LightningModule = instantiate(
-                cfg.method, backbone=instantiate(cfg.backbone), _convert_="all"
-            )
-            data: pl.LightningDataModule = instantiate(cfg.data, _partial_=True, _convert_="all")(
-                data=rated(cfg, cfg.split)
-            )
-            trainer = fit(cfg, method, data, folder)
-            if trainer.is_global_zero:
-                write(cfg, method, data, folder, names[0])
-        if is_first_process():
-            print(f"start a method from it: backbone.weights={folder / WEIGHTS}")
+        begun.yes = True
+        fit(trainer, method, data, folder)
+        if trainer.is_global_zero:
+            write(cfg, method, data, folder, name)
 
 
 def rated(cfg: DictConfig, split: int) -> list[IQADataModule]:
@@ -82,18 +113,13 @@ def rated(cfg: DictConfig, split: int) -> list[IQADataModule]:
     return list({data.name: data for data in stream.data.values()}.values())
 
 
-def fit(
-    cfg: DictConfig, method: pl.LightningModule, data: pl.LightningDataModule, folder: Path
-) -> pl.Trainer:
-    """Train from the last checkpoint, or from the start."""
+def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
+    """The trainer of a pre-training, which writes nothing yet."""
     from pytorch_lightning.callbacks import LambdaCallback, ModelCheckpoint  # noqa: PLC0415  # torch
-    from pytorch_lightning.loggers import CSVLogger  # noqa: PLC0415
 
     from iqa_lightning.continual.checkpoints import AtomicCheckpointIO, seed_epoch  # noqa: PLC0415
-    from iqa_lightning.continual.runtime import keep_freed_memory  # noqa: PLC0415
+    from iqa_lightning.continual.stopping import Stopping  # noqa: PLC0415
 
-    keep_freed_memory()
-    last = folder / "last.ckpt"
     keep = ModelCheckpoint(
         folder, "last", save_on_train_epoch_end=True, enable_version_counter=False
     )
@@ -102,20 +128,43 @@ def fit(
             cfg.seed, trainer.current_epoch, trainer.global_rank
         )
     )
+
+    def in_epoch(trainer: pl.Trainer) -> str:
+        return f"in epoch {min(trainer.current_epoch + 1, cfg.epochs)} of {cfg.epochs}"
+
     build = instantiate(cfg.trainer, _partial_=True)
+    stopping = Stopping(in_epoch, str(folder / "last.ckpt"))
     trainer: pl.Trainer = build(
         max_epochs=cfg.epochs,
-        callbacks=[*build.keywords.get("callbacks", []), seeds, keep],
-        logger=CSVLogger(folder, name="log"),
+        callbacks=[stopping, *build.keywords.get("callbacks", []), seeds, keep],
+        logger=False,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
     )
-    trainer.fit(
-        method, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True
-    )
-    if trainer.interrupted:
-        raise SystemExit(f"interrupted; the same command goes on from {last}")
     return trainer
+
+
+def fit(
+    trainer: pl.Trainer, method: pl.LightningModule, data: pl.LightningDataModule, folder: Path
+) -> None:
+    """Train from the last checkpoint, or from the start, which a damaged one leaves."""
+    from pytorch_lightning.loggers import CSVLogger  # noqa: PLC0415  # torch
+
+    from iqa_lightning.continual.checkpoints import read_checkpoint  # noqa: PLC0415
+
+    last: Path | None = folder / "last.ckpt"
+    try:
+        read_checkpoint(folder / "last.ckpt", folder)
+    except ValueError as error:
+        if (folder / "last.ckpt").exists() and is_first_process():
+            print(f"note: {error}; going on from the start", flush=True)
+        last = None
+    trainer.loggers = [CSVLogger(folder, name="log")]
+    try:
+        with lead_children():
+            trainer.fit(method, datamodule=data, ckpt_path=last, weights_only=True)
+    finally:
+        signals.move_to(signals.NOTE)  # what is left takes a moment
 
 
 def write(cfg: DictConfig, method: Any, data: Any, folder: Path, name: str) -> None:
@@ -133,7 +182,7 @@ def write(cfg: DictConfig, method: Any, data: Any, folder: Path, name: str) -> N
         "epochs": cfg.epochs,
         "split": cfg.split,
         "seed": cfg.seed,
-        "git": git_commit(),
+        "git": package()["commit"],
         "known": cfg.backbone.get("weights") in (None, "imagenet", "bundled") or bool(before),
         "images": before.get("images", {}) | data.contents,
         "config": to_dict(cfg),
@@ -150,7 +199,9 @@ def probe(cfg: DictConfig) -> None:
 
     from iqa_lightning.pretraining.probe import probe_start, seen_by, summarise, table  # noqa: PLC0415
     from iqa_lightning.records import write_bytes  # noqa: PLC0415
+    from iqa_lightning.runs.walking import silence_hints  # noqa: PLC0415
 
+    signals.move_to(signals.RAISE)
     silence_hints()
     starts = {str(name): weights for name, weights in cfg.probe.starts.items()}
     seen = frozenset() if cfg.probe.seen_images else seen_by(starts.values())
@@ -177,4 +228,5 @@ def probe(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    follow_parent()
+    run_command(main, "pretrain")

@@ -6,17 +6,21 @@ joint task by its data sets joined with `+`. All else (`srcc_<readout>.csv`,
 `stability_<readout>.csv`, `cells.csv`, where they exist `gate.csv` and `uncertainty.csv`,
 `srcc.png`, `readouts` in `summary.json`) follows from the predictions and may be deleted. The same
 content gives the same bytes. Every file is written under a temporary name and renamed, so that a
-crash leaves the old file or the new one and never half of one.
+crash leaves the old file or the new one and never half of one. `checksums.json` holds the SHA-256
+of predictions and checkpoints; they are compared when read.
 """
 
 import csv
+import hashlib
 import json
 import math
 import os
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -58,10 +62,10 @@ START = "start"
 RESERVED = (START, "after")  # they label the rows of a matrix
 
 
-FILE = re.compile(r"after_(0|[1-9][0-9]*)_([A-Za-z0-9_+-]+)\.parquet")
+FILE = re.compile(r"after_(0|[1-9][0-9]*)_([^/]+)\.parquet")
 
 
-DATASET = re.compile(r"[A-Za-z0-9_-]+")
+CHECKSUMS = "checksums.json"
 
 
 SUMMARY = (
@@ -72,6 +76,8 @@ SUMMARY = (
         "split_hash",
         "seed",
         "git",
+        "package",
+        "config_hash",
         "finished",
         "synthetic",
         "independent_tasks",
@@ -111,12 +117,13 @@ class RunFolder:
             ValueError: A column is missing, unknown or of the wrong kind, or a row is there twice.
         """
         path = self.path / "predictions" / f"after_{t}_{task}.parquet"
-        if not FILE.fullmatch(path.name) or (t == 0) != (task == START):
+        if not (FILE.fullmatch(path.name) and is_name(task, "+")) or (t == 0) != (task == START):
             raise ValueError(
                 f"'{task}' cannot name task {t}: 0 is '{START}', others take letters, digits, "
                 "'_', '-', '+'"
             )
-        write_bytes(path, _parquet(checked(frame, path.name)))
+        content = _parquet(checked(frame, path.name))
+        write_sealed(self.path, path, lambda file: file.write(content))
         return path
 
     def predictions(self) -> dict[str, pd.DataFrame]:
@@ -127,6 +134,8 @@ class RunFolder:
                 the images.
         """
         files = self._files()
+        for path in files.values():
+            verify(self.path, path)
         frames = {task: read_predictions(path) for task, path in files.items()}
         first = frames[START]
         for task, frame in frames.items():
@@ -202,6 +211,17 @@ class RunFolder:
                 f"{path} cannot be read ({error}); delete it and run the same command again"
             ) from error
 
+    @property
+    def finished(self) -> bool:
+        """Whether the summary says that the run is finished."""
+        return bool(self.read_summary().get("finished"))
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything is recorded that a new run would lose."""
+        kept = ("predictions/after_*.parquet", "last.ckpt", "weights.safetensors")
+        return any(next(self.path.glob(pattern), None) for pattern in kept)
+
     def write_derived(self, derived: Mapping[str, Any]) -> None:
         """Store what `metrics.matrices.derive` made of the predictions; the rest of the summary
         stays as it is.
@@ -229,7 +249,8 @@ class RunFolder:
             raise ValueError(f"there is no run folder {self.path}")
         found: dict[int, tuple[str, Path]] = {}
         for path in sorted((self.path / "predictions").glob("[!.]*.parquet")):
-            if not (match := FILE.fullmatch(path.name)):
+            match = FILE.fullmatch(path.name)
+            if match is None or not is_name(match[2], "+"):
                 raise ValueError(f"{path} is not named after_<t>_<task>.parquet: move it elsewhere")
             t, task = int(match[1]), match[2]
             if t in found:
@@ -266,7 +287,8 @@ def checked(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     heads = [
         name
         for name in names
-        if re.fullmatch(r"(score|gate|nearness[1-9]|scene|distortion)/[A-Za-z0-9_+-]+", name)
+        if (match := re.fullmatch(r"(?:score|gate|nearness[1-9]|scene|distortion)/(.+)", name))
+        and is_name(match[1], "+")
     ]
     texts = [name for name in ("dataset", "split", "image", *OPTIONAL) if name in names]
     known = [
@@ -311,18 +333,103 @@ def read_predictions(path: Path) -> pd.DataFrame:
     return checked(table.to_pandas(), str(path))
 
 
+def is_name(text: str, more: str = "") -> bool:
+    """Whether a text can name a data set: letters and digits of any script, `_`, `-` and `more`."""
+    fit = all(sign in "_-" + more or unicodedata.category(sign)[0] in "LMN" for sign in text)
+    return bool(text) and fit and unicodedata.is_normalized("NFC", text)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that at every instant it is either absent, the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file so that at every instant it is either absent, the old one or the new one.
+
+    Raises:
+        OSError: naming the file.
+    """
+    write_atomic(path, lambda file: file.write(content))
+
+
+def write_sealed(root: Path, path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Write a file below the run folder `root` whose checksum is compared when it is read.
+
+    The checksum is noted beside that of the version before, and before the file takes its place: a
+    crash in between leaves a file that is one of the two.
+    """
+    name, noted = path.relative_to(root).as_posix(), read_checksums(root)
+
+    def note(part: Path) -> None:
+        with part.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        before = [known for known in noted.get(name, [])[-1:] if known != digest]
+        content = noted | {name: [*before, digest]}
+        write_bytes(root / CHECKSUMS, f"{json.dumps(content, indent=1)}\n".encode())
+
+    write_atomic(path, write, note)
+
+
+def write_atomic(
+    path: Path, write: Callable[[BinaryIO], Any], before: Callable[[Path], None] | None = None
+) -> None:
+    """Let `write` fill a file beside `path`, flush it, rename it to `path`, flush the folder.
+
+    `before` is called with the whole file before it takes its place.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            file.write(content)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
+        if before:
+            before(part)
         part.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name, too, outlives a power cut
+        finally:
+            os.close(folder)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(part)):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def read_checksums(root: Path) -> dict[str, list[str]]:
+    """SHA-256 of files by name; of each the last version and the one before.
+
+    Raises:
+        ValueError: The file is not JSON.
+    """
+    path = root / CHECKSUMS
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}): delete it, and files are read without comparison"
+        ) from error
+
+
+def verify(root: Path, path: Path) -> None:
+    """Compare a file with its checksum, where one is noted.
+
+    Raises:
+        ValueError: It is not what was written.
+    """
+    if not (known := read_checksums(root).get(path.relative_to(root).as_posix())):
+        return
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest not in known:
+        raise ValueError(
+            f"{path} is not what was written ({path.stat().st_size} bytes, SHA-256 "
+            f"{digest[:12]}..., not {known[-1][:12]}...): bring back a copy, or delete it, "
+            f"summary.json and last.ckpt in {root}, and the same training command makes it again"
+        )
 
 
 def _check_columns(names: list[str], known: list[str], readouts: list[str], source: str) -> None:
@@ -345,7 +452,7 @@ def _check_rows(table: pd.DataFrame, source: str) -> None:
             f"{source}: no rows; expected one per image of the test and validation parts"
         )
     for name in table["dataset"].unique():
-        if not DATASET.fullmatch(name) or name in RESERVED:
+        if not is_name(name) or name in RESERVED:
             raise ValueError(
                 f"{source}: '{name}' cannot name a data set: use letters, digits, '_', '-', not "
                 f"{RESERVED}"

@@ -7,6 +7,11 @@ finished, then writes the table from the records alone: ours beside the publishe
 <run>[@<task>] <run>[@<task>]` finds the images about which they disagree. No torch in this process.
 """
 
+from iqa_lightning import signals
+
+if __name__ == "__main__":  # before anything that takes time
+    signals.install()
+
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,8 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 
-from iqa_lightning.runs.folder import method_name, task_names
+from iqa_lightning.configs import config_changes
+from iqa_lightning.runs.compose import CONF
+from iqa_lightning.runs.folder import method_name, read_config, task_names
+from iqa_lightning.runs.mistakes import run_command
 from iqa_lightning.runs.process import Outcome, run_subprocess
+from iqa_lightning.runs.start import one_line
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -27,22 +36,20 @@ if TYPE_CHECKING:
     from iqa_lightning.records import RunFolder
 
 
-CONF = Path(__file__).resolve().parent / "conf"  # in a wheel
-
-
-CONF = CONF if CONF.is_dir() else CONF.parents[1] / "conf"  # in a checkout
-
-
 GRID: dict[str, Any] = {"experiment": None, "methods": None, "variants": {}, "overrides": []}
 
 
-GRID |= {"orders": ["default"], "splits": [1], "seeds": [0]}
+GRID |= {"orders": ["default"], "splits": [1], "seeds": [0], "chosen": ""}
 """Keys of runs.yaml with their defaults; the first two have none. A variant without overrides is
 the method itself.
 """
 
 
-KINDS = {"experiment": (str, "a name"), "variants": (dict, "names with a list of overrides each")}
+KINDS = {
+    "chosen": (str, "a sentence: how the values of its rows were chosen"),
+    "experiment": (str, "a name"),
+    "variants": (dict, "names with a list of overrides each"),
+}
 
 
 SOURCES = ("runs", "records", "results")
@@ -78,7 +85,7 @@ def main(cfg: "DictConfig") -> None:
         SystemExit: Something is wrong with the files of the table or with the runs, or a run
             failed.
     """
-    try:
+    with one_line():
         for kind, number in (("diff", cfg.resamples), ("gmad", cfg.levels)):
             if cfg[kind] is not None:
                 print(compare(kind, list(cfg[kind]), number))
@@ -87,10 +94,8 @@ def main(cfg: "DictConfig") -> None:
             show(cfg)
             return
         failed = reproduce(cfg)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
     if failed:
-        raise SystemExit("\n".join(["runs that failed:", *failed]))
+        raise SystemExit("\n".join(["runs that failed or are unfinished:", *failed]))
 
 
 def reproduce(cfg: "DictConfig") -> list[str]:
@@ -138,7 +143,7 @@ def reproduce(cfg: "DictConfig") -> list[str]:
     planned = [
         name | {"split": run.split, "seed": run.seed} for name, run in zip(named, runs, strict=True)
     ]
-    print(write_table(folder, planned, cfg.figures))
+    print(write_table(folder, planned, cfg.figures, str(grid["chosen"])))
     return failed
 
 
@@ -175,10 +180,11 @@ def planned_runs(grid: dict[str, Any], overrides: list[str]) -> list[Run]:
     from omegaconf import OmegaConf  # noqa: PLC0415
 
     runs = []
+    plain = ("variant=''",)  # a table's overrides are part of the table, not of a method's name
     named = [
-        (f"variant={name}", *words) if words else () for name, words in grid["variants"].items()
+        (f"variant={name}", *words) if words else plain for name, words in grid["variants"].items()
     ]
-    for method, variant in product(grid["methods"], named or [()]):
+    for method, variant in product(grid["methods"], named or [plain]):
         words = (
             f"experiment={grid['experiment']}",
             f"method={method}",
@@ -195,7 +201,14 @@ def planned_runs(grid: dict[str, Any], overrides: list[str]) -> list[Run]:
             config: Any = OmegaConf.to_container(cfg, resolve=True)
             last = (f"stream.order={listed(order)}", f"split={split}", f"seed={seed}")
             runs.append(
-                Run(method_name(method, cfg.variant), order, split, seed, (*words, *last), config)
+                Run(
+                    method_name(method, cfg.variant or None),
+                    order,
+                    split,
+                    seed,
+                    (*words, *last),
+                    config,
+                )
             )
     return runs
 
@@ -218,8 +231,6 @@ def finished_runs(runs: Sequence[Run], output: Path, experiment: str) -> "dict[s
     Raises:
         ValueError: A folder holds a finished run of another config.
     """
-    from iqa_lightning.report.numbers.difference import config_changes  # noqa: PLC0415  # pandas
-
     there = {
         (method, str(order), split, seed): run
         for method, order, split, seed, run in found_runs(output, experiment)
@@ -263,17 +274,19 @@ def make(runs: Sequence[Run], jobs: int, output: Path, experiment: str) -> list[
     def train(run: Run) -> Outcome:
         config = run.config | {"paths": run.config["paths"] | {"output": str(output)}}
         words = [*run.words, f"paths.output={quoted(output)}"]
-        outcome = run_subprocess(config, experiment, run.method, words, env)
+        choices = {"experiment": experiment, "method": run.method.split("@")[0], "stream": None}
+        outcome = run_subprocess(config, choices, words, env)
         print(outcome, flush=True)
         return outcome
 
+    signals.move_to(signals.RAISE)
     if runs:
         print(f"{len(runs)} runs to make, {jobs} at a time", flush=True)
     with ThreadPoolExecutor(jobs) as pool:
         return [
             f"  {outcome.run}: {outcome.reason}"
             for outcome in pool.map(train, runs)
-            if outcome.state == "failed"
+            if outcome.state in ("failed", "unfinished")
         ]
 
 
@@ -293,9 +306,8 @@ def compare(kind: str, runs: list[str], number: int) -> str:
         raise ValueError(f"{kind}={runs}: give two run folders, as in `{kind} <run> <run>`")
     if kind == "gmad":
         return gmad_text(runs[0], runs[1], number)
-    return difference_text(
-        runs[0], runs[1], read_config(Path(runs[0])), read_config(Path(runs[1])), number
-    )
+    changes = config_changes(*(read_config(Path(run)) for run in runs))
+    return difference_text(runs[0], runs[1], changes, number)
 
 
 def independent(folder: "RunFolder") -> bool:
@@ -320,13 +332,14 @@ def show(cfg: "DictConfig") -> None:
     from iqa_lightning.report import wandb_views as dashboard  # noqa: PLC0415  # pandas
     from iqa_lightning.report.numbers import results as sweep  # noqa: PLC0415  # pandas
     from iqa_lightning.report.numbers import verdicts  # noqa: PLC0415
+    from iqa_lightning.report.numbers.published import read_published  # noqa: PLC0415
     from iqa_lightning.report.page import html  # noqa: PLC0415  # pandas
 
     folder, output = Path(cfg.experiments) / str(cfg.table), Path(cfg.output)
     experiment = read_grid(folder / "runs.yaml")["experiment"]
     runs = [run for *_, run in found_runs(output, experiment)]
     results = sweep.results_of(folder / "results", runs, cfg.resamples, cfg["from"] == "records")
-    summary = verdicts.summarise(results, verdicts.read_published(folder / "published.csv"))
+    summary = verdicts.summarise(results, read_published(folder / "published.csv"))
     print(
         html.write_page(
             folder, results, summary, [(run, read_config(run.path)) for run in runs], cfg.images
@@ -334,15 +347,6 @@ def show(cfg: "DictConfig") -> None:
     )
     if cfg.push is not None:
         print(dashboard.push(str(cfg.push), folder.resolve().name, experiment, results, summary))
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config that a run was made with; empty where it is not there."""
-    from omegaconf import OmegaConf  # noqa: PLC0415
-
-    file = folder / "config.yaml"
-    config: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
-    return dict(config)
 
 
 def joined(task: Any) -> str:
@@ -381,4 +385,4 @@ def overrides(words: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     sys.argv[1:] = overrides(sys.argv[1:])
-    main()
+    run_command(main, "reproduce")

@@ -1,38 +1,40 @@
-"""Train a method on a stream of tasks: `python -m iqa_lightning.train experiment=<name>`; the same
-command resumes.
+"""Train a method on a stream of tasks: `iqa-lightning train experiment=<name>`; the same command
+resumes.
 
 Nothing heavy is imported at the top, so that `--help` and `--cfg job` answer at once.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from iqa_lightning import signals
+
+if __name__ == "__main__":  # before anything that takes time
+    signals.install()
+
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from iqa_lightning.runs.compose import CONF, changes_of_experiment, describe, instantiate
 from iqa_lightning.runs.folder import (
-    BUSY,
-    BusyError,
+    check_config,
     is_first_process,
     keep_config,
-    method_name,
-    names_of,
+    run_names,
     sole_owner,
 )
+from iqa_lightning.runs.mistakes import run_command
 from iqa_lightning.runs.process import follow_parent
+from iqa_lightning.runs.start import Begun, check_values, check_writable, one_line
 from iqa_lightning.runs.sweep import run_job
 
 if TYPE_CHECKING:
-    import pytorch_lightning as pl
-
     from iqa_lightning.methods.base import ContinualMethod
     from iqa_lightning.records import RunFolder
     from iqa_lightning.stream.stream import TaskStream
@@ -41,73 +43,65 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 
 
-CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
-
-
-HINTS = (
-    "does not have many workers",  # crops come out of a cache in memory
-    "smaller than the logging interval",  # a task may be small
-    "Checkpoint directory .* exists",  # that is what resuming means
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.14
-)
-
-
 @hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Run the configured walk, or go on with it; as a job of a sweep, in a process of its own."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         run_job(cfg)
         return
-    try:
-        run(cfg)
-    except BusyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(BUSY) from error
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+    with one_line() as begun:
+        run(cfg, begun)
 
 
-def run(cfg: DictConfig) -> None:
+def run(cfg: DictConfig, begun: Begun | None = None) -> None:
     """One run in its folder: nothing to do if it is finished, go on if it was interrupted, start
-    otherwise.
+    otherwise. Nothing is written before all is built and checked.
     """
-    import pytorch_lightning as pl  # noqa: PLC0415  # torch stays out of --help
+    from iqa_lightning.records import RunFolder  # noqa: PLC0415  # pandas
 
-    from iqa_lightning.continual.runtime import keep_freed_memory  # noqa: PLC0415
-    from iqa_lightning.records import RunFolder  # noqa: PLC0415
-
-    choices = HydraConfig.get().runtime.choices
-    silence_hints()
-    keep_freed_memory()
-    pl.seed_everything(cfg.seed, verbose=False)
-    stream = build_stream(cfg)
-    cfg.stream.order = (
-        stream.order
-    )  # an order by name is the same run as the order that it stands for
-    method = method_name(choices["method"], cfg.variant)
-    names = names_of(choices.get("experiment"), method, stream.order, cfg.split, cfg.seed)
+    check_values(cfg)
+    hydra = HydraConfig.get()
+    names = run_names(to_dict(cfg), hydra.runtime.choices, list(hydra.overrides.task or []))
     records = RunFolder(Path(cfg.paths.output).joinpath(*names))
-    with sole_owner(records.path):
+    if is_first_process():
+        state = "finished" if records.finished else "going on" if records.begun else "starting"
+        print(f"{state}: {' '.join(names)}", flush=True)
+    check_config(records.path, to_dict(cfg, names))
+    if not records.finished:
+        check_writable(records.path)
+        train(cfg, names, records, begun or Begun())
+    if is_first_process():
+        print_results(records)
+
+
+def train(cfg: DictConfig, names: tuple[str, ...], records: RunFolder, begun: Begun) -> None:
+    """Build, hold the folder, walk."""
+    from iqa_lightning.runs.data import keep_data  # noqa: PLC0415
+    from iqa_lightning.runs.walking import Walk, prepare  # noqa: PLC0415  # torch
+
+    prepare(cfg.seed)
+    with ExitStack() as held:
+        if records.begun:  # another process may be at it, which is better said at once
+            held.enter_context(sole_owner(records.path))
+        stream = build_stream(cfg)
+        cfg.stream.order = stream.order  # by name or not, it is the same run
+        walk = Walk(cfg, stream, build_method(cfg, stream), records, names)
+        signals.move_to(signals.RAISE)
+        check_start(cfg, stream)
+        walk.check()
+        if not records.begun:
+            held.enter_context(sole_owner(records.path))
+        if records.finished:  # by another process, meanwhile
+            return
         keep_config(records.path, to_dict(cfg))
-        if not records.read_summary().get("finished"):
-            identity = {
-                "method": names[1],
-                "order": stream.order,
-                "split": cfg.split,
-                "seed": cfg.seed,
-                "git": git_commit(),
-            }
-            check_start(cfg, stream)
-            fit(
-                cfg,
-                stream,
-                build_method(cfg, stream),
-                records,
-                identity | {"synthetic": stream.synthetic},
-                names,
-            )
         if is_first_process():
-            print_results(records, cfg)
+            choices = HydraConfig.get().runtime.choices
+            print("\n".join(describe(cfg, choices, changes_of_experiment())), flush=True)
+        if is_first_process():
+            keep_data(records.path, stream.data.values())
+        walk.find_restart()
+        begun.yes = True
+        walk.fit()
 
 
 def build_stream(cfg: DictConfig) -> TaskStream:
@@ -153,56 +147,7 @@ def check_start(cfg: DictConfig, stream: TaskStream) -> None:
         )
 
 
-def fit(
-    cfg: DictConfig,
-    stream: TaskStream,
-    method: ContinualMethod,
-    records: RunFolder,
-    identity: dict[str, Any],
-    names: tuple[str, ...],
-) -> None:
-    """Walk the stream from the last checkpoint, or from the start."""
-    from pytorch_lightning.callbacks import ModelCheckpoint  # noqa: PLC0415  # torch
-
-    from iqa_lightning.continual.callback import ContinualLearning  # noqa: PLC0415
-    from iqa_lightning.continual.checkpoints import AtomicCheckpointIO  # noqa: PLC0415
-    from iqa_lightning.continual.display import Display  # noqa: PLC0415
-    from iqa_lightning.report.figures import heat_maps  # noqa: PLC0415
-    from iqa_lightning.report.text.terminal import print_matrix  # noqa: PLC0415
-
-    last = records.path / "last.ckpt"
-    records.clean() if is_first_process() else None
-    loggers = instantiate(cfg.logger, folder=records.path, name=" ".join(names[1:]), group=names[0])
-    for logger in loggers:
-        logger.log_hyperparams(to_dict(cfg))
-    build = instantiate(cfg.trainer, _partial_=True)
-    callbacks = [
-        *build.keywords.get("callbacks", []),
-        ContinualLearning(records, identity, cfg.select_best, heat_maps),
-        Display(records, print_matrix),
-        ModelCheckpoint(
-            records.path, "last", save_on_train_epoch_end=True, enable_version_counter=False
-        ),
-    ]
-    trainer: pl.Trainer = build(
-        callbacks=callbacks,
-        logger=loggers,
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=records.path,
-    )
-    try:
-        trainer.fit(
-            method, datamodule=stream, ckpt_path=last if last.is_file() else None, weights_only=True
-        )
-    finally:
-        for logger in loggers:
-            logger.finalize("success" if trainer.state.finished else "failed")
-        finish_wandb()
-    if trainer.interrupted:
-        raise SystemExit(f"interrupted; the same command goes on from {last}")
-
-
-def print_results(records: RunFolder, cfg: DictConfig) -> None:
+def print_results(records: RunFolder) -> None:
     """Print the results of a run, where they lie and how to look at them."""
     from rich.console import Console  # noqa: PLC0415
 
@@ -210,61 +155,44 @@ def print_results(records: RunFolder, cfg: DictConfig) -> None:
     from iqa_lightning.report.text.terminal import print_run  # noqa: PLC0415
 
     console, folder = Console(), records.path
-    print_run(derive(records.predictions()), console, records.read_summary()["synthetic"])
+    summary = records.read_summary()
+    print_run(derive(records.predictions()), console, bool(summary.get("synthetic")))
     lines = [f"run folder  {folder}", f"figure      {folder / 'srcc.png'}"]
-    if cfg.logger.get("wandb"):
-        lines += [f"wandb       {path}" for path in sorted(folder.glob("wandb/*run-*"))]
-        lines += [
-            f"            look at it: wandb leet {folder / 'wandb'}; send it: wandb sync {folder}/wandb/offline-run-*"
-        ]
-    console.print("\n".join(lines), highlight=False, soft_wrap=True)
+    lines += [f"note        {note}" for note in summary.get("notes", [])]
+    for offline, part in wandb_parts(folder):
+        lines.append(
+            f"wandb       {part}{' (send it: wandb sync ' + str(part) + ')' if offline else ''}"
+        )
+    if any(offline for offline, _ in wandb_parts(folder)):
+        lines.append(f"            look at it: wandb leet {folder / 'wandb'}")
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
-def finish_wandb() -> None:
-    """Close the wandb run of this process, so that the next run of a sweep opens its own."""
-    from iqa_lightning.continual.loggers import warn_on_failure  # noqa: PLC0415
+def wandb_parts(folder: Path) -> list[tuple[bool, Path]]:
+    """The folders in which wandb wrote something, and whether they are still to be sent.
 
-    if "wandb" in sys.modules:
-        warn_on_failure(sys.modules["wandb"].finish)()
+    A run that was killed early leaves a file of 7 bytes, which `wandb sync` cannot read.
+    """
+    found = sorted(folder.glob("wandb/*run-*/*.wandb"))
+    return [
+        (file.parent.name.startswith("offline-"), file.parent)
+        for file in found
+        if file.stat().st_size > 7
+    ]
 
 
-def to_dict(cfg: DictConfig) -> dict[str, Any]:
-    """The config with all references resolved, as to_dict dictionaries."""
+def to_dict(cfg: DictConfig, names: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The config with all references resolved, as plain dictionaries; an order by name is spelt out
+    where the `names` of the run are given.
+    """
     content: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # it is a dict
+    if names:
+        from iqa_lightning.runs.folder import spelt_order  # noqa: PLC0415
+
+        content["stream"]["order"] = spelt_order(content["stream"])
     return content
-
-
-def git_commit() -> str | None:
-    """The commit of the running code, with `+` where files were changed; null where there is no
-    git.
-    """
-    try:
-        ask = [
-            "git",
-            "-C",
-            str(HERE),
-            "describe",
-            "--always",
-            "--abbrev=40",
-            "--dirty=+",
-            "--exclude=*",
-        ]
-        return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603  # fixed words
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def silence_hints() -> None:
-    """Keep hints that do not apply to a walk out of the terminal; errors and warnings of the run
-    itself stay.
-    """
-    import logging  # noqa: PLC0415
-
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for hint in HINTS:
-        warnings.filterwarnings("ignore", f".*{hint}")
 
 
 if __name__ == "__main__":
     follow_parent()
-    main()
+    run_command(main)

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.stored import KERNELS  # before torch is imported
 from tests.walks import ROOT, write_folder
+
+assert KERNELS
 
 
 @pytest.fixture(scope="session")

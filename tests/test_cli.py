@@ -95,9 +95,9 @@ def test_a_sweep_over_orders_makes_a_folder_each(folders: list[Path], tmp_path: 
     ]
     call("-m", *words, "stream.order=williams,[[a,b]],[a,b,a]", f"paths.output={tmp_path}")
     found = sorted(
-        str(path.relative_to(tmp_path)) for path in tmp_path.glob("none/sh_cl/*/split1/seed0")
+        str(path.relative_to(tmp_path)) for path in tmp_path.glob("folders/sh_cl/*/split1/seed0")
     )
     assert found == [
-        f"none/sh_cl/{order}/split1/seed0" for order in ("a+b", "a-b-a_2", "a-b", "b-a")
+        f"folders/sh_cl/{order}/split1/seed0" for order in ("a+b", "a-b-a_2", "a-b", "b-a")
     ]
     assert all((tmp_path / path / "summary.json").is_file() for path in found)

@@ -1,24 +1,36 @@
 """Every yaml of every group composes and builds what it names."""
 
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from iqa_lightning.methods.feature_generators import FeatureGenerator
-from iqa_lightning.train import build_stream
-from tests.walks import ROOT, composed
+from iqa_lightning.runs.compose import instantiate
+from iqa_lightning.train import build_method, build_stream
+from tests.walks import ROOT, composed, stream_of_folders, walk, write_folder
 
 CONF = ROOT / "conf"
 
 
 def yamls(group: str) -> list[str]:
-    """Names of the yamls of a group."""
-    return sorted(
-        str(path.relative_to(CONF / group).with_suffix(""))
-        for path in (CONF / group).rglob("*.yaml")
-    )
+    """What can be chosen of a group: the yamls of its folder; of experiments those of folders in it
+    too.
+    """
+    found = (CONF / group).glob("**/*.yaml" if group == "experiment" else "*.yaml")
+    return sorted(str(path.relative_to(CONF / group).with_suffix("")) for path in found)
+
+
+METHODS = yamls("method")
+BUDGETS = [name for name in METHODS if name.endswith(("_cpu", "_demo"))]
+SEVERAL_HEADS = [
+    name
+    for name in METHODS
+    if re.search(r"several_heads|\{gate: ", (CONF / "method" / f"{name}.yaml").read_text())
+]
 
 
 def test_every_group_is_covered_here() -> None:
@@ -38,8 +50,7 @@ def test_every_group_is_covered_here() -> None:
         "experiment",
         "degradations",
         "hydra",
-        "tuned",
-        "tuned_method",
+        "pretraining",
     }
 
 
@@ -121,7 +132,7 @@ def test_backbone(name: str) -> None:
 @pytest.mark.parametrize("method", ["mh_cl", "tsn_iqa"])
 def test_gate(method: str) -> None:
     for name in yamls("method/gate"):
-        cfg = composed(f"method={method}", f"method/gate={name}", "schedule=tsn_paper")
+        cfg = composed(f"method={method}", f"method/gate={name}")
         gate = instantiate(cfg.method.gate)
         assert gate([4], 2).widths == [4]
     assert composed(f"method={method}", "method.gate.clusters=5").method.gate.clusters == 5
@@ -135,14 +146,15 @@ def test_weighting(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", yamls("method/feature_generator"))
-def test_replay(name: str) -> None:
-    cfg = composed("method=liqa", f"method/feature_generator={name}", "schedule=tsn_paper")
+def test_feature_generator(name: str) -> None:
+    cfg = composed("method=liqa", f"method/feature_generator={name}")
     assert isinstance(instantiate(cfg.method.feature_generator)(8, 2), FeatureGenerator)
-    other = composed("method=liqa_gaussian", "schedule=tsn_paper").method
-    assert (
-        other
-        == composed("method=liqa", "method/feature_generator=gaussian", "schedule=tsn_paper").method
-    )
+
+
+@pytest.mark.parametrize("budget", ["", "_cpu"])
+def test_a_generator_by_name_and_by_choice_is_the_same(budget: str) -> None:
+    by_name = composed(f"method=liqa_gaussian{budget}").method
+    assert by_name == composed(f"method=liqa{budget}", "method/feature_generator=gaussian").method
 
 
 @pytest.mark.parametrize("name", yamls("logger"))
@@ -154,14 +166,12 @@ def test_logger(name: str, tmp_path: Path) -> None:
     assert len(loggers) == (name != "none")
 
 
-PRETRAINING = ("arniqa", "metaiqa", "probe", "qpt", "reiqa")
-
-
-@pytest.mark.parametrize("name", PRETRAINING)
-def test_experiment_of_the_pretraining(name: str) -> None:
-    first = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()[1]
-    assert f"iqa_lightning.pretrain experiment={name}" in first
-    cfg = composed(f"experiment={name}", "backbone=tiny", config="pretrain")
+@pytest.mark.parametrize("name", yamls("pretraining"))
+def test_pretraining(name: str) -> None:
+    first = (CONF / "pretraining" / f"{name}.yaml").read_text().splitlines()[1]
+    assert f"iqa_lightning.pretrain pretraining={name}" in first
+    tiny = "clip_tiny" if name == "grepq_high" else "tiny"  # it reads sentences
+    cfg = composed(f"pretraining={name}", f"backbone={tiny}", config="pretrain")
     if name == "probe":
         assert list(cfg.probe.starts) == ["random", "imagenet"]
         return
@@ -178,19 +188,91 @@ def test_degradations(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", [name for name in yamls("experiment") if name not in PRETRAINING])
+# what users run: methods with the values of their files, and experiments with their own method
+
+
+def build(cfg: DictConfig) -> None:
+    """The stream and the method of a config."""
+    stream = build_stream(cfg)
+    assert stream.num_epochs > 0
+    assert list(build_method(cfg, stream).parameters())
+
+
+@cache
+def with_method(name: str) -> DictConfig:
+    """The config of a method, over a small network."""
+    return composed(f"method={name}", f"backbone={'clip_tiny' if 'liqe' in name else 'tiny'}")
+
+
+def test_default() -> None:
+    cfg = composed()
+    assert cfg == composed("method=tsn_iqa_cpu", "schedule=cpu", "stream=demo")
+    build(cfg)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method(name: str) -> None:
+    build(with_method(name))
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_a_budget_changes_rates_and_sizes_alone(name: str) -> None:
+    one, other = with_method(name.rpartition("_")[0]).method, with_method(name).method
+    free = {"optimizer", "head_lr_factor", "bn_stats", "gate", "feature_generator"}
+    free |= {"importance_batches"}
+    assert one.keys() == other.keys()
+    assert {key for key in one if one[key] != other[key]} <= free
+    assert one != other
+
+
+@pytest.mark.parametrize("name", yamls("experiment"))
 def test_experiment(name: str) -> None:
     first = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()[1]
     assert f"experiment={name}" in first, "the first line after the package is the command"
-    assert build_stream(composed(f"experiment={name}")).num_epochs > 0
+    words = ["method.high.pretrained=null"] if name == "grepq/paper" else []
+    words += [f"backbone={'clip_tiny' if 'liqe' in name else 'tiny'}"]
+    build(composed(f"experiment={name}", *words))
 
 
-@pytest.mark.parametrize("name", [*yamls("tuned"), *yamls("tuned_method")])
-def test_tuned(name: str) -> None:
-    """A method that is unlike the others has values of its own, all others those of the schedule."""
-    schedule, _, method = name.partition("/")
-    group = "tuned_method" if method else "tuned"
-    cfg = composed(f"schedule={schedule}", f"method={method or 'mh_cl'}")
-    assert OmegaConf.merge(cfg, OmegaConf.load(CONF / group / f"{name}.yaml")) == cfg, (
-        "its values arrive in the run"
-    )
+def test_budgets_meet_their_methods() -> None:
+    """A schedule for a CPU goes with a method for a CPU, a paper's with its authors' values."""
+    for name in yamls("experiment"):
+        cfg = composed(f"experiment={name}")
+        chosen = HydraConfig.get().runtime.choices
+        small = chosen["schedule"] in ("cpu", "demo")
+        assert str(chosen["method"]).endswith(("_cpu", "_demo")) == small, name
+        assert cfg.method.head_lr_factor == 1.0 or small, name
+
+
+# any gate with any method that has several heads, any generator of features with LIQA
+
+
+@pytest.fixture(scope="module")
+def small_folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("small")
+    return [write_folder(root / name, seed, images=20) for seed, name in enumerate("ab")]
+
+
+def learn_one_epoch(output: Path, folders: list[Path], *words: str) -> None:
+    """`experiment=open4` as a user types it, on other images and in another size."""
+    size = ["backbone=tiny", "view.crop=32", "view.resize=0", "logger=none", "pairs.min_images=0"]
+    size += ["schedule.warmup.epochs=0", "schedule.finetune.epochs=1", "select_best=false"]
+    words = ("experiment=open4", *words, *size, *stream_of_folders(folders))
+    folder = walk(output, *words, base=())
+    assert (folder / "summary.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gate", yamls("method/gate"))
+@pytest.mark.parametrize("method", SEVERAL_HEADS)
+def test_any_gate(method: str, gate: str, small_folders: list[Path], tmp_path: Path) -> None:
+    cpu = f"{method}_cpu" if f"{method}_cpu" in METHODS else method
+    learn_one_epoch(tmp_path, small_folders, f"method={cpu}", f"method/gate={gate}")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*the replay of .* has collapsed")
+@pytest.mark.parametrize("generator", yamls("method/feature_generator"))
+def test_any_generator(generator: str, small_folders: list[Path], tmp_path: Path) -> None:
+    words = ["method=liqa_cpu", f"method/feature_generator={generator}"]
+    learn_one_epoch(tmp_path, small_folders, *words, "method.generator_phase.epochs=1")

@@ -1,31 +1,60 @@
-"""The contract of all methods: each `conf/method/*.yaml` learns a stream, is interrupted, resumes
-to the same bytes.
+"""The contract of all methods: each `conf/method/*.yaml` learns a stream, is broken off in every
+phase, resumes to the same bytes, and has no state but its `state_dict`; two that do not are found
+out.
 """
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from omegaconf import OmegaConf
 
-from iqa_lightning.methods.base import ContinualMethod
-from tests.walks import IN_BATCH, ROOT, results, stream_of_folders, suited, walk
+from iqa_lightning.methods import finetune
+from iqa_lightning.methods.base import Batch, ContinualMethod
+from iqa_lightning.methods.finetune import SingleHead
+from tests.contract import (
+    ContractError,
+    Watch,
+    build,
+    check_count,
+    check_learns,
+    check_resumes,
+    check_state,
+)
+from tests.walks import IN_BATCH, ROOT, composed, stream_of_folders, suited, walk
 
 IMAGES_SEEN = {  # 28 images to train on in each of two tasks, 3 epochs of batches of 8, 2 of them with replay
     "jl": 3 * 56 + 8,  # all at once, then one batch that changes nothing
     "jl_cl": 3 * 28 + 3 * 56,
     "gdumb": 3 * 28 + 3 * 56,  # the memory holds all
-    "liqa": 2 * 3 * 28 + 4 * 28,  # and the phase of the generator after the first task
+    "liqa": 3 * 3 * 28 + 2 * 4 * 28,  # three tasks, the phase of the generator after two of them
     **dict.fromkeys(
         ("sh_cl_replay", "mh_cl_replay", "icarl_v1", "icarl_v2", "der_pp", "agem"),
         2 * 3 * 28 + 2 * 4 * 8,
     ),
 }
-ALIKE = dict.fromkeys(("liqe_quality", "liqe_quality_distortion", "liqe_quality_scene"), "liqe")
-"""Methods that are another with fewer terms of its loss: what takes long is shown by that one."""
+CLOSED_FORM = ("grepq", "grepq_zero_shot", "ridge", "ridge_pooled", "ridge_projected")
+"""Methods that their task hooks alone teach: one batch a task, which changes nothing."""
+IMAGES_SEEN |= dict.fromkeys(CLOSED_FORM, 2 * 8)
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
+
+
+FEWER_TERMS = {"liqe_quality", "liqe_quality_distortion", "liqe_quality_scene"}
+"""LIQE with fewer terms of its loss."""
+BY_VALUES = {
+    f"{method}_{budget}": method
+    for method in METHODS
+    for budget in ("cpu", "demo")
+    if f"{method}_{budget}" in METHODS
+}
+"""Methods that are another with values for another budget."""
+ALIKE = BY_VALUES | dict.fromkeys(FEWER_TERMS, "liqe")
+"""What takes long is shown by the other one."""
+
+COLLAPSED = pytest.mark.filterwarnings("ignore:.*the replay of '.' has collapsed")
+"""Too few steps to learn much."""
 
 
 class Interrupted(Exception):  # noqa: N818  # what happens, not what is wrong
@@ -45,40 +74,112 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(ContinualMethod, "on_train_batch_start", hook)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*the replay of 'a' has collapsed"
-)  # too few steps to learn much
-@pytest.mark.parametrize("method", METHODS)
-def test_learns_is_interrupted_and_resumes_to_the_same_bytes(
-    method: str, folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    overrides = [f"method={method}", *suited(method), IN_BATCH, *stream_of_folders(folders)]
-    whole = walk(tmp_path / "whole", *overrides)
-    check_records(whole, method)
-    check_checkpoint(whole)
-    if method in ALIKE:
+def words_of(method: str, folders: list[Path], *more: str) -> list[str]:
+    """A small walk of a method, without weight decay, which moves weights by itself."""
+    words = [f"method={method}", *suited(method), IN_BATCH, *stream_of_folders(folders), *more]
+    decays = "weight_decay" in composed(*words).method.optimizer
+    return [*words, *(["method.optimizer.weight_decay=0"] if decays else [])]
+
+
+def long_enough(words: list[str]) -> list[str]:
+    """Let the second task have every phase: one that a method brings itself is not in the last
+    task.
+    """
+    _, stream, method = build(words)
+    names = list(stream.data)
+    return [*words, f"stream.order=[{','.join([*names, names[0]])}]"] if method.phases else words
+
+
+@COLLAPSED
+@pytest.mark.slow
+@pytest.mark.parametrize("select_best", [False, True])
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in ALIKE])
+def test_the_contract(method: str, select_best: bool, folders: list[Path], tmp_path: Path) -> None:
+    words = long_enough(words_of(method, folders, f"select_best={select_best}"))
+    watch = Watch(2, tmp_path / "snapshots")
+    whole = check_resumes(words, tmp_path, watch)
+    if select_best:
+        check_records(whole, method)
+        check_checkpoint(whole)
         return
-
-    # in the middle of epochs 1 and, from there, 3: where there is one, in the phase that trains the
-    # replay
-    for steps in (6, 11):
-        with monkeypatch.context() as patch:
-            interrupt_after(patch, steps)
-            with pytest.raises(Interrupted):
-                walk(tmp_path / "broken", *overrides)
-    resumed = walk(tmp_path / "broken", *overrides)
-
-    assert results(whole) == results(resumed)
+    check_learns(words, whole)
+    check_count(words)
+    if watch.step is not None:
+        check_state(words, watch.step)
+    else:
+        assert method in ("jl", *CLOSED_FORM), "whose second task takes no step that trains"
 
 
-def test_methods_that_are_alike_have_one_class() -> None:
-    for method, other in ALIKE.items():
-        configs = [
-            OmegaConf.load(ROOT / "conf" / "method" / f"{name}.yaml") for name in (method, other)
-        ]
-        assert {key for key in configs[1] if configs[0][key] != configs[1][key]} == {"labels"}
-        assert configs[0].keys() == configs[1].keys()
-        assert set(configs[0]["labels"]) < set(configs[1]["labels"])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", sorted(FEWER_TERMS))
+def test_a_method_with_fewer_terms_walks(method: str, folders: list[Path], tmp_path: Path) -> None:
+    run = walk(tmp_path, *words_of(method, folders))
+    check_records(run, method)
+    check_checkpoint(run)
+
+
+@pytest.mark.parametrize("method", BY_VALUES)
+def test_a_method_by_other_values_is_of_the_same_class(method: str, folders: list[Path]) -> None:
+    one, other = (
+        build([f"method={name}", *suited(name), *stream_of_folders(folders)])[2]
+        for name in (method, BY_VALUES[method])
+    )
+    assert type(one) is type(other)
+    assert one.readouts == other.readouts
+
+
+# --- two that must fail it
+
+
+class LearnsNothing(SingleHead):
+    """Its loss is multiplied by zero."""
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        return 0.0 * super().loss(batch)
+
+
+class KeepsItsCount(SingleHead):
+    """Its loss depends on a number of steps that no checkpoint holds."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.steps = 0
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        self.steps += 1
+        return super().loss(batch) / self.steps + 0.01 * self.steps * sum(
+            parameter.square().sum() for parameter in self.head_parameters()
+        )
+
+
+@pytest.mark.slow
+def test_a_loss_times_zero_is_found_out(
+    folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune, "SingleHead", LearnsNothing)
+    words = words_of("sh_cl", folders, "select_best=false")
+    with pytest.raises(ContractError, match="no weight of its head has moved"):
+        check_learns(words, walk(tmp_path, *words))
+
+
+@pytest.mark.slow
+def test_state_outside_of_the_state_dict_is_found_out(
+    folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune, "SingleHead", KeepsItsCount)
+    words = words_of("sh_cl", folders, "select_best=false")
+    watch = Watch(2, tmp_path / "snapshots")
+    with pytest.raises(ContractError, match=r"broken off in warmup of task 2 .* other bytes"):
+        check_resumes(words, tmp_path, watch)
+    with pytest.raises(ContractError, match="its next step differs, first in backbone"):
+        check_state(words, watch.step)
+
+
+@pytest.mark.parametrize("method", sorted(FEWER_TERMS))
+def test_a_method_with_fewer_terms_is_liqe_but_for_its_labels(method: str) -> None:
+    one, other = (composed(f"method={name}", *suited("liqe")).method for name in (method, "liqe"))
+    assert {key for key in one.keys() | other.keys() if one[key] != other[key]} == {"labels"}
+    assert set(one.labels) < set(other.labels)
 
 
 def check_records(folder: Path, method: str) -> None:
@@ -86,16 +187,18 @@ def check_records(folder: Path, method: str) -> None:
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["finished"] is True
     assert summary["method"] == method
-    assert summary["order"] == ["a", "b"]
+    order = summary["order"]
+    names = ["a", "b", "a_2"][: len(order)]
+    assert order == [name[0] for name in names]
     assert len(summary["split_hash"]) == 16
     assert summary["cost"]["images_seen"] == IMAGES_SEEN.get(method, 2 * 3 * 28)
-    frame = pd.read_parquet(folder / "predictions" / "after_2_b.parquet")
-    assert set(frame["dataset"]) == {"a", "b"}
+    frame = pd.read_parquet(folder / "predictions" / f"after_{len(names)}_{names[-1]}.parquet")
+    assert set(frame["dataset"]) == set(names)
     assert set(frame["split"]) == {"val", "test"}
     for readout in summary["readouts"]:
         matrix = pd.read_csv(folder / f"srcc_{readout}.csv")
-        assert list(matrix.columns) == ["after", "a", "b"]
-        assert list(matrix["after"]) == ["start", "a", "b"]
+        assert list(matrix.columns) == ["after", *names]
+        assert list(matrix["after"]) == ["start", *names]
         test = frame[(frame["dataset"] == "a") & (frame["split"] == "test")]
         expected = test[readout].astype(float).rank().corr(test["mos"].rank())
         assert matrix["a"].iloc[-1] == pytest.approx(expected, abs=1e-12)
@@ -107,6 +210,6 @@ def check_checkpoint(folder: Path) -> None:
     tasks = [
         torch.load(path, weights_only=True) for path in sorted((folder / "tasks").glob("*.ckpt"))
     ]
-    assert len(tasks) == 2
-    assert list(tasks[0]) == list(tasks[1]) == list(last["state_dict"])
-    assert all(torch.equal(last["state_dict"][key], tasks[1][key]) for key in tasks[1])
+    assert len(tasks) >= 2
+    assert all(list(task) == list(last["state_dict"]) for task in tasks)
+    assert all(torch.equal(last["state_dict"][key], tasks[-1][key]) for key in tasks[-1])

@@ -55,7 +55,11 @@ def evaluate(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(folder.glob("[!.]*"))
+        if path.name != "checksums.json" and path.is_file()
+    }
 
 
 @pytest.mark.slow
@@ -106,14 +110,14 @@ def test_what_a_training_wrote_comes_out_again_byte_for_byte(run: RunFolder) -> 
     [
         (["run=nowhere"], "there is no run folder nowhere"),
         (["run=."], ". holds no predictions/after_<t>_<task>.parquet: is it a run folder?"),
-        ([], "which run folder? python -m iqa_lightning.evaluate run=<folder>"),
+        ([], "which run folder? iqa-lightning evaluate <folder>"),
     ],
 )
 def test_what_is_no_run_is_refused_in_one_line(
     tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     result = evaluate(*arguments, cwd=tmp_path)
-    assert (result.returncode, result.stderr.strip()) == (1, message)
+    assert (result.returncode, result.stderr.strip()) == (2, f"error: {message}")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -121,8 +125,8 @@ def test_what_is_no_run_is_refused_in_one_line(
 def test_a_broken_file_is_named_in_one_line(run: RunFolder) -> None:
     (run.path / "predictions" / "after_1_a.parquet").write_bytes(b"PAR1 not much else")
     result = evaluate(f"run={run.path}", cwd=run.path.parent)
-    assert result.returncode == 1
-    assert "after_1_a.parquet cannot be read as parquet" in result.stderr
+    assert result.returncode == 2
+    assert "after_1_a.parquet is not what was written" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not (run.path / "summary.json").exists()
 

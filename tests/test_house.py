@@ -2,7 +2,9 @@
 
 import ast
 import re
+from pathlib import Path
 
+from tests.house import beyond, rooms
 from tests.walks import ROOT
 
 PACKAGE = sorted((ROOT / "iqa_lightning").rglob("*.py"))
@@ -68,3 +70,30 @@ def test_no_machine_paths() -> None:
     for path in texts:
         if path.is_file():
             assert not re.search(r"(?<![\w.])/(tmp|work|root|home)/\w", path.read_text()), path
+
+
+def test_the_picture_of_the_rooms_is_that_of_the_imports() -> None:
+    """`python -m tests.house rooms` makes it."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    drawn = text.split("<!-- rooms -->\n")[1].split("<!-- /rooms -->")[0].strip()
+    assert drawn == rooms()
+
+
+def test_every_room_is_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    found = {path.parent.name for path in (ROOT / "iqa_lightning").glob("*/__init__.py")}
+    assert not [room for room in found if f"`{room}/`" not in text]
+
+
+def test_the_report_names_what_is_beyond_the_guides(tmp_path: Path) -> None:
+    package = tmp_path / "iqa_lightning"
+    package.mkdir()
+    body = "\n".join(["    x = 1"] * 60)
+    text = f"def long() -> None:\n{body}\n\n\ny = '{'a' * 100}'\n" + "z = 1\n" * 340
+    (package / "big.py").write_text(text)
+    found = list(beyond(tmp_path))
+    assert found == [
+        ("iqa_lightning/big.py", 404),
+        ("iqa_lightning/big.py::long", 61),
+        ("iqa_lightning/big.py:64", 106),
+    ]

@@ -1,51 +1,63 @@
-"""Nothing that makes the walk faster changes a number: SRCC matrices that were stored before are
-found again.
+"""Nothing that is made faster or put in another place changes a number: what was stored before is found again.
 
-`tests/stored/<method>.csv` were made by the walk as it was before its evaluations, its input and
-its networks were made faster (commit cdb93b6): two to four tasks of the embedded stream (synthetic
-targets), a small network, one thread.
+`tests/stored` holds the SRCC matrices of every method in two budgets, the weights of small pre-trainings, and the
+configs of every table, experiment and method; `python -m tests.stored.record` makes them, and says of what. The
+matrices in `matrices/first` are of the walk as it was at commit cdb93b6 (synthetic targets, a small network, one thread).
 """
 
+import json
 from pathlib import Path
 
-import pandas as pd
 import pytest
+import torch
 
-from tests.walks import walk
+from tests.stored import record
+from tests.stored.renamed import method_of, renamed, without_added
 
-STORED = Path(__file__).parent / "stored"
-SMALL = (
-    "stream=demo",
-    "pairs=paper",
-    "pairs.count=24",
-    "schedule.finetune.epochs=1",
-    "method.optimizer.lr=0.0005",
-)
-WORDS = {
-    "tsn_iqa": ("method=tsn_iqa",),
-    "lwf": ("method=lwf", "stream.order=[blur,noise,tone]"),
-    "lwf_dbcnn": ("method=lwf", "backbone=dbcnn_tiny", "stream.order=[blur,noise]"),
-    "mh_cl": ("method=mh_cl", "stream.order=[blur,noise,tone]"),
-}
+MATRICES = [name for name in record.RECORDS if name.startswith("matrices")]
+PRETRAINING = [name for name in record.RECORDS if name.startswith("pretraining")]
+CONFIGS = [name for name in record.RECORDS if name not in {*MATRICES, *PRETRAINING}]
 
 
-def matrices(folder: Path) -> pd.DataFrame:
-    """All SRCC matrices of a run below one another, the readout in front."""
-    parts = [
-        pd.read_csv(path).assign(readout=path.stem[5:])
-        for path in sorted(folder.glob("srcc_*.csv"))
-    ]
-    return pd.concat(parts, ignore_index=True).set_index(["readout", "after"])
+def test_every_stored_file_is_looked_at() -> None:
+    files = {
+        str(path.relative_to(record.HERE))
+        for kind in ("csv", "json")
+        for path in record.HERE.rglob(f"*.{kind}")
+    }
+    assert files == set(record.RECORDS)
 
 
-def small_walk(output: Path, name: str) -> pd.DataFrame:
-    """The matrices of a walk made now."""
-    return matrices(walk(output, *SMALL, *WORDS[name]))
+@pytest.mark.parametrize("name", CONFIGS)
+def test_same_values(name: str) -> None:
+    """Of the configs, and of the demo's table as committed, but for names."""
+    kind, table = Path(name).parent.name, Path(name).stem
+    stored = json.loads((record.HERE / name).read_text())
+    now = json.loads(record.RECORDS[name]())
+    if kind == "configs":
+        now = {key: without_added(config) for key, config in now.items()}
+        stored = {key: renamed(config, key) for key, config in stored.items()}
+    if table not in ("experiments", "methods"):
+        stored = {method_of(table, key): content for key, content in stored.items()}
+    assert now == stored
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:the S-CNN starts at random")
-@pytest.mark.parametrize("name", WORDS)
-def test_same_seed_same_matrix(name: str, tmp_path: Path) -> None:
-    stored = pd.read_csv(STORED / f"{name}.csv").set_index(["readout", "after"])
-    pd.testing.assert_frame_equal(small_walk(tmp_path, name), stored, rtol=0, atol=1e-6)
+@pytest.mark.filterwarnings(
+    "ignore:the S-CNN starts at random", "ignore:.*the replay of .* has collapsed"
+)
+@pytest.mark.parametrize("name", MATRICES)
+def test_same_matrices(name: str) -> None:
+    now, before = record.RECORDS[name](), (record.HERE / name).read_text()
+    assert record.rounded(now).splitlines() == record.rounded(before).splitlines(), (
+        torch.__version__
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_same_weights(name: str) -> None:
+    """To the bit."""
+    assert record.RECORDS[name]().splitlines() == (record.HERE / name).read_text().splitlines(), (
+        torch.__version__
+    )

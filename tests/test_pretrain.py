@@ -15,7 +15,7 @@ from iqa_lightning.pretrain import pretrain, probe
 from tests.walks import IN_BATCH, call, composed, stream_of_folders, walk
 
 QPT = (
-    "experiment=qpt",
+    "pretraining=qpt",
     "backbone=tiny",
     "trainer=cpu",
     "epochs=3",
@@ -25,7 +25,7 @@ QPT = (
 )
 QPT = (*QPT, "data.embedded=false", "data.batch_size=8", "data.resize=0")
 META = (
-    "experiment=metaiqa",
+    "pretraining=metaiqa",
     "backbone=tiny",
     "trainer=cpu",
     "epochs=3",
@@ -151,7 +151,7 @@ def test_cards_are_handed_on(folders: list[Path], tmp_path: Path) -> None:
 
 def test_arniqa_and_released_metaiqa_run(folders: list[Path], tmp_path: Path) -> None:
     arniqa = [
-        "experiment=arniqa",
+        "pretraining=arniqa",
         "backbone=tiny",
         "trainer=cpu",
         "trainer.precision=32-true",
@@ -209,7 +209,7 @@ def test_probe_writes_its_table(
     folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     extra = [
-        "experiment=probe",
+        "pretraining=probe",
         "backbone=tiny",
         "~probe.starts.imagenet",
         "probe.splits=[1,2]",

@@ -332,5 +332,6 @@ def test_clean_removes_what_a_killed_writer_left(folder: RunFolder) -> None:
     folder.clean()
     assert sorted(p.name for p in folder.path.rglob("*")) == [
         "after_0_start.parquet",
+        "checksums.json",
         "predictions",
     ]

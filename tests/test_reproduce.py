@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
-from scipy import stats
+from omegaconf import OmegaConf
 
 from iqa_lightning.metrics.matrices import derive
 from iqa_lightning.records import RunFolder
 from iqa_lightning.report.numbers.forgetting import pair_flips
+from iqa_lightning.report.numbers.results import collect
 from iqa_lightning.reproduce import (
     Run,
     compare,
@@ -137,16 +138,16 @@ def test_a_table_comes_from_the_records_alone(table: Path) -> None:
     text = (table / "table.md").read_text()
     assert "**Synthetic targets" in text
     assert "Synthetic targets" in (table / "table.tex").read_text()
-    header = "| method | readout | n | compression | blur | noise | tone "
-    header += "| mSRCC | mPI | mSI | mPSI | forgetting | BWT | FWT | minutes |"
+    header = "| method | readout | config | splits | runs | compression\\* | blur\\* | noise\\* | tone\\* "
+    header += "| mSRCC | mSRCC60 | area | mPI | mSI | mPSI | forgetting | BWT | FWT |"
     assert header in text
     rows = [
-        line.split(" | ")[:3] for line in text.split(header)[1].split("\n\n")[0].splitlines()[2:]
+        line.split(" | ")[:5] for line in text.split(header)[1].split("\n\n")[0].splitlines()[2:]
     ]
     assert rows == [
-        ["| tsn_iqa", "latest", "4"],
-        ["| tsn_iqa", "gated", "4"],
-        ["| sh_cl", "single", "4"],
+        ["| tsn_iqa", "latest", "-", "2", "4"],
+        ["| tsn_iqa", "gated", "-", "2", "4"],
+        ["| sh_cl", "single", "-", "2", "4"],
     ]
     made = [
         "cells",
@@ -183,28 +184,8 @@ def test_a_method_with_other_settings_is_a_row_of_its_own(table: Path) -> None:
         write_run(table.parents[1] / "outputs", run.method, run.order, run.split, noise=10)
     build(table, "from=records")
     text = (table / "table.md").read_text()
-    assert "| sh_cl | single | 4 |" in text
-    assert "| sh_cl@high | single | 4 |" in text
-
-
-def test_means_and_intervals_are_those_of_the_runs(table: Path) -> None:
-    (table / "runs.yaml").write_text(GRID.replace(", reverse", ""))
-    build(table)
-    runs = sorted(table.parents[1].glob("outputs/demo/sh_cl/compression-*/*/*"))
-    derived = [derive(RunFolder(run).predictions()) for run in runs]
-    lines = summary(table)
-    for measure, values in (
-        ("msrcc", [entry["readouts"]["single"]["msrcc"] for entry in derived]),
-        ("fwt", [entry["readouts"]["single"]["fwt"] for entry in derived]),
-        ("srcc/blur", [entry["srcc"]["single"]["blur"].iloc[-1] for entry in derived]),
-        ("train_seconds", [61, 62]),
-    ):
-        line = lines.loc["sh_cl", "single", measure]
-        low, high = stats.t.interval(0.95, 1, np.mean(values), stats.sem(values))
-        assert (line["mean"], line["low"], line["high"]) == pytest.approx(
-            (np.mean(values), low, high), abs=1e-5
-        )
-        assert (line["n"], line["interval"], line["verdict"]) == (2, "runs", "no certified number")
+    assert "| sh_cl | single | - | 2 | 4 |" in text
+    assert "| sh_cl@high | single | - | 2 | 4 |" in text
 
 
 def test_cells_hold_the_matrices_and_intervals_by_content(table: Path) -> None:
@@ -312,17 +293,20 @@ def test_wrong_published_rows_are_named(table: Path, row: str, words: str) -> No
         build(table)
 
 
-def test_tests_between_methods_pair_the_blocks(table: Path) -> None:
+def test_below_five_splits_there_is_no_test_and_only_image_sampling(table: Path) -> None:
     build(table)
     test = pd.read_csv(table / "results" / "tests.csv").set_index("measure").loc["msrcc"]
     means = summary(table)["mean"]
-    assert (test["first"], test["second"], test["blocks"]) == ("tsn_iqa", "sh_cl", 4)
+    assert (test["first"], test["second"], test["splits"]) == ("tsn_iqa", "sh_cl", 2)
     expected = means["tsn_iqa", "gated", "msrcc"] - means["sh_cl", "single", "msrcc"]
     assert test["difference"] == pytest.approx(expected, abs=2e-6)
-    assert (
-        test["p"] == 2 / 16
-    )  # all four differences have one sign: the smallest p that four blocks allow
-    assert "| 0.125 | 0.125 | not distinguishable |" in (table / "table.md").read_text()
+    assert test["said"] == "no test below 5 splits"
+    assert math.isnan(test["p"])
+    line = summary(table).loc["sh_cl", "single", "msrcc"]
+    assert (line["n"], line["splits"], line["interval"]) == (4, 2, "images")
+    text = (table / "table.md").read_text()
+    assert f"{line['mean']:.3f} [{line['low']:.3f}, {line['high']:.3f}]i" in text
+    assert "±" not in text + (table / "table.tex").read_text()
 
 
 def test_missing_runs_are_listed_and_one_run_has_the_interval_of_its_images(table: Path) -> None:
@@ -331,10 +315,37 @@ def test_missing_runs_are_listed_and_one_run_has_the_interval_of_its_images(tabl
             path.unlink()
     build(table, "from=records")
     line = summary(table).loc["sh_cl", "single", "msrcc"]
-    assert (line["n"], line["interval"]) == (1, "images")
+    assert (line["n"], line["splits"], line["interval"]) == (1, 1, "images")
     assert line["low"] < line["mean"] < line["high"]
     text = (table / "table.md").read_text()
-    assert text.split("## Runs without results")[1].count("| sh_cl |") == 3
+    missing = text.split("## Runs without results")[1]
+    assert "| sh_cl | compression>blur>noise>tone | 2 |" in missing
+    assert "| sh_cl | tone>noise>blur>compression | 1, 2 |" in missing
+
+
+def test_other_protocols_stand_apart_and_a_table_without_runs_has_its_published_numbers(
+    table: Path,
+) -> None:
+    header = "method,readout,dataset,metric,value,protocol,source,certainty"
+    rows = [
+        "sh_cl,single,blur,SRCC,0.8,whole <b>photographs</b>,a|paper,second-hand",
+        "lwf,gated,,mSRCC,,,,not certified: leave the published column empty",
+    ]
+    (table / "published.csv").write_text("\n".join([header, *rows, ""]))
+    build(table)
+    assert summary(table)["verdict"]["lwf", "gated", "msrcc"] == "no certified number"
+    lines = pd.read_csv(table / "results" / "summary.csv")
+    apart = lines[lines["protocol"].notna()].iloc[0]
+    assert (apart["verdict"], apart["published"], apart["n"]) == ("other protocol", 0.8, 0)
+    text = (table / "table.md").read_text()
+    row = "| sh_cl | srcc/blur | 0.800 | whole &lt;b>photographs&lt;/b> | a\\|paper | second-hand |"
+    assert row in text.split("**Other protocol**")[1]
+    shutil.rmtree(table / "results")
+    build(table, "from=results")
+    text = (table / "table.md").read_text()
+    assert "No run of this table is recorded." in text
+    assert row in text
+    assert "| sh_cl | compression>blur>noise>tone | 1, 2 |" in text
 
 
 def test_other_images_under_the_same_split_are_refused(table: Path) -> None:
@@ -349,14 +360,28 @@ def test_a_finished_run_of_another_config_is_refused(table: Path) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         run = planned_runs(read_grid(table / "runs.yaml"), [])[0]
     folder = next(table.parents[1].glob("outputs/demo/tsn_iqa/compression*/split1/seed0"))
-    from omegaconf import OmegaConf
-
-    OmegaConf.save(OmegaConf.create(run.config), folder / "config.yaml")
-    build(table)
     OmegaConf.save(OmegaConf.create(run.config | {"select_best": False}), folder / "config.yaml")
     with pytest.raises(ValueError, match="select_best: False there, True in the grid"):
         build(table)
-    assert build(table, "from=results") == []
+
+
+def test_a_row_holds_one_config_and_names_it(table: Path) -> None:
+    """Runs of two configs never share a row: the keys are named. Split, seed and order may differ."""
+    runs = sorted(table.parents[1].glob("outputs/demo/tsn_iqa/*/*/*"))
+    config = {"method": {"lr": 0.1}, "paths": {"output": "a"}}
+    for i, run in enumerate(runs):
+        order = {"order": RunFolder(run).read_summary()["order"]}
+        own = {"split": i, "seed": i, "stream": order, "paths": {"output": str(i)}}
+        OmegaConf.save(OmegaConf.create(config | own), run / "config.yaml")
+    results = collect([RunFolder(run) for run in runs], 20)
+    (found,) = set(results.runs["config_hash"])
+    assert re.fullmatch("[0-9a-f]{16}", found)
+    OmegaConf.save(OmegaConf.create(config | {"method": {"lr": 0.2}}), runs[-1] / "config.yaml")
+    with pytest.raises(ValueError, match=r"(?s)share the row of tsn_iqa.*method.lr: 0.1 .* 0.2"):
+        collect([RunFolder(run) for run in runs], 20)
+    (runs[-1] / "config.yaml").unlink()
+    with pytest.raises(ValueError, match=r"two configs \([0-9a-f]{16}, not recorded\)"):
+        collect([RunFolder(run) for run in runs], 20)
 
 
 @pytest.mark.parametrize(("set_by_hand", "threads"), [(None, "2"), ("1", "1")])
@@ -496,10 +521,8 @@ def test_details_come_from_the_records(table: Path) -> None:
     )
     assert results["gate"].empty  # neither run has an oracle to be compared with
     ranks = results["ranks"].set_index(["measure", "method"])
-    assert (ranks.loc[("msrcc", "tsn_iqa"), "rank"], ranks.loc[("msrcc", "sh_cl"), "blocks"]) == (
-        1,
-        4,
-    )
+    assert ranks.loc[("msrcc", "tsn_iqa"), "rank"] == 1
+    assert ranks.loc[("msrcc", "sh_cl"), "splits"] == 2
     text = (table / "details.md").read_text()
     assert "**Synthetic targets" in text
     assert "| runs | sh_cl | single | mSRCC | 2 |" in text
@@ -580,8 +603,8 @@ def test_a_table_from_nothing_through_the_command_line(tmp_path: Path) -> None:
     assert "'zebra'" in done.stderr
     assert done.stdout.count("finished: ") == 2
     first = written(folder)
-    assert "| sh_cl | single | 2 |" in first["table.md"].decode()
-    assert "| sh_cl | tone>zebra | 1 | 0 |" in first["table.md"].decode()
+    assert "| sh_cl | single |" in first["table.md"].decode()
+    assert "| sh_cl | tone>zebra | 1 |" in first["table.md"].decode()
     for checkpoint in tmp_path.rglob("*.ckpt"):
         checkpoint.unlink()
     again = call(*command, "from=records", module="reproduce")

@@ -5,6 +5,7 @@ in their own.
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import patch
@@ -33,6 +34,9 @@ TINY = (
     "schedule.finetune.batch_size=8",
     "schedule.finetune.epochs=2",
     "method.optimizer.lr=0.002",
+    "method.head_lr_factor=300",
+    "method.bn_stats=frozen",
+    "variant=''",  # folders by the plain name of the method
 )
 IN_BATCH = "pairs.min_images=0"  # so that a pass over a small data set is an epoch
 SAMPLED = ("pairs=paper", "pairs.count=16")
@@ -43,9 +47,13 @@ def suited(method: str) -> list[str]:
     its size.
     """
     if method == "metaiqa":  # its sigmoid is flat where large steps lead
-        return ["method.optimizer.lr=0.0001"]
+        rates = ["method.optimizer.lr=0.0001", "method.head_lr_factor=100"]
+        return [*rates, "method.bn_stats=first_epoch"]
+    if method.startswith("ridge"):  # a wide projection takes its time; nothing is left on the disk
+        small = ["method.projection=50"] if method == "ridge_projected" else []
+        return ["method.cache=ram", *small]
     if method.startswith("lpf"):  # plain layers, not heads on unit-norm features
-        return ["method.head_lr_factor=1.0"]
+        return ["method.head_lr_factor=1"]
     if method == "grepq_adapt":  # FSIM of nine versions in each step takes a second each
         return ["method.contrast.kinds=[jpeg]", "method.contrast.grid=2", "method.scenes=2"]
     if not method.startswith("liqe"):
@@ -92,7 +100,7 @@ def composed(*overrides: str, config: str = "train") -> DictConfig:
     return cfg
 
 
-def walk(output: Path, *overrides: str, draw: bool = False) -> Path:
+def walk(output: Path, *overrides: str, draw: bool = False, base: Sequence[str] = TINY) -> Path:
     """A run in this process, on one thread, mostly without figures, a third of so short a run; its
     folder.
     """
@@ -104,7 +112,7 @@ def walk(output: Path, *overrides: str, draw: bool = False) -> Path:
             if draw
             else patch("iqa_lightning.report.figures.heat_maps", return_value=b"no picture")
         ):
-            run(composed(*TINY, f"paths.output={output}", *overrides))
+            run(composed(*base, f"paths.output={output}", *overrides))
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(False)

@@ -85,7 +85,7 @@ class Learnt:
         """What a task leaves behind."""
         task = self.stream.tasks[t - 1]
         with evaluation_mode(self.method):
-            self.method.on_task_start(task, walk.training_images(self.trainer, self.method, task))
+            self.method.on_task_start(task, walk.images_of_task(self.trainer, self.method, task))
         generator = torch.Generator().manual_seed(t)
         for parameter in [*self.method.norms.parameters(t), self.method.heads.weight[t - 1]]:
             parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator))

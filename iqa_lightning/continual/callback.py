@@ -1,6 +1,6 @@
 """The walk: one fit goes over all tasks, and this callback does what happens between them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -9,33 +9,32 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from torch import Tensor
 from typing_extensions import override
 
 from iqa_lightning.continual.checkpoints import (
     BestWeights,
+    note_restart,
     restart_optimizers,
     save_atomic,
     seed_epoch,
 )
 from iqa_lightning.continual.evaluation import (
-    Columns,
-    FixedParts,
+    EvaluationCache,
     evaluation_mode,
     on_device,
-    predict,
     share_buffers,
 )
 from iqa_lightning.continual.loggers import Draw, log_identity, log_matrices
+from iqa_lightning.continual.stopping import interruptible
+from iqa_lightning.continual.warm_up import WarmUpFeatures
 from iqa_lightning.datasets.base import unlocked_test_set
 from iqa_lightning.distributed import from_all_ranks
-from iqa_lightning.methods.base import STAGE, Batch, ContinualMethod
+from iqa_lightning.methods.base import Batch, ContinualMethod
 from iqa_lightning.metrics.correlation import srcc
-from iqa_lightning.metrics.matrices import derive
+from iqa_lightning.metrics.matrices import Derived, derive
 from iqa_lightning.records import RunFolder
 from iqa_lightning.stream.schedule import Position, Task
 from iqa_lightning.stream.stream import TaskStream
-from iqa_lightning.stream.training_images import FixedCrops
 
 
 class ContinualLearning(Callback):
@@ -46,11 +45,16 @@ class ContinualLearning(Callback):
     weights back, task hook, all sets scored, records written, matrices derived and logged. Only
     then does the checkpoint of the epoch get written, so a resumed run either finds all of a task's
     end or repeats it. A phase that trains what replays the task later begins with the best weights
-    and changes no score: the weights at its end are the best.
+    and changes no score: the weights at its end are the best. A phase of heads on fixed crops reads
+    features that are computed once.
 
-    Where in the walk an epoch lies is a function of the epoch, which Lightning restores. `identity`
-    is what the summary says of the run. `select_best: false` keeps the last weights of each task
-    instead. `draw` pictures matrices.
+    Where in the walk an epoch lies is a function of the epoch, which Lightning restores.
+
+    Args:
+        records: the run's folder.
+        identity: what the summary says of the run.
+        select_best: whether a task ends with its best epoch by validation SRCC; else with its last.
+        draw: pictures a matrix; null for no picture.
     """
 
     def __init__(
@@ -60,27 +64,28 @@ class ContinualLearning(Callback):
         select_best: bool = True,
         draw: Draw | None = None,
     ) -> None:
-        self.records, self.identity, self.select_best, self.draw = (
-            records,
-            identity,
-            select_best,
-            draw,
-        )
-        self.best = BestWeights()
-        self.gate_features: dict[tuple[str, str], Columns] = {}
-        self.fixed = FixedParts()
+        self.records, self.identity = records, identity
+        self.select_best, self.draw = select_best, draw
+        self.best, self.cache, self.warm_up = BestWeights(), EvaluationCache(), WarmUpFeatures()
         self.cost = {"train_seconds": 0.0, "images_seen": 0, "forwards_eval": 0}
         self.clock, self.images = 0.0, 0
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         stream, method = stream_of(trainer), method_of(pl_module)
+        self.cache.wrap = partial(interruptible, trainer)
         stream.serve(method.training_images, method.phases)
         trainer.fit_loop.max_epochs = stream.num_epochs
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.identity["split_hash"] = stream_of(trainer).split_hash
+        stream = stream_of(trainer)
+        self.identity["split_hash"] = stream.split_hash
+        with unlocked_test_set():
+            self.identity["images"] = {
+                name: {part: len(data.part(part)) for part in ("train", "val", "test")}
+                for name, data in stream.data.items()
+            }
         log_identity(trainer.loggers, self.identity)
 
     @override
@@ -100,29 +105,14 @@ class ContinualLearning(Callback):
         if position.phase.trains == "generator" and position.epoch == 0 and self.select_best:
             self.best.restore(method)
         method.on_phase_start(position)
-        self.keep_features(trainer, method, position)
+        self.warm_up.prepare(trainer, stream, method, position)
         self.clock, self.images = monotonic(), 0
 
-    def keep_features(
-        self, trainer: pl.Trainer, method: ContinualMethod, position: Position
+    @override
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Compute once what heads read of the fixed crops of a phase, if it has such, and drop what
-        others left.
-        """
-        if position.phase.fixed_crops is None or position.epoch == 0:
-            method.kept_features = None
-        if (
-            position.phase.fixed_crops is None
-            or method.kept_features is not None
-            or not method.heads_read_features
-        ):
-            return
-        stream = stream_of(trainer)
-        bank = stream.train_dataloader().dataset
-        assert isinstance(bank, FixedCrops)
-        crops = bank.loader(stream.max_pixels, trainer.global_rank, trainer.world_size)
-        with evaluation_mode(method):
-            method.keep_features(on_device(method, crops), len(bank))
+        self.warm_up.hand_over(batch)
 
     @override
     def on_train_batch_end(
@@ -150,9 +140,27 @@ class ContinualLearning(Callback):
             self.end_task(trainer, method, position.task)
 
     @override
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero and trainer.current_epoch >= stream_of(trainer).num_epochs:
-            self.records.write_summary({"finished": True})
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Finish the run, also one that was killed after its last checkpoint."""
+        stream, method = stream_of(trainer), method_of(pl_module)
+        progress: Any = trainer.fit_loop.epoch_progress.current
+        walked = progress.processed  # `current_epoch` lags behind after a checkpoint is loaded
+        if not trainer.is_global_zero or walked < stream.num_epochs:
+            return
+        if {"split_hash", "cost", "readouts"} - self.records.read_summary().keys():
+            self.summarise(stream, method, len(stream.tasks))
+        self.records.write_summary({"finished": True})
+
+    def summarise(self, stream: TaskStream, method: ContinualMethod, t: int) -> Derived:
+        """Write the summary and all that follows from the predictions."""
+        derived = derive(self.records.predictions())
+        cost = self.cost | carried(method, stream.kept_bytes(t))
+        facts = {"finished": False, "independent_tasks": method.independent_tasks, "cost": cost}
+        self.records.write_summary(self.identity | facts)
+        self.records.write_derived(derived)
+        if self.draw:
+            self.records.write_figure("srcc", self.draw(derived["srcc"], "SRCC", stream.synthetic))
+        return derived
 
     def validate(self, trainer: pl.Trainer, method: ContinualMethod, position: Position) -> None:
         """SRCC on the validation part of each data set that the task learns; their mean selects the
@@ -162,11 +170,8 @@ class ContinualLearning(Callback):
         values = {}
         for name in stream.validation_sets(position.task):
             loader = stream.evaluation_dataloader(name, "val")
-            fixed = self.fixed.of(method.backbone, name, "val")
-            columns = predict(
-                method, loader, position.task.t, partial(selection_column, method), fixed=fixed
-            )
-            values[name] = srcc(columns["score"], stream.data[name].part("val").mos.numpy())
+            scores = self.cache.validate(method, loader, (name, "val"))
+            values[name] = srcc(scores, stream.data[name].part("val").mos.numpy())
         mean = float(np.mean(list(values.values())))
         if (self.select_best and method.selects_best) or position.ends_task:
             self.best.offer(mean, method)
@@ -181,82 +186,43 @@ class ContinualLearning(Callback):
         """
         self.best.restore(method)
         with evaluation_mode(method):
-            method.on_task_end(task, self.images_of_task(trainer, method, task))
+            images = self.images_of_task(trainer, method, task)
+            method.on_task_end(task, images, batches_of_epoch(trainer, method))
         self.evaluate(trainer, method, task.t, task.name)
         if trainer.is_global_zero:
             save_atomic(
-                method.state_dict(), self.records.path / "tasks" / f"{task.t}_{task.name}.ckpt"
+                method.state_dict(),
+                self.records.path / "tasks" / f"{task.t}_{task.name}.ckpt",
+                self.records.path,
             )
+            fresh = {"best": BestWeights().state_dict(), "cost": self.cost}
+            note_restart(self.records.path, task.t, trainer, fresh)
 
     def evaluate(self, trainer: pl.Trainer, method: ContinualMethod, t: int, task: str) -> None:
         """Score the validation and test parts of every data set, seen or not, in one pass; write,
         derive, log.
 
-        What cannot have changed is not computed: recorded scores of final heads, gate features, the
-        backbone's fixed part.
+        What cannot have changed is not computed again, see `EvaluationCache`.
         """
         stream, before = stream_of(trainer), method.images_forwarded
-        parts, final = [], self.final_scores(trainer, method)
+        parts = []
+        self.cache.read_final_scores(method, self.records)
         with unlocked_test_set():
             for name, owner_task in stream.task_of_dataset.items():
                 for part in ("val", "test"):
                     loader = stream.evaluation_dataloader(name, part)
-                    known = final.get((name, part), {}) | self.features_of(
-                        method, loader, (name, part)
-                    )
-                    fixed = self.fixed.of(method.backbone, name, part)
-                    columns = predict(method, loader, owner_task, method.predict_step, known, fixed)
-                    stages = {
-                        key: columns.pop(key) for key in list(columns) if key.startswith(STAGE)
-                    }
-                    self.gate_features |= {(name, part): stages} if stages else {}
+                    columns = self.cache.evaluate(method, loader, (name, part), owner_task)
                     parts.append(pd.DataFrame(image_columns(stream, name, part) | columns))
         self.cost["forwards_eval"] += sum(from_all_ranks(method.images_forwarded - before))
         if not trainer.is_global_zero:
             return
         self.records.write_predictions(t, task, pd.concat(parts, ignore_index=True))
-        derived = derive(self.records.predictions())
-        cost = self.cost | carried(method, stream.kept_bytes(t))
-        facts = {"finished": False, "independent_tasks": method.independent_tasks, "cost": cost}
-        self.records.write_summary(self.identity | facts)
-        self.records.write_derived(derived)
-        if self.draw:
-            self.records.write_figure("srcc", self.draw(derived["srcc"], "SRCC", stream.synthetic))
+        derived = self.summarise(stream, method, t)
         if t > 0:
             draw = partial(self.draw, synthetic=stream.synthetic) if self.draw else None
             log_matrices(
                 trainer.loggers, t, task, derived, trainer.global_step, draw, method.health
             )
-
-    def features_of(
-        self, method: ContinualMethod, loader: Iterable[Batch], key: tuple[str, str]
-    ) -> Columns:
-        """What a gate reads of a data set's part; it never changes, so it is computed once in a
-        process.
-
-        Most often it has come out of the evaluation before the first task; else (after a resume) in
-        a pass of its own.
-        """
-        if method.uses_gate and key not in self.gate_features:
-            self.gate_features[key] = predict(
-                method, loader, 0, lambda batch: method.gate_features(batch["image"])
-            )
-        return self.gate_features.get(key, {})
-
-    def final_scores(self, trainer: pl.Trainer, method: ContinualMethod) -> dict[Any, Columns]:
-        """What the records already hold of heads that cannot change: by (data set, part), then by
-        task.
-        """
-        tasks = method.final_heads()
-        if not tasks:
-            return {}
-        frame = self.records.predictions()[tasks[-1]] if trainer.is_global_zero else None
-        frame = from_all_ranks(frame)[0]
-        assert frame is not None
-        parts = frame.groupby(["dataset", "split"], sort=False)
-        return {
-            key: {task: rows[f"score/{task}"].to_numpy() for task in tasks} for key, rows in parts
-        }
 
     def images_of_task(
         self, trainer: pl.Trainer, method: ContinualMethod, task: Task
@@ -282,9 +248,11 @@ class ContinualLearning(Callback):
         self.cost = state_dict["cost"]
 
 
-def selection_column(method: ContinualMethod, batch: Batch) -> dict[str, Tensor]:
-    """The score that validation selects by."""
-    return {"score": method.selection_score(batch["image"], batch["known"])}
+def batches_of_epoch(trainer: pl.Trainer, method: ContinualMethod) -> Iterator[Batch]:
+    """The batches of the current epoch once more, this rank's share, nothing read before it is
+    asked for.
+    """
+    yield from on_device(method, stream_of(trainer).train_dataloader())
 
 
 def stream_of(trainer: pl.Trainer) -> TaskStream:

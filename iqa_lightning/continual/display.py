@@ -24,19 +24,32 @@ from iqa_lightning.records import RunFolder
 from iqa_lightning.stream.schedule import Position
 from iqa_lightning.stream.stream import TaskStream
 
+REVERSED = -0.9999
+
 
 class Display(Callback):
     """A progress bar over the whole walk on a terminal, a line an epoch elsewhere; matrices after
     each task.
 
     Stands after `ContinualLearning` in the list of callbacks: it shows what that one has written.
-    `show(matrix, title, console, synthetic)` prints a matrix, as `report.tables.print_matrix`.
+
+    Args:
+        records: of the run.
+        show: prints a matrix, `show(matrix, title, console, synthetic)`, as
+            `report.text.terminal.print_matrix`.
+        console: where to.
+        notes: of the run's summary; what is doubtful about a validation is added.
     """
 
     def __init__(
-        self, records: RunFolder, show: Callable[..., None], console: Console | None = None
+        self,
+        records: RunFolder,
+        show: Callable[..., None],
+        console: Console | None = None,
+        notes: list[str] | None = None,
     ) -> None:
         self.records, self.show = records, show
+        self.notes = [] if notes is None else notes
         self.console = console or Console()
         self.progress: Progress | None = None
         self.started, self.first_epoch = 0.0, 0
@@ -87,6 +100,7 @@ class Display(Callback):
         stream = stream_of(trainer)
         if self.progress is None:
             self.console.print(self.line(trainer), highlight=False, soft_wrap=True)
+        self.doubt(trainer, stream.position)
         if stream.position.ends_task and stream.position.task.t < len(
             stream.tasks
         ):  # the command prints the last
@@ -119,6 +133,21 @@ class Display(Callback):
         self.progress.update(
             self.progress.task_ids[0], completed=trainer.current_epoch + fraction, description=text
         )
+
+    def doubt(self, trainer: pl.Trainer, position: Position) -> None:
+        """Say once of each data set that its validation comes out exactly reversed."""
+        for key, value in trainer.callback_metrics.items():
+            note = (
+                f"task {position.task.t}: the SRCC on the validation part of "
+                f"{key.removeprefix('val/srcc/')} is -1, exactly reversed: are its scores lower "
+                "where quality is better (higher_is_better: false), or its images very few?"
+            )
+            known = any(
+                key.removeprefix("val/srcc/") in said for said in self.notes if "-1" in said
+            )
+            if key.startswith("val/srcc/") and float(value) < REVERSED and not known:
+                self.notes.append(note)
+                self.console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
 
     def line(self, trainer: pl.Trainer) -> str:
         """One epoch in words."""

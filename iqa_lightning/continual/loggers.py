@@ -2,11 +2,13 @@
 stop a run.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from math import isfinite
 from pathlib import Path
+from time import sleep
 from typing import Any, ParamSpec
 from uuid import uuid4
 
@@ -20,6 +22,14 @@ from iqa_lightning.metrics.matrices import Derived
 from iqa_lightning.records import write_bytes
 
 P = ParamSpec("P")
+
+
+FLUSH = 0.5
+"""Seconds after which a row is in the file of an offline run."""
+
+
+TIMEOUT = 10
+"""Seconds that the start of an online run may take."""
 
 
 Draw = Callable[..., bytes]
@@ -43,11 +53,38 @@ def warn_on_failure(action: Callable[P, None]) -> Callable[P, None]:
 
 
 class TolerantWandbLogger(WandbLogger):
-    """Lightning's wandb logger that loses an entry rather than the run when wandb fails."""
+    """Lightning's wandb logger that loses an entry rather than the run when wandb fails.
+
+    Rows are numbered by this class, so that a resumed run, which is another process and offline
+    another file, goes on where the last one was.
+
+    Args:
+        counter: the file that holds the number of the last row.
+        options: see `WandbLogger`.
+    """
+
+    def __init__(self, counter: Path, **options: Any) -> None:
+        super().__init__(**options)
+        self.counter = counter
+        self.row = read_row(counter)
 
     @override
-    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
-        warn_on_failure(super().log_metrics)(*args, **kwargs)
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        warn_on_failure(self.log_row)(metrics, step)
+
+    def log_row(self, metrics: Mapping[str, Any], step: int | None) -> None:
+        """Log a row, and note its number; a kill of this process does not undo that."""
+        self.row += 1
+        self.counter.write_text(str(self.row))
+        at = {} if step is None else {"trainer/global_step": step}
+        self.experiment.log({**metrics, **at}, step=self.row, commit=True)
+
+    @rank_zero_only
+    def flush(self) -> None:
+        """Wait until all that was logged is in the file of an offline run."""
+        if self._offline:
+            sleep(2 * FLUSH)
 
     @override
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
@@ -64,6 +101,14 @@ class TolerantWandbLogger(WandbLogger):
     @override
     def finalize(self, status: str) -> None:
         warn_on_failure(super().finalize)(status)
+
+
+def read_row(counter: Path) -> int:
+    """The number of the last row that was logged; -1 where there is none."""
+    try:
+        return int(counter.read_text())
+    except (OSError, ValueError):
+        return -1
 
 
 def make_loggers(
@@ -94,26 +139,63 @@ def make_loggers(
     return loggers
 
 
-def wandb_logger(folder: Path, **options: Any) -> list[Logger]:
-    """The wandb logger, started; none where it fails."""
+def wandb_logger(folder: Path, offline: bool, **options: Any) -> list[Logger]:
+    """The wandb logger, started; offline where it cannot be online, none where it fails.
+
+    `WANDB_MODE` (online, offline, disabled) decides where it is set.
+    """
+    mode = os.environ.get("WANDB_MODE", "")
+    if mode == "disabled":
+        return []
+    offline = {"online": False, "offline": True, "dryrun": True}.get(mode, offline)
     try:
         import wandb  # noqa: PLC0415  # a run without wandb must not need it
 
         identifier = folder / "wandb_id"
         if not identifier.is_file():
             write_bytes(identifier, uuid4().hex[:8].encode())
-        settings = wandb.Settings(silent=True)
-        run_id = identifier.read_text()
-        logger = TolerantWandbLogger(
-            save_dir=folder, id=run_id, resume="allow", settings=settings, **options
-        )
-        _ = logger.experiment  # starts it, on rank zero only
-    except Exception as error:  # an import error, no disk, no service, a wrong key
+        given = {"save_dir": folder, "id": identifier.read_text(), "resume": "allow", **options}
+        limits: dict[str, Any] = {"silent": True, "init_timeout": TIMEOUT, "login_timeout": TIMEOUT}
+        if "x_transaction_log_flush_interval" in wandb.Settings.model_fields:
+            limits["x_transaction_log_flush_interval"] = FLUSH
+        settings = wandb.Settings(**limits)
+        for away in [False, True] if not offline else [True]:
+            try:
+                return [
+                    start_wandb(folder / "wandb_step", offline=away, settings=settings, **given)
+                ]
+            except Exception as error:  # no key, no network, no service
+                if away:
+                    raise
+                warnings.warn(f"wandb is offline in this run ({error})", stacklevel=2)
+    except Exception as error:  # an import error, no disk, a wrong version
         warnings.warn(
             f"no wandb in this run ({error}); records and CSV are not touched by that", stacklevel=2
         )
-        return []
-    return [logger]
+    return []
+
+
+def start_wandb(counter: Path, offline: bool, **options: Any) -> Logger:
+    """A wandb logger whose run has begun, on rank zero only.
+
+    Raises:
+        ValueError: It would be online, and there is no key.
+    """
+    import wandb  # noqa: PLC0415  # a run without wandb must not need it
+
+    if not offline and not wandb.api.api_key:
+        raise ValueError("no API key: wandb login, or WANDB_API_KEY")
+    os.environ["WANDB_MODE"] = "offline" if offline else "online"
+    logger = TolerantWandbLogger(counter, offline=offline, **options)
+    for left in reversed(range(TIMEOUT)):
+        try:
+            _ = logger.experiment
+            break
+        except Exception as error:
+            if "in use" not in str(error) or not left:
+                raise
+            sleep(1)  # the service of a process that was killed a moment ago lets go of the run
+    return logger
 
 
 @rank_zero_only
@@ -172,7 +254,7 @@ def log_matrices(
                 for key, value in cells.dropna().to_dict().items()
             }
     for logger in loggers:
-        if isinstance(logger, WandbLogger):
+        if isinstance(logger, TolerantWandbLogger):
             track_by_task(logger, measures.keys() - {"task/t"})
         logger.log_metrics(measures, step=step)
         if isinstance(logger, WandbLogger):
@@ -182,6 +264,8 @@ def log_matrices(
                 log_confusion(
                     logger, f"after_{t}_{task}", confusion[confusion["after"] == task], step
                 )
+        if isinstance(logger, TolerantWandbLogger):
+            logger.flush()  # what a task gave outlives a kill in the next
 
 
 @warn_on_failure
@@ -216,6 +300,5 @@ def log_confusion(logger: WandbLogger, after: str, table: pd.DataFrame, step: in
         chart = wandb.plot_table(
             "wandb/confusion_matrix/v1", data, fields, {"title": f"{kind} of {dataset}"}
         )
-        logger.experiment.log(
-            {f"confusion/{kind}/{dataset}/{after}": chart, "trainer/global_step": step}
-        )
+        row: dict[str, Any] = {f"confusion/{kind}/{dataset}/{after}": chart}
+        logger.log_metrics(row, step=step)

@@ -1,6 +1,5 @@
 """One data set: its table, its split, its decoded images and the loaders of its parts."""
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -31,6 +30,7 @@ from iqa_lightning.datasets.splits import (
 from iqa_lightning.images.cache import ImageCache, build_cache
 from iqa_lightning.images.opening import ImageReader, open_image, other_case
 from iqa_lightning.images.transforms import View, evaluation_size, evaluation_view, random_view
+from iqa_lightning.records import is_name
 
 _test_is_open: ContextVar[bool] = ContextVar("test_is_open", default=False)
 
@@ -174,7 +174,7 @@ class IQADataModule(pl.LightningDataModule):
         super().__init__()
         self.root = Path(root).expanduser()
         self.name = self.default_name() if name is None else name
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
+        if not is_name(self.name):
             raise ValueError(f"data set name {self.name!r}: use letters, digits, '_' and '-' only")
         if splits not in SOURCES:
             raise ValueError(

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iqa_lightning.distributed import mean_over_ranks
 from iqa_lightning.methods.base import Batch
 from iqa_lightning.methods.replay import MultiHeadReplay
 
@@ -45,10 +46,7 @@ class AGEM(MultiHeadReplay):
         """
         loss = self.replay_loss(self.backbone(memory["image"]), memory)
         gradients = torch.autograd.grad(loss, self.trained(), allow_unused=True)
-        averaged: Tensor = self.trainer.strategy.reduce(
-            flat(self.trained(), gradients), reduce_op="mean"
-        )
-        return averaged
+        return mean_over_ranks(flat(self.trained(), gradients))
 
     def on_before_optimizer_step(
         self, optimizer: torch.optim.Optimizer

@@ -1,51 +1,66 @@
 """What every continual-learning method is: a LightningModule with three task hooks."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from iqa_lightning.distributed import from_all_ranks
-from iqa_lightning.images.cache import ram_budget
 from iqa_lightning.losses.fidelity import pair_loss
+from iqa_lightning.methods.readouts import (
+    NOTHING,
+    HeadScores,
+    HeadsReadFeatures,
+    Known,
+    Prediction,
+    read_out,
+)
+from iqa_lightning.methods.teacher import Teacher
 from iqa_lightning.models.backbones import Backbone, Encoder, Images
-from iqa_lightning.models.gating import Gate
 from iqa_lightning.models.normalization import batch_norms
 from iqa_lightning.stream.schedule import Phase, Position, Task
 from iqa_lightning.stream.training_images import TrainingImages
 
 Batch = dict[str, Any]
 
-
 OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
-
 
 BN_STATS = ("first_epoch", "always", "frozen")
 
 
-STAGE, FIXED = "stage/", "fixed/part"  # no name of a data set holds a slash
-
-
-class ContinualMethod(pl.LightningModule):
+class ContinualMethod(pl.LightningModule, ABC):
     """A quality model that learns one task after another.
 
-    Everything carried over tasks is allocated by the constructor, for all `tasks` (their names, in
-    order), and lives in the `state_dict`: a resumed run calls no task hook for the task it is in.
-    Parameters are frozen in `on_phase_start` only, because DDP drops those that are frozen when it
-    wraps the model. A method does not know who calls its hooks.
+    A method *must* have `readouts`, `score`, `head_scores`, `head_parameters` and
+    `body_parameters`. It *may* override `loss`, the hooks `on_task_start`, `on_phase_start` and
+    `on_task_end`, and what stands below under `phases`, `training_images` and the like. It does not
+    know who calls: images, batches and positions are handed to it.
 
-    `bn_stats` says in which epochs of fine-tuning batch normalisation uses and updates batch
-    statistics: `first_epoch` (what the official codes do: evaluation after the first epoch leaves
-    them in evaluation mode), `always`, `frozen`. `task_datasets` says what each task learns where
-    that comes more than once, since names of tasks are unique. `optimizer` builds the optimiser
-    from parameter groups; `head_lr_factor` scales its learning rate for the heads.
+    Everything carried over tasks is allocated by the constructor, for all tasks, and lives in the
+    `state_dict`: a resumed run calls no task hook for the task it is in, and `on_phase_start` for
+    each epoch alone. Parameters are frozen in `on_phase_start` only, because DDP drops those that
+    are frozen when it wraps the model.
+
+    Args:
+        backbone: the network whose features the heads read.
+        tasks: names of all tasks, in order; they are unique.
+        optimizer: builds the optimiser from parameter groups, body and heads.
+        head_lr_factor: scales its learning rate for the heads.
+        bn_stats: in which epochs of fine-tuning batch normalisation uses and updates batch
+            statistics: `first_epoch` (what the official codes do: evaluation after the first epoch
+            leaves them in evaluation mode), `always`, `frozen`.
+        link: from the difference of two scores to a preference, see `losses.fidelity`.
+        task_datasets: what each task learns, where that comes more than once; the tasks' names by
+            default.
 
     Raises:
-        ValueError: an unknown `bn_stats`.
+        ValueError: what a method must have is missing, no optimiser, an unknown `bn_stats`.
     """
 
     readouts: tuple[str, ...]
@@ -65,147 +80,84 @@ class ContinualMethod(pl.LightningModule):
     selects_best: bool = True
     """Whether a task ends with the epoch that is best by validation; else with its last."""
 
-    heads_read_features: bool = False
-    """Whether training heads alone needs nothing of an image but its `feature`."""
-
     health: Mapping[str, float] = MappingProxyType({})
     """What it has to say of itself since the last task ended, by name; for the loggers."""
+
+    def __new__(cls, *_: Any, **__: Any) -> "ContinualMethod":
+        """Say in one line what a method lacks."""
+        missing = [] if hasattr(cls, "readouts") else ["readouts"]
+        if missing := missing + sorted(cls.__abstractmethods__):
+            raise ValueError(
+                f"method {cls.__name__} lacks: {', '.join(missing)} (see docs/how-to/add-a-method.md)"
+            )
+        taken = inspect.signature(cls.__init__).parameters.values()
+        if not any(p.kind == p.VAR_KEYWORD or p.name == "optimizer" for p in taken):
+            raise ValueError(
+                f"method {cls.__name__} takes no optimizer: end its constructor with **options, "
+                "and pass them on by super().__init__(**options)"
+            )
+        return super().__new__(cls)
 
     def __init__(
         self,
         backbone: Backbone,
         tasks: Sequence[str],
-        optimizer: OptimizerFactory,
+        optimizer: OptimizerFactory | None = None,
         head_lr_factor: float = 1.0,
         bn_stats: str = "first_epoch",
         link: str = "phi",
         task_datasets: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        if not callable(optimizer):
+            raise ValueError(
+                f"method {type(self).__name__} has no optimizer: its config needs one, as in "
+                "optimizer: {_target_: torch.optim.Adam, _partial_: true, lr: 2.0e-4}, and its "
+                "constructor must pass it on by super().__init__(**options)"
+            )
         if bn_stats not in BN_STATS:
             raise ValueError(f"method.bn_stats={bn_stats!r}: choose one of {BN_STATS}")
         self.backbone = backbone
         self.tasks, self.task_datasets = list(tasks), list(task_datasets or tasks)
         self.optimizer_factory, self.head_lr_factor = optimizer, head_lr_factor
         self.bn_stats, self.link = bn_stats, link
-        self.gate: Gate | None = None
         self.task: Tensor
         self.register_buffer("task", torch.tensor(0))
-        self.kept_features: Tensor | None = (
-            None  # of the fixed crops of a phase; computed again after a resume
-        )
 
+    # --- what a method must have, besides `readouts`
+
+    @abstractmethod
     def score(self, image: Images) -> Float[Tensor, " batch"]:
         """Score of the task being learnt, higher is better: what training ranks and validation
         selects by.
         """
-        raise NotImplementedError
 
-    def feature(self, image: Images) -> Float[Tensor, "batch width"]:
-        """What the head in training reads of an image."""
-        raise NotImplementedError
-
-    def score_feature(self, feature: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
-        """`score` of images with these features."""
-        raise NotImplementedError
-
-    def keep_features(self, crops: Iterable[Batch], count: int) -> None:
-        """Compute the features of `count` fixed crops, `crops` being this rank's share, for a phase
-        of heads.
-
-        Raises:
-            ValueError: they take more memory than there is.
+    @abstractmethod
+    def head_scores(self, image: Images, known: Known) -> HeadScores:
+        """`score` of each head learnt so far, weights where there is a gate; `known` need not be
+        computed again.
         """
-        nbytes, budget = 4 * count * self.backbone.width, ram_budget()
-        if nbytes > budget:
-            raise ValueError(
-                f"the features of {count} fixed crops take {nbytes / 1e9:.1f} GB of the "
-                f"{budget / 1e9:.1f} that may "
-                "be used (a quarter of what is free): lower the phase's `fixed_crops`, or set it "
-                "to null"
-            )
-        (self.kept_features,) = self.collect(crops, lambda image: [self.feature(image)])
 
-    def selection_score(
-        self, image: Images, known: Mapping[str, Tensor]
-    ) -> Float[Tensor, " batch"]:
-        """`score`, where `known` may hold, as `FIXED`, what the backbone's `frozen_output` says."""
-        return self.score(image)
-
-    def head_scores(
-        self, image: Images, known: Mapping[str, Tensor]
-    ) -> dict[str, Float[Tensor, "batch heads"]]:
-        """`score` of each head learnt so far and, where there is a gate, `gate`: the weight of
-        each.
-
-        `known` holds what need not be computed again: the recorded scores of `final_heads`,
-        `gate_features`, and as `FIXED` what the backbone's `frozen_output` says. Gate features that
-        came out on the way may stand beside the two.
-        """
-        raise NotImplementedError
-
-    @property
-    def uses_gate(self) -> bool:
-        """Whether there are heads to choose from (from the second task on), and a gate that does."""
-        return self.gate is not None and self.seen > 1
-
-    def gate_stages(self, image: Images) -> list[Float[Tensor, "batch width"]]:
-        """What the gate reads of an image: features of a network that no training changes, one or
-        more stages.
-        """
-        raise NotImplementedError
-
-    def gate_features(self, image: Images) -> dict[str, Float[Tensor, "batch width"]]:
-        """The stages by name: evaluations compute them once an image and hand them over as `known`."""
-        return by_name(self.gate_stages(image))
-
-    def gate_heads(
-        self, image: Images, known: Mapping[str, Tensor]
-    ) -> dict[str, Float[Tensor, "batch heads"]]:
-        """`gate`: weight of each head learnt so far; they sum to 1, and one head needs no gate.
-
-        Where tasks are independent also `nearness1`, ... of each stage: weights among any of them
-        follow from these.
-        """
-        if self.gate is None or not self.uses_gate:
-            return {"gate": torch.ones(len(image), self.seen, device=self.device)}
-        stages = [known[name] for name in sorted(known) if name.startswith(STAGE)]
-        nearness = self.gate.nearness(stages or self.gate_stages(image), self.seen)
-        kept = (
-            {f"nearness{i}": stage for i, stage in enumerate(nearness, 1)}
-            if self.independent_tasks
-            else {}
-        )
-        return {"gate": self.gate.weigh(nearness)} | kept
-
-    @property
-    def images_forwarded(self) -> int:
-        """Images that any network of the method has read so far: what an evaluation costs."""
-        return sum(
-            module.images_forwarded for module in self.modules() if isinstance(module, Encoder)
-        )
-
-    def final_heads(self) -> list[str]:
-        """Earlier tasks whose heads give the same scores for ever; evaluations do not compute them
-        again.
-        """
-        return []
-
+    @abstractmethod
     def body_parameters(self) -> list[nn.Parameter]:
         """Parameters besides the heads that the current task may train."""
-        raise NotImplementedError
 
+    @abstractmethod
     def head_parameters(self) -> list[nn.Parameter]:
         """Parameters of the heads that the current task trains."""
-        raise NotImplementedError
+
+    # --- what it may override
 
     def added_parameters(self) -> int:
-        """Trainable parameters that one more task adds."""
-        raise NotImplementedError
+        """Trainable parameters that one more task adds; by default none."""
+        return 0
 
-    def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:  # for those who need them
-        """Before the first epoch of a task; `images` are its training images, whole, this rank's
-        share.
+    def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
+        """Before the first epoch of a task, in evaluation mode.
+
+        Args:
+            task: the task.
+            images: its training images, whole, this rank's share; each has its `index` in the task.
         """
         self.task.fill_(task.t)
 
@@ -223,51 +175,59 @@ class ContinualMethod(pl.LightningModule):
         trained = {id(parameter) for parameter in self.body_parameters()}
         for layer in batch_norms(self):  # those of teachers, gates and other tasks stay as they are
             layer.train(live and id(layer.weight) in trained)
-        for optimizer in self.trainer.optimizers:
+        for module in self.modules():
+            if isinstance(module, Teacher):
+                module.eval()
+        found = self.optimizers(use_pl_optimizer=False)
+        for optimizer in found if isinstance(found, list) else [found]:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * position.phase.lr_at(position.epoch)
 
-    def on_task_end(self, task: Task, images: Iterable[Batch]) -> None:
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """Fidelity loss over the pairs of the batch; from its `feature`s where it brings them."""
+        if "feature" in batch:
+            assert isinstance(self, HeadsReadFeatures)
+            score = self.score_feature(batch["feature"])
+        else:
+            score = self.score(batch["image"])
+        return pair_loss(score, batch["pairs"], batch["target"], self.link)
+
+    def on_task_end(self, task: Task, images: Iterable[Batch], batches: Iterable[Batch]) -> None:
         """After the last epoch of a task, its best weights being back, before the test sets are
-        scored.
+        scored; in evaluation mode.
+
+        Args:
+            task: the task.
+            images: its training images, as in `on_task_start`.
+            batches: the batches of its last epoch once more, this rank's share.
         """
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # Lightning's signature
+    def selection_score(self, image: Images, known: Known) -> Float[Tensor, " batch"]:
+        """`score`; `known` may hold the backbone's `frozen_output`."""
+        return self.score(image)
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Prediction:
+        """Columns of the prediction records: each readout, then `score/<task>`, `gate/<task>`, ...
+        of each head.
+
+        `batch["owner_task"]` is the task t that learns the data set of each image; only `oracle`
+        reads it, and it has no value where that task is still to come. `batch["known"]` is what
+        need not be computed again.
+        """
+        heads = self.head_scores(batch["image"], batch.get("known", NOTHING))
+        found = read_out(heads, batch["owner_task"], int(self.task))
+        columns = {name: found[name] for name in self.readouts}
+        if self.readouts != ("single",):
+            columns |= heads.columns(self.tasks[: int(self.task)])
+        return Prediction(columns, heads.gate_features)
+
+    # --- what all share
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """`loss` of the batch, logged."""
         loss = self.loss(batch)
         self.log("train/loss", loss, batch_size=len(batch["pairs"]))
         return loss
-
-    def loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """Fidelity loss over the pairs of the batch; its features are looked up where they are
-        kept.
-        """
-        kept = self.kept_features
-        score = (
-            self.score(batch["image"]) if kept is None else self.score_feature(kept[batch["crop"]])
-        )
-        return pair_loss(score, batch["pairs"], batch["target"], self.link)
-
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Float[Tensor, " batch"]]:
-        """Columns of the prediction records: each readout, then `score/<task>`, `gate/<task>`, ...
-        of each head.
-
-        Beside them may stand `gate_features` (before the first task), which are not recorded.
-
-        `batch["owner_task"]` is the task t that learns the data set of each image; only `oracle`
-        reads it, and it has no value where that task is still to come.
-        """
-        heads = self.head_scores(batch["image"], batch.get("known", {}))
-        columns = read_out(heads["score"], heads.get("gate"), batch["owner_task"], int(self.task))
-        columns = {name: columns[name] for name in self.readouts}
-        columns |= {name: heads.pop(name) for name in list(heads) if name.startswith(STAGE)}
-        if self.readouts != ("single",) and self.task > 0:
-            for kind, values in heads.items():
-                columns |= {
-                    f"{kind}/{name}": values[:, k]
-                    for k, name in enumerate(self.tasks[: int(self.task)])
-                }
-        return columns
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """A fresh optimiser over what the current task trains; called again at each task."""
@@ -285,54 +245,40 @@ class ContinualMethod(pl.LightningModule):
         """
         return max(int(self.task), 1)
 
+    @property
+    def images_forwarded(self) -> int:
+        """Images that any network of the method has read so far: what an evaluation costs."""
+        return sum(
+            module.images_forwarded for module in self.modules() if isinstance(module, Encoder)
+        )
+
     def collect(
         self,
         images: Iterable[Batch],
         features: Callable[[Images], list[Float[Tensor, "batch width"]]],
     ) -> list[Float[Tensor, "images width"]]:
-        """Features of all images of all ranks, in the order of the data set, the same on each rank."""
+        """Features of all images of all ranks, in the order of their `index`, the same on each
+        rank.
+        """
+        return self.collect_rated(images, features)[1]
+
+    def collect_rated(
+        self,
+        images: Iterable[Batch],
+        features: Callable[[Images], list[Float[Tensor, "batch width"]]],
+    ) -> tuple[Float[Tensor, " images"], list[Float[Tensor, "images width"]]]:
+        """The MOS of the images (NaN where a batch has none) and what `collect` gives, in one pass."""
+        rows = []
         with torch.no_grad():
-            rows = [
-                [batch["index"].cpu(), *(stage.cpu() for stage in features(batch["image"]))]
-                for batch in images
-            ]
+            for batch in images:
+                index = batch["index"].cpu()
+                mos = batch.get("mos", torch.full(index.shape, torch.nan)).cpu()
+                rows.append([index, mos, *(stage.cpu() for stage in features(batch["image"]))])
         shares = from_all_ranks(rows)
         columns = [
             torch.cat(column)
             for column in zip(*(row for share in shares for row in share), strict=True)
         ]
-        return [column[columns[0].argsort()].to(self.device) for column in columns[1:]]
-
-    def training_batches(self) -> Iterator[Batch]:
-        """The batches of the current epoch once more, this rank's share."""
-        for batch in self.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]  # set by `fit`
-            yield self.trainer.strategy.batch_to_device(batch)
-
-
-def by_name(stages: list[Tensor]) -> dict[str, Tensor]:
-    """Gate features as columns of an evaluation."""
-    return {f"{STAGE}{i}": stage for i, stage in enumerate(stages)}
-
-
-def read_out(
-    scores: Float[Tensor, "batch heads"],
-    gate: Float[Tensor, "batch heads"] | None,
-    owner_task: Int[Tensor, " batch"],
-    task: int,
-) -> dict[str, Float[Tensor, " batch"]]:
-    """One score an image, by each readout.
-
-    `single` and `latest`: the newest head. `oracle`: the head of the task that learns the image's
-    data set (`owner_task`, from 1), NaN where there is none yet. `gated`: all heads, weighted by
-    the gate.
-    """
-    latest = scores[:, -1]
-    own = scores.gather(1, (owner_task - 1).clamp(0, scores.shape[1] - 1)[:, None])[:, 0]
-    columns = {
-        "single": latest,
-        "latest": latest,
-        "oracle": own.masked_fill(owner_task > task, torch.nan),
-    }
-    if gate is not None:
-        columns["gated"] = (gate * scores).sum(dim=1)
-    return columns
+        order = columns[0].argsort()
+        mos, *found = (column[order].to(self.device) for column in columns[1:])
+        return mos, found

@@ -21,13 +21,17 @@ from iqa_lightning.stream.schedule import Task
 class DERpp(MultiHeadReplay):
     """Remembered images come with the scores that their head gave them when their task was learnt.
 
-    Added to the loss of MH-CL-Replay (labels, `weight`): `score_weight` times the mean squared
-    difference between the score of the image's own head now and the one kept then. The kept score
+    Added to the loss of MH-CL-Replay: the mean squared difference between the score of the image's own head now and the one kept then. The kept score
     is that of the whole image, on the scale of the training (heads of free norm), while training
     shows crops of it.
 
     `rows` (task, slot) says which training image of its task a kept score belongs to, -1 for none;
     both are frozen parameters, which DDP does not send around at each step as it does buffers.
+
+    Args:
+        weight: of the ratings of remembered images, for each earlier task.
+        score_weight: of the difference to the kept scores.
+        options: see `MultiHeadReplay`.
     """
 
     def __init__(self, weight: float = 0.5, score_weight: float = 0.5, **options: Any) -> None:
@@ -39,9 +43,9 @@ class DERpp(MultiHeadReplay):
         self.rows = nn.Parameter(torch.full(shape, -1), requires_grad=False)
         self.scores = nn.Parameter(torch.zeros(shape), requires_grad=False)
 
-    def on_task_end(self, task: Task, images: Iterable[Batch]) -> None:
+    def on_task_end(self, task: Task, images: Iterable[Batch], batches: Iterable[Batch]) -> None:
         """Keep the scores of the images that the memory may hold."""
-        super().on_task_end(task, images)
+        super().on_task_end(task, images, batches)
         self.heads.train()  # free norm
         (scores,) = self.collect(images, lambda image: [self.score(image)[:, None]])
         rows = self.replay_memory.order(task.t, len(scores))[: self.replay_memory.capacity]

@@ -1,15 +1,17 @@
 """Sequential fine-tuning: the lower bounds that every continual method is measured against."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iqa_lightning.methods.base import FIXED, Batch, ContinualMethod, by_name
-from iqa_lightning.models.backbones import Encoder, Images
+from iqa_lightning.methods.base import Batch, ContinualMethod
+from iqa_lightning.methods.gated import GatedHeads
+from iqa_lightning.methods.readouts import HeadScores, Known
+from iqa_lightning.models.backbones import Encoder, Images, Stages
 from iqa_lightning.models.gating import Gate
 from iqa_lightning.models.heads import CosineHeads
 from iqa_lightning.stream.schedule import Task
@@ -19,8 +21,10 @@ from iqa_lightning.stream.training_images import TrainingImages
 class SingleHead(ContinualMethod):
     """One network and one head go from task to task (SH-CL of https://arxiv.org/abs/2102.09717).
 
-    `normalize_heads`: heads of unit norm at test time; `head_init`: how heads start, see
-    `CosineHeads`.
+    Args:
+        normalize_heads: whether heads have unit norm at test time.
+        head_init: how heads start, see `CosineHeads`.
+        options: see `ContinualMethod`.
     """
 
     readouts: tuple[str, ...] = ("single",)
@@ -45,24 +49,20 @@ class SingleHead(ContinualMethod):
         return self.score_feature(self.feature(image))
 
     def feature(self, image: Images) -> Float[Tensor, "batch width"]:
-        """What the backbone says."""
+        """The backbone's feature."""
         return self.backbone(image)  # type: ignore[no-any-return]  # modules are untyped
 
     def score_feature(self, feature: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
         """Score of the head in training."""
         return self.heads(feature, self.head())  # type: ignore[no-any-return]
 
-    def selection_score(
-        self, image: Images, known: Mapping[str, Tensor]
-    ) -> Float[Tensor, " batch"]:
+    def selection_score(self, image: Images, known: Known) -> Float[Tensor, " batch"]:
         """Score of the head in training."""
-        return self.score_feature(self.backbone(image, known.get(FIXED)))
+        return self.score_feature(self.backbone(image, known.frozen_output))
 
-    def head_scores(
-        self, image: Images, known: Mapping[str, Tensor]
-    ) -> dict[str, Float[Tensor, "batch heads"]]:
+    def head_scores(self, image: Images, known: Known) -> HeadScores:
         """Scores of all heads so far, from one pass."""
-        return {"score": self.all_heads(self.backbone(image, known.get(FIXED)))}
+        return HeadScores(self.all_heads(self.backbone(image, known.frozen_output)))
 
     def all_heads(self, feature: Float[Tensor, "batch width"]) -> Float[Tensor, "batch heads"]:
         """Scores of all heads so far."""
@@ -76,18 +76,17 @@ class SingleHead(ContinualMethod):
         """The head in training."""
         return [self.heads.weight[self.head()]]
 
-    def added_parameters(self) -> int:
-        """A task adds nothing."""
-        return 0
 
-
-class MultiHead(SingleHead):
+class MultiHead(SingleHead, GatedHeads):
     """One network goes from task to task, each task with a head of its own (MH-CL of
     https://arxiv.org/abs/2102.09717).
 
-    `gate` (a class of `models.gating`, as a partial, or null for none) weighs the heads at test
-    time. It reads features of `gate_encoder`, a network that is never trained; null takes what the
-    backbone offers: the S-CNN of `dbcnn`, else a copy of the backbone as it starts.
+    Args:
+        gate: what weighs the heads at test time, a class of `models.gating` as a partial; null for
+            none.
+        gate_encoder: the network that the gate reads, which is never trained; null takes what the
+            backbone offers: the S-CNN of `dbcnn`, else a copy of the backbone as it starts.
+        options: see `SingleHead`.
     """
 
     readouts: tuple[str, ...] = ("latest", "oracle")
@@ -104,7 +103,7 @@ class MultiHead(SingleHead):
             self.gate_encoder = (gate_encoder or self.backbone.fixed_encoder()).requires_grad_(
                 False
             )
-            self.gate = gate(self.gate_encoder.stage_widths, len(self.tasks))
+            self.gate = gate(self.gate_encoder, len(self.tasks))
             self.readouts = (*self.readouts, "gated")
 
     def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
@@ -113,27 +112,24 @@ class MultiHead(SingleHead):
         if self.gate is not None:
             self.gate.fit(task.t, self.collect(images, self.gate_stages))
 
-    def gate_stages(self, image: Images) -> list[Float[Tensor, "batch width"]]:
+    def gate_stages(self, image: Images) -> Stages:
         """Features of the gate's own network."""
-        return self.gate_encoder.stages(image)
+        assert self.gate is not None
+        return self.gate_encoder.gate_stages(image, self.gate.features)
 
-    def head_scores(
-        self, image: Images, known: Mapping[str, Tensor]
-    ) -> dict[str, Float[Tensor, "batch heads"]]:
+    def head_scores(self, image: Images, known: Known) -> HeadScores:
         """Scores of all heads so far, from one pass, and their weights if there is a gate.
 
         Before the first task that pass also says what the gate reads, where that is of the network
         as it starts.
         """
-        if self.reads_start and self.task == 0:
-            feature, stages = self.backbone.with_frozen_stages(image, known.get(FIXED))
-            return {
-                "score": self.all_heads(feature),
-                **self.gate_heads(image, known),
-                **by_name(stages),
-            }
-        heads = super().head_scores(image, known)
-        return heads if self.gate is None else heads | self.gate_heads(image, known)
+        if self.gate is not None and self.reads_start and self.task == 0:
+            feature, stages = self.backbone.with_frozen_stages(
+                image, known.frozen_output, self.gate.features
+            )
+            return self.weigh_heads(self.all_heads(feature), image, known, stages)
+        feature = self.backbone(image, known.frozen_output)
+        return self.weigh_heads(self.all_heads(feature), image, known)
 
     def num_heads(self) -> int:
         """One head a task."""

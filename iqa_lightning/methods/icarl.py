@@ -4,19 +4,20 @@ The two variants that the official code of LwF-KG (https://github.com/zwx8981/BI
 iCaRL.
 """
 
-import copy
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from iqa_lightning.losses.distillation import distillation_loss
 from iqa_lightning.losses.fidelity import pair_loss
 from iqa_lightning.methods.base import Batch
+from iqa_lightning.methods.readouts import Prediction
 from iqa_lightning.methods.replay import MultiHeadReplay, by_task, joined
-from iqa_lightning.stream.schedule import Position, Task
+from iqa_lightning.methods.teacher import Teacher
+from iqa_lightning.stream.schedule import Task
 
 
 class ICaRL(MultiHeadReplay):
@@ -26,35 +27,29 @@ class ICaRL(MultiHeadReplay):
     The teacher is the model as it was when the task began, with fixed statistics; the warm-up
     changes nothing that its heads read. Its scores are on the scale of the training (heads of free
     norm), so that a model that has not changed has no loss to come down from.
+
+    Args:
+        weight: of the distillation, for each earlier task.
+        options: see `MultiHeadReplay`.
     """
 
     def __init__(self, weight: float = 10.0, **options: Any) -> None:
         super().__init__(weight=weight, **options)
-        self.teacher = nn.ModuleList(
-            [copy.deepcopy(self.backbone), copy.deepcopy(self.heads)]
-        ).requires_grad_(False)
+        self.teacher = Teacher(self.backbone, self.heads)
 
     def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
         """Take the teacher."""
         super().on_task_start(task, images)
-        for teacher, module in zip(self.teacher, (self.backbone, self.heads), strict=True):
-            teacher.load_state_dict(module.state_dict())
-
-    def on_phase_start(self, position: Position) -> None:
-        """The teacher's backbone stays in evaluation mode."""
-        super().on_phase_start(position)
-        self.teacher[0].eval()
+        self.teacher.take(self.backbone, self.heads)
 
     def replay_loss(
         self, feature: Float[Tensor, "images width"], memory: Batch
     ) -> Float[Tensor, ""]:
         """Distillation of each earlier head on the memory of its task."""
-        backbone, heads = self.teacher
-        with torch.no_grad():
-            before = backbone(memory["image"])
+        before, wanted = self.teacher(memory["image"]), self.teacher.heads.free
         terms = [
             distillation_loss(
-                self.heads(feature, t - 1), heads(before, t - 1), memory["pairs"][mine], self.link
+                self.heads(feature, t - 1), wanted(before, t - 1), memory["pairs"][mine], self.link
             )
             for t, mine in by_task(memory)
         ]
@@ -73,15 +68,10 @@ class ICaRLv2(ICaRL):
         both = joined(batch)
         return pair_loss(self.heads(feature, self.head()), both["pairs"], both["target"], self.link)
 
-    def mixed(
-        self, latest: Float[Tensor, " batch"], gated: Float[Tensor, " batch"]
-    ) -> Float[Tensor, " batch"]:
-        """The score that stands for all heads."""
-        return 0.5 * latest + 0.5 * gated
-
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Float[Tensor, " batch"]]:
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Prediction:
         """Columns of the records, `gated` being the mixture."""
-        columns = super().predict_step(batch, batch_idx)
+        prediction = super().predict_step(batch, batch_idx)
+        columns = prediction.columns
         if "gated" in columns:
-            columns["gated"] = self.mixed(columns["latest"], columns["gated"])
-        return columns
+            columns["gated"] = 0.5 * columns["latest"] + 0.5 * columns["gated"]
+        return prediction

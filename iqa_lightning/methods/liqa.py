@@ -22,9 +22,11 @@ from torch.nn import functional as F
 from iqa_lightning.distributed import from_all_ranks
 from iqa_lightning.losses.distillation import distillation_loss
 from iqa_lightning.losses.fidelity import pair_loss
-from iqa_lightning.methods.base import Batch, read_out
+from iqa_lightning.methods.base import Batch
 from iqa_lightning.methods.feature_generators import FeatureGenerator
 from iqa_lightning.methods.finetune import SingleHead
+from iqa_lightning.methods.readouts import HeadScores, Prediction, read_out
+from iqa_lightning.methods.teacher import Teacher
 from iqa_lightning.metrics.correlation import srcc
 from iqa_lightning.metrics.frechet import frechet_distance, total_variance
 from iqa_lightning.models.heads import AuxiliaryHeads
@@ -103,9 +105,10 @@ class LIQA(SingleHead):
         )
         self.replay_size, self.loss_type, self.seed = replay_size, loss_type, seed
         width, count = self.backbone.width, 1 + max(self.slots)
-        self.teacher = self.backbone.twin()
         self.auxiliary = AuxiliaryHeads(width, count, hidden)
-        self.labeller = AuxiliaryHeads(width, count, hidden).requires_grad_(False)
+        # auxiliary heads of its own, which label what is replayed: what is drawn after them, the
+        # generator, starts from the same random numbers as ever
+        self.teacher = Teacher(self.backbone, AuxiliaryHeads(width, count, hidden))
         self.feature_generator = feature_generator(width, count)
         if self.feature_generator.trained:
             if not generator_phase or not generator_phase["epochs"]:
@@ -154,10 +157,9 @@ class LIQA(SingleHead):
     def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
         """What labels, replays and holds the features is the model as it is now."""
         super().on_task_start(task, images)
-        self.teacher.load_state_dict(self.backbone.state_dict())
         if self.slot not in self.slots[: self.seen - 1] and not self.auxiliary.shared:
             self.auxiliary.heads.weight[self.slot].data.copy_(self.heads.weight[0].data)
-        self.labeller.load_state_dict(self.auxiliary.state_dict())
+        self.teacher.take(self.backbone, self.auxiliary)
         self.feature_generator.begin()
         if self.loss_type == "huber":
             if len(task.datasets) > 1:
@@ -175,8 +177,9 @@ class LIQA(SingleHead):
         self.trains = position.phase.trains
         self.backbone.train(self.trains != "generator")
         super().on_phase_start(position)
-        self.teacher.eval()
-        words = (self.seed, position.task.t, position.epoch, *position.phase.name.encode())
+        # the generator's phase was called so when the recorded runs drew their noise
+        name = "generate" if self.trains == "generator" else position.phase.name
+        words = (self.seed, position.task.t, position.epoch, *name.encode())
         self.noise.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # Lightning's signature
@@ -222,8 +225,7 @@ class LIQA(SingleHead):
         if self.others and (self.split_weight or self.merge_weight):
             terms |= self.replay_terms()
         if self.trains == "all" and self.seen > 1 and self.stability_weight:
-            with torch.no_grad():
-                before = unit_norm(self.teacher(batch["image"], fixed))
+            before = unit_norm(self.teacher(batch["image"], fixed))
             terms["stability"] = (
                 self.stability_weight * torch.linalg.vector_norm(unit - before, dim=1).mean()
             )
@@ -239,7 +241,7 @@ class LIQA(SingleHead):
         )
         own = own.repeat_interleave(size)[:, None]
         with torch.no_grad():
-            label = self.labeller.free(feature, others).gather(1, own)[:, 0]
+            label = self.teacher.heads.free(feature, others).gather(1, own)[:, 0]
         merged = self.heads.free(feature, 0)
         if self.loss_type == "huber":
             merge = F.huber_loss(merged, label)
@@ -259,33 +261,31 @@ class LIQA(SingleHead):
             return F.huber_loss(scores, (batch["mos"] - self.mos[0]) / self.mos[1])
         return pair_loss(scores, batch["pairs"], batch["target"], self.link)
 
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Float[Tensor, " batch"]]:
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Prediction:
         """`single`, `oracle`, and the score of the auxiliary head of each task so far."""
         feature = self.backbone(batch["image"])
-        scores = self.auxiliary(unit_norm(feature), self.slots[: self.seen])
-        oracle = read_out(scores, None, batch["owner_task"], int(self.task))["oracle"]
-        heads = {
-            f"score/{name}": scores[:, k] for k, name in enumerate(self.tasks[: int(self.task)])
-        }
-        return {"single": self.heads(feature, 0), "oracle": oracle} | heads
+        heads = HeadScores(self.auxiliary(unit_norm(feature), self.slots[: self.seen]))
+        oracle = read_out(heads, batch["owner_task"], int(self.task))["oracle"]
+        columns = {"single": self.heads(feature, 0), "oracle": oracle}
+        return Prediction(columns | heads.columns(self.tasks[: int(self.task)]))
 
     @torch.no_grad()
     def unit_features(self, image: Tensor) -> Float[Tensor, "batch width"]:
         """Features as the heads read them."""
         return unit_norm(self.backbone(image))
 
-    def on_task_end(self, task: Task, images: Iterable[Batch]) -> None:
+    def on_task_end(self, task: Task, images: Iterable[Batch], batches: Iterable[Batch]) -> None:
         """Let replay take in the features of the task, and look at how good it is; after the last
         task nobody needs it.
 
         Crops of the last epoch, as the training shows them, at most about a thousand.
         """
-        super().on_task_end(task, images)
+        super().on_task_end(task, images, batches)
         if task.t == len(self.tasks):
             self.health = {}
             return
         parts: list[tuple[Tensor, Tensor]] = []
-        for batch in self.training_batches():
+        for batch in batches:
             parts.append((self.unit_features(batch["image"]).cpu(), batch["mos"].cpu()))
             if sum(len(mos) for _, mos in parts) >= IMAGES:
                 break

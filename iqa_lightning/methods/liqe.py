@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iqa_lightning.distributed import sum_over_ranks
+from iqa_lightning.distributed import mean_over_ranks
 from iqa_lightning.losses.distillation import distillation_loss
 from iqa_lightning.losses.multitask import (
     KINDS,
@@ -24,6 +24,8 @@ from iqa_lightning.losses.multitask import (
     scene_loss,
 )
 from iqa_lightning.methods.base import Batch, ContinualMethod
+from iqa_lightning.methods.readouts import HeadScores, Known, Prediction
+from iqa_lightning.methods.teacher import Teacher
 from iqa_lightning.metrics.liqe_labels import (
     DISTORTIONS,
     SCENES,
@@ -97,9 +99,7 @@ class LIQE(ContinualMethod):
             )
         self.weighting: Weighting = weighting(1 + len(self.kinds))
         self.weight, self.distils = weight, distils
-        # parameters, not buffers, which DDP would broadcast at each step; held from the start, as
-        # DDP wraps only once
-        self.teacher: CLIP | None = self.clip.twin() if weight > 0 else None
+        self.teacher: Teacher[CLIP, nn.Module] | None = Teacher(self.clip) if weight > 0 else None
 
     @property
     def clip(self) -> CLIP:
@@ -134,15 +134,11 @@ class LIQE(ContinualMethod):
         """Mean quality, in [1, 5]."""
         return quality(joint(self.logits(self.clip, image)))
 
-    def head_scores(
-        self,
-        image: Images,
-        known: Mapping[str, Tensor],  # the network goes on changing
-    ) -> dict[str, Float[Tensor, "batch heads"]]:
+    def head_scores(self, image: Images, known: Known) -> HeadScores:
         """The only score."""
-        return {"score": self.score(image)[:, None]}
+        return HeadScores(self.score(image)[:, None])
 
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Float[Tensor, " batch"]]:
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Prediction:
         """The score as `single`, and the probability of each scene and distortion."""
         p = joint(self.logits(self.clip, batch["image"]))
         columns = {"single": quality(p)}
@@ -154,7 +150,7 @@ class LIQE(ContinualMethod):
                 column(kind, word): values
                 for word, values in zip(words, p.sum(dim=axes).T, strict=False)
             }
-        return columns
+        return Prediction(columns)
 
     def body_parameters(self) -> list[nn.Parameter]:
         """Both encoders, but for what is frozen of them."""
@@ -164,16 +160,12 @@ class LIQE(ContinualMethod):
         """Weights of the losses, where they are learnt; there are no heads."""
         return list(self.weighting.parameters())
 
-    def added_parameters(self) -> int:
-        """A task adds nothing."""
-        return 0
-
     def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
         """The model as it is now is the teacher, and the losses are weighed anew."""
         super().on_task_start(task, images)
         self.weighting.reset()
         if self.teacher is not None:
-            self.teacher.load_state_dict(self.clip.state_dict())
+            self.teacher.take(self.clip)
 
     def on_phase_start(self, position: Position) -> None:
         """The losses of the epoch before weigh those of this one; a warm-up trains the projections
@@ -185,8 +177,6 @@ class LIQE(ContinualMethod):
             trained = {id(parameter) for parameter in self.body_parameters()}
             for parameter in self.clip.projections():
                 parameter.requires_grad_(id(parameter) in trained)
-        if self.teacher is not None:
-            self.teacher.eval()
 
     def task_losses(
         self, logits: Joint, batch: Batch
@@ -220,7 +210,7 @@ class LIQE(ContinualMethod):
         """
         assert self.teacher is not None
         with torch.no_grad():
-            old = self.logits(self.teacher, batch["image"])
+            old = self.logits(self.teacher.backbone, batch["image"])
         known = max(1, len(self.distortions(self.seen - 1)))
         new, old = joint(logits[..., :known]), joint(old[..., :known])
         likeness = joint_distillation(new.flatten(1), old.flatten(1), self.distils)
@@ -244,10 +234,7 @@ class LIQE(ContinualMethod):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # Lightning's signature
         """`loss` of the batch and its parts, logged."""
         loss, losses, present = self.total(batch)
-        ranks = self.trainer.world_size
-        self.weighting.observe(
-            sum_over_ranks(losses * present) / ranks, sum_over_ranks(present.clone()) / ranks
-        )
+        self.weighting.observe(mean_over_ranks(losses * present), mean_over_ranks(present))
         size = len(batch["image"])
         for name, value, counts in zip(("quality", *self.kinds), losses, present, strict=True):
             if counts:

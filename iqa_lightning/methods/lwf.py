@@ -15,7 +15,7 @@ from iqa_lightning.losses.distillation import distillation_loss
 from iqa_lightning.losses.fidelity import pair_loss
 from iqa_lightning.methods.base import Batch
 from iqa_lightning.methods.finetune import MultiHead
-from iqa_lightning.models.heads import CosineHeads
+from iqa_lightning.methods.teacher import Teacher
 from iqa_lightning.stream.schedule import Position
 
 
@@ -26,16 +26,17 @@ class LwF(MultiHead):
     The teacher is the whole model as it stands when fine-tuning begins: the best weights of the
     task before and the new head after its warm-up. It runs in evaluation mode, its heads with the
     free norm that they are trained with. The warm-up has no such term, since the backbone stands
-    still. Old heads go on learning from the teacher. With `weight` 0 this is MH-CL.
+    still. Old heads go on learning from the teacher.
+
+    Args:
+        weight: of the distillation, per old head; with 0 this is MH-CL.
+        options: see `MultiHead`.
     """
 
     def __init__(self, weight: float = 10.0, **options: Any) -> None:
         super().__init__(**options)
         self.weight = weight
-        # parameters, not buffers, which DDP would broadcast at each step; held from the start, as
-        # DDP wraps only once
-        self.teacher = self.backbone.twin()
-        self.teacher_heads = CosineHeads(self.backbone.width, len(self.tasks)).requires_grad_(False)
+        self.teacher = Teacher(self.backbone, self.heads)
         self.distils = False
 
     def head_parameters(self) -> list[nn.Parameter]:
@@ -47,11 +48,9 @@ class LwF(MultiHead):
     def on_phase_start(self, position: Position) -> None:
         """Take the teacher when fine-tuning begins."""
         super().on_phase_start(position)
-        self.teacher.eval()
         self.distils = position.phase.trains == "all" and self.seen > 1 and self.weight != 0
         if position.full_epoch == 0:
-            self.teacher.load_state_dict(self.backbone.state_dict())
-            self.teacher_heads.load_state_dict(self.heads.state_dict())
+            self.teacher.take(self.backbone, self.heads)
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Fidelity of the new head to the ratings, and of the old heads to the teacher."""
@@ -60,9 +59,8 @@ class LwF(MultiHead):
         image, pairs, old = batch["image"], batch["pairs"], range(self.head())
         fixed = self.backbone.frozen_output(image)
         feature = self.backbone(image, fixed)
-        with torch.no_grad():
-            seen_before = self.teacher(image, fixed)
-            wanted = torch.stack([self.teacher_heads.free(seen_before, k) for k in old], dim=1)
+        before = self.teacher(image, fixed)
+        wanted = torch.stack([self.teacher.heads.free(before, k) for k in old], dim=1)
         scores = torch.stack([self.heads(feature, k) for k in old], dim=1)
         new = pair_loss(self.heads(feature, self.head()), pairs, batch["target"], self.link)
         return new + self.weight * distillation_loss(scores, wanted, pairs, self.link)
@@ -71,8 +69,10 @@ class LwF(MultiHead):
 class EMATeacher(LwF):
     """LwF whose teacher, taken when fine-tuning begins, then is a moving average of the student.
 
-    `momentum` is the share that the teacher keeps of itself in a step: 1 is LwF, 0 makes the
-    teacher the student.
+    Args:
+        momentum: the share that the teacher keeps of itself in a step: 1 is LwF, 0 makes the
+            teacher the student.
+        options: see `LwF`.
 
     Raises:
         ValueError: a momentum outside of [0, 1].
@@ -87,16 +87,4 @@ class EMATeacher(LwF):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # Lightning's
         """Move the teacher."""
         if self.distils:
-            self.follow()
-
-    @torch.no_grad()
-    def follow(self) -> None:
-        """One step of the average over weights and running statistics; counters are copied."""
-        for teacher, student in ((self.teacher, self.backbone), (self.teacher_heads, self.heads)):
-            for mine, other in zip(
-                teacher.state_dict().values(), student.state_dict().values(), strict=True
-            ):
-                if mine.is_floating_point():
-                    mine.lerp_(other, 1 - self.momentum)
-                else:
-                    mine.copy_(other)
+            self.teacher.follow(self.backbone, self.heads, self.momentum)

@@ -1,10 +1,10 @@
 """MetaIQA's fine-tuning as a method: from a prior, or any other start, over the tasks of a stream.
 
 H. Zhu et al., "MetaIQA: Deep Meta-learning for No-Reference Image Quality Assessment", CVPR 2020,
-https://arxiv.org/abs/2004.05508. The prior is made by `methods/meta_learning.py`.
+https://arxiv.org/abs/2004.05508. The prior is made by `pretraining/metaiqa.py`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from iqa_lightning.distributed import from_all_ranks
 from iqa_lightning.methods.base import Batch, ContinualMethod
+from iqa_lightning.methods.readouts import HeadScores, Known
 from iqa_lightning.models.backbones import Images
 from iqa_lightning.models.normalization import batch_norms
 from iqa_lightning.models.regression import RegressionNet, load_rest
@@ -26,9 +27,14 @@ class MetaIQA(ContinualMethod):
 
     Scores of the current task go to [0, 1] by the range of its training images, which the network
     has to meet; the others of the stream are only ranked. `bn_stats` is of the backbone; `frozen`
-    holds for the head too. `prior`: the weights file of a pre-training, of which the head is taken
-    too (give it as `backbone.weights` as well); null: the head starts at random. The published
-    rates are those of `conf/experiment/metaiqa_finetune.yaml`.
+    holds for the head too. The published rates are those of
+    `conf/experiment/metaiqa_finetune.yaml`.
+
+    Args:
+        prior: the weights file of a pre-training, of which the head is taken too (give it as
+            `backbone.weights` as well); null: the head starts at random.
+        dropout: share of the head's units that a training step leaves out.
+        options: see `ContinualMethod`.
 
     Raises:
         ValueError: `prior` holds no such head.
@@ -50,13 +56,9 @@ class MetaIQA(ContinualMethod):
         """Score in (0, 1), higher is better."""
         return self.rest(self.backbone(image))[:, 0]  # type: ignore[no-any-return]  # modules are untyped
 
-    def head_scores(
-        self,
-        image: Images,
-        known: Mapping[str, Tensor],  # the network goes on changing
-    ) -> dict[str, Float[Tensor, "batch heads"]]:
+    def head_scores(self, image: Images, known: Known) -> HeadScores:
         """The only head's score."""
-        return {"score": self.score(image)[:, None]}
+        return HeadScores(self.score(image)[:, None])
 
     def body_parameters(self) -> list[nn.Parameter]:
         """The backbone."""
@@ -65,10 +67,6 @@ class MetaIQA(ContinualMethod):
     def head_parameters(self) -> list[nn.Parameter]:
         """All that stands on the backbone."""
         return list(self.rest.parameters())
-
-    def added_parameters(self) -> int:
-        """A task adds nothing."""
-        return 0
 
     def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
         """The range of the task's scores, over all ranks."""

@@ -2,6 +2,7 @@
 anchor share.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
@@ -36,6 +37,10 @@ class Regularized(MultiHead):
     One online term: importances add up over the tasks, the anchor is the latest task's best
     weights. Values and the absent factor 1/2 as in the official code of LwF-KG (`Reg_CL` of
     https://github.com/zwx8981/BIQA_CL).
+
+    Args:
+        weight: of the penalty.
+        options: see `MultiHead`.
     """
 
     def __init__(self, weight: float, **options: Any) -> None:
@@ -67,10 +72,10 @@ class Regularized(MultiHead):
             return loss
         return loss + self.weight * penalty(*zip(*moving, strict=True))
 
-    def on_task_end(self, task: Task, images: Iterable[Batch]) -> None:
+    def on_task_end(self, task: Task, images: Iterable[Batch], batches: Iterable[Batch]) -> None:
         """Add the importances of the task, and move the anchor to its best weights."""
-        super().on_task_end(task, images)
-        found = self.new_importance()
+        super().on_task_end(task, images, batches)
+        found = self.new_importance(batches)
         check_finite(found, self.names)
         with torch.no_grad():
             for total, new in zip(self.importance, found, strict=True):
@@ -78,9 +83,11 @@ class Regularized(MultiHead):
             for anchor, parameter in zip(self.anchor, self.backbone.trainable(), strict=True):
                 anchor.copy_(parameter)
 
-    def new_importance(self) -> Sequence[Tensor]:
-        """Importance of each parameter of the backbone to the task just learnt."""
-        raise NotImplementedError
+    @abstractmethod
+    def new_importance(self, batches: Iterable[Batch]) -> Sequence[Tensor]:
+        """Importance of each parameter of the backbone to the task just learnt, of which `batches`
+        are an epoch.
+        """
 
 
 class PairImportance(Regularized):
@@ -88,8 +95,12 @@ class PairImportance(Regularized):
     of each pair.
 
     Evaluation mode (images of a batch do not see each other), the training's crops, the task's head
-    with its free norm. `importance_batches`: of how many batches of the epoch; null takes all, as
-    the official code does.
+    with its free norm.
+
+    Args:
+        importance_batches: of how many batches of the epoch; null takes all, as the official code
+            does.
+        options: see `Regularized`.
     """
 
     power: int
@@ -98,17 +109,17 @@ class PairImportance(Regularized):
         super().__init__(**options)
         self.importance_batches = importance_batches
 
+    @abstractmethod
     def slope(self, delta: Float[Tensor, " pairs"], batch: Batch) -> Float[Tensor, " pairs"]:
         """Derivative of what is differentiated, by the difference of the scores of each pair."""
-        raise NotImplementedError
 
-    def new_importance(self) -> Sequence[Tensor]:
+    def new_importance(self, batches: Iterable[Batch]) -> Sequence[Tensor]:
         """The mean over the pairs of all ranks."""
         totals, pairs = (
             [torch.zeros_like(part) for part in self.importance],
             torch.zeros((), device=self.device),
         )
-        for batch in islice(self.training_batches(), self.importance_batches):
+        for batch in islice(batches, self.importance_batches):
             scores, gradients = self.scores_and_gradients(batch)
             both = batch["pairs"]
             slope = self.slope(scores[both[:, 0]] - scores[both[:, 1]], batch)
@@ -158,9 +169,11 @@ class EWC(PairImportance):
     """Importance: squared gradient of the fidelity loss of a pair, averaged over the pairs of an
     epoch.
 
-    `importance_target`: `soft`, Thurstone's preference from MOS and its deviation, as in the
-    official code of LwF-KG, although it trains on binary targets; or `training`, the target of the
-    training.
+    Args:
+        importance_target: `soft`, Thurstone's preference from MOS and its deviation, as in the
+            official code of LwF-KG, although it trains on binary targets; or `training`, the target
+            of the training.
+        options: see `PairImportance`.
 
     Raises:
         ValueError: another `importance_target`.
@@ -189,11 +202,15 @@ class EWC(PairImportance):
 
 class SI(Regularized):
     """Importance: sum over the steps of -gradient * change, divided by squared change over the task
-    plus `damping`.
+    plus a damping.
 
     The gradient is the optimiser's own, of loss and penalty, before any clipping. The backbone
     moves in fine-tuning only. The best weights of a task come back with the sum as it was then, so
     that both belong to one path.
+
+    Args:
+        damping: what is added to the squared change.
+        options: see `Regularized`.
     """
 
     def __init__(self, damping: float = 0.1, **options: Any) -> None:
@@ -229,7 +246,7 @@ class SI(Regularized):
                 path.sub_(gradient * (parameter - old))
         self.before = []
 
-    def new_importance(self) -> Sequence[Tensor]:
+    def new_importance(self, batches: Iterable[Batch]) -> Sequence[Tensor]:
         """From start to best weights."""
         changes = (
             now.detach() - start
@@ -260,6 +277,6 @@ class L2Anchor(Regularized):
     backbone.
     """
 
-    def new_importance(self) -> Sequence[Tensor]:
+    def new_importance(self, batches: Iterable[Batch]) -> Sequence[Tensor]:
         """What lifts each importance to 1, whatever the task."""
         return [torch.ones_like(part) - part for part in self.importance]

@@ -19,7 +19,11 @@ class SingleHeadReplay(SingleHead):
     """Remembered pairs of all earlier tasks join the batch of the one head (SH-CL-Replay of
     arXiv:2102.09717).
 
-    `replay_memory` holds keywords of `ReplayMemory`. There is no replay in the warm-up.
+    There is no replay in the warm-up.
+
+    Args:
+        replay_memory: keywords of `ReplayMemory`.
+        options: see `SingleHead`.
     """
 
     def __init__(self, replay_memory: Mapping[str, Any] | None = None, **options: Any) -> None:
@@ -37,8 +41,12 @@ class MultiHeadReplay(MultiHead):
 
     The loss is that of the current task plus `weight` times the sum, over earlier tasks, of the
     mean fidelity loss of the task's head on its remembered pairs. One forward pass takes the batch
-    and its memory. `replay_memory` holds keywords of `ReplayMemory`. There is no replay in the
-    warm-up.
+    and its memory. There is no replay in the warm-up.
+
+    Args:
+        replay_memory: keywords of `ReplayMemory`.
+        weight: of each earlier task.
+        options: see `MultiHead`.
     """
 
     def __init__(
@@ -106,8 +114,11 @@ class GDumb(SeparateModels):
     it.
 
     The best epoch is chosen on the current task's validation part, since the memory holds no
-    validation images. `replay_memory` holds keywords of `ReplayMemory`, of which `shares` has no
-    meaning here.
+    validation images.
+
+    Args:
+        replay_memory: keywords of `ReplayMemory`, of which `shares` has no meaning here.
+        options: see `SeparateModels`.
     """
 
     def __init__(self, replay_memory: Mapping[str, Any] | None = None, **options: Any) -> None:

@@ -5,15 +5,17 @@ IEEE TIP 33, 2024, https://arxiv.org/abs/2107.13429. The published command does 
 follows what its code intends.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iqa_lightning.methods.base import FIXED, Batch, ContinualMethod, by_name
-from iqa_lightning.models.backbones import Images
+from iqa_lightning.methods.base import Batch
+from iqa_lightning.methods.gated import GatedHeads
+from iqa_lightning.methods.readouts import HeadScores, Known
+from iqa_lightning.models.backbones import Images, Stages
 from iqa_lightning.models.frozen import freeze_convolutions
 from iqa_lightning.models.gating import Gate, KMeansGate
 from iqa_lightning.models.heads import CosineHeads
@@ -23,7 +25,7 @@ from iqa_lightning.stream.schedule import Task
 INITS = ("pretrained", "previous", "nearest")
 
 
-class TSNIQA(ContinualMethod):
+class TSNIQA(GatedHeads):
     """Frozen convolutions; each task has its own norms (affine and running statistics) and its own
     head.
 
@@ -31,14 +33,18 @@ class TSNIQA(ContinualMethod):
     gate. At test time set k gives score k, and the gate weighs the scores by how near the image
     lies to the training images of each task.
 
-    `init` says where the norms and the head of a new task start: `pretrained` (the paper: no task
-    learns from another), `previous` (the task before) or `nearest` (the earlier task to whose
-    centroids the new images lie nearest). The two latter go beyond the paper; they forget nothing
-    either, since the earlier sets are only read; `nearest` needs a gate that measures distances.
-    `gate` is a class of `models.gating`, as a partial.
-
     Which norms the authors' gate network held (a file `distortion_bn`) is not known; the pretrained
     ones are used.
+
+    Args:
+        gate: a class of `models.gating`, as a partial.
+        init: where the norms and the head of a new task start: `pretrained` (the paper: no task
+            learns from another), `previous` (the task before) or `nearest` (the earlier task to
+            whose centroids the new images lie nearest). The two latter go beyond the paper; they
+            forget nothing either, since the earlier sets are only read; `nearest` needs a gate that
+            measures distances.
+        normalize_heads: whether heads have unit norm at test time.
+        options: see `ContinualMethod`.
 
     Raises:
         ValueError: an unknown `init`, a backbone without norms.
@@ -65,14 +71,14 @@ class TSNIQA(ContinualMethod):
             for parameter in self.norms.parameters(t):
                 parameter.requires_grad_(True)
         self.heads = CosineHeads(self.backbone.width, len(self.tasks), normalize_heads)
-        self.gate: Gate = gate(self.backbone.stage_widths, len(self.tasks))
+        self.gate = gate(self.backbone, len(self.tasks))
 
     def score(self, image: Images) -> Float[Tensor, " batch"]:
         """Score by the current task's norms and head."""
         return self.score_of(image, self.seen)
 
     def feature(self, image: Images) -> Float[Tensor, "batch width"]:
-        """What the backbone says with the current task's norms."""
+        """The backbone's feature with the current task's norms."""
         self.norms.use(self.seen)
         return self.backbone(image)  # type: ignore[no-any-return]  # modules are untyped
 
@@ -80,11 +86,9 @@ class TSNIQA(ContinualMethod):
         """Score by the current task's head."""
         return self.heads(feature, self.seen - 1)  # type: ignore[no-any-return]
 
-    def selection_score(
-        self, image: Images, known: Mapping[str, Tensor]
-    ) -> Float[Tensor, " batch"]:
+    def selection_score(self, image: Images, known: Known) -> Float[Tensor, " batch"]:
         """Score by the current task's norms and head."""
-        return self.score_of(image, self.seen, known.get(FIXED))
+        return self.score_of(image, self.seen, known.frozen_output)
 
     def score_of(
         self, image: Images, t: int, fixed: Tensor | None = None
@@ -112,33 +116,35 @@ class TSNIQA(ContinualMethod):
             ]
         return scores
 
-    def gate_stages(self, image: Images) -> list[Float[Tensor, "batch width"]]:
-        """Features of the fixed pretrained network, two stages."""
+    def gate_stages(self, image: Images) -> Stages:
+        """Features of the fixed pretrained network."""
         self.norms.use(0)
-        return self.backbone.stages(image)
+        assert self.gate is not None
+        return self.backbone.gate_stages(image, self.gate.features)
 
     def final_heads(self) -> list[str]:
         """Every earlier task: its norms and its head are never touched again."""
         return self.tasks[: self.seen - 1]
 
-    def head_scores(
-        self, image: Images, known: Mapping[str, Tensor]
-    ) -> dict[str, Float[Tensor, "batch heads"]]:
+    def head_scores(self, image: Images, known: Known) -> HeadScores:
         """Scores of all heads so far and the gate's weights; one head needs no gate.
 
         Before the first task all norms are the pretrained ones: one pass gives the score and what
         the gate reads.
         """
-        if self.task == 0:
+        if self.gate is not None and self.task == 0:
             self.norms.use(0)
-            feature, stages = self.backbone.with_stages(image, known.get(FIXED))
-            score = self.heads(feature, 0)[:, None]
-            return {"score": score, **self.gate_heads(image, known), **by_name(stages)}
+            feature, stages = self.backbone.with_stages(
+                image, known.frozen_output, self.gate.features
+            )
+            return self.weigh_heads(self.heads(feature, 0)[:, None], image, known, stages)
+        final = known.final_scores
         tasks = dict(enumerate(self.tasks[: self.seen], start=1))
-        missing = [t for t, task in tasks.items() if task not in known]
-        found = dict(zip(missing, self.scores_of(image, missing, known.get(FIXED)), strict=True))
-        columns = [known[task] if task in known else found[t] for t, task in tasks.items()]
-        return {"score": torch.stack(columns, dim=1), **self.gate_heads(image, known)}
+        missing = [t for t, task in tasks.items() if task not in final]
+        computed = self.scores_of(image, missing, known.frozen_output)
+        found = dict(zip(missing, computed, strict=True))
+        columns = [final[task] if task in final else found[t] for t, task in tasks.items()]
+        return self.weigh_heads(torch.stack(columns, dim=1), image, known)
 
     def body_parameters(self) -> list[nn.Parameter]:
         """Norms of the current task."""
@@ -160,16 +166,18 @@ class TSNIQA(ContinualMethod):
         """
         super().on_task_start(task, images)
         stages = self.collect(images, self.gate_stages)
+        assert self.gate is not None
         self.gate.fit(task.t, stages)
         source = self.start_from(task.t, stages)
         self.norms.copy(source, task.t)
         if source > 0:
             self.heads.weight[task.t - 1].data.copy_(self.heads.weight[source - 1].data)
 
-    def start_from(self, t: int, stages: list[Float[Tensor, "images width"]]) -> int:
+    def start_from(self, t: int, stages: Stages) -> int:
         """The norm set that task t starts from."""
         if self.init == "pretrained" or t == 1:
             return 0
         if self.init == "previous":
             return t - 1
+        assert self.gate is not None
         return 1 + int(self.gate.distances(stages, t - 1).mean(dim=(0, 1)).argmin())

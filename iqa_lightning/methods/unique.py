@@ -4,7 +4,7 @@ Zhang et al., "Uncertainty-aware blind image quality assessment in the laborator
 TIP 30, 2021, https://arxiv.org/abs/2005.13983; official code https://github.com/zwx8981/UNIQUE.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,8 +14,10 @@ from torch.nn import functional as F
 
 from iqa_lightning.losses.fidelity import fidelity
 from iqa_lightning.losses.thurstone import deviation_hinge, thurstone
-from iqa_lightning.methods.base import FIXED, Batch, ContinualMethod
-from iqa_lightning.models.backbones import Backbone, Images
+from iqa_lightning.methods.base import Batch, ContinualMethod
+from iqa_lightning.methods.readouts import NOTHING, HeadScores, Known, Prediction
+from iqa_lightning.methods.teacher import Teacher
+from iqa_lightning.models.backbones import Images
 from iqa_lightning.models.normalization import batch_norms
 from iqa_lightning.stream.pairs import pair_target
 from iqa_lightning.stream.schedule import Position, Task
@@ -28,14 +30,16 @@ class UNIQUE(ContinualMethod):
     sets.
 
     The mean learns by the fidelity of Thurstone's preference to the human one (soft targets
-    always), the deviation by a hinge on the order of the human deviations with margin `xi`. The
-    paper learns all sets at once, which is a joint task here: `stream.order=[[a,b,...]]`; with
-    single tasks the network is fine-tuned from set to set.
+    always), the deviation by a hinge on the order of the human deviations. The paper learns all sets
+    at once, which is a joint task here: `stream.order=[[a,b,...]]`; with single tasks the network is
+    fine-tuned from set to set. `bn_stats: always` includes the warm-up, as the official code does.
 
-    `weight` beyond 0 adds, from the second task on and in the warm-up too, since the head is
-    shared, that of learning without forgetting: fidelity to the preference of the model as it was
-    before the task, plus the squared difference of the deviations. This goes beyond the paper.
-    `bn_stats: always` includes the warm-up, as the official code does.
+    Args:
+        xi: margin of the hinge.
+        weight: of learning without forgetting, from the second task on and in the warm-up too, since
+            the head is shared: fidelity to the preference of the model as it was before the task,
+            plus the squared difference of the deviations. Beyond the paper; 0 keeps no copy.
+        options: see `ContinualMethod`.
     """
 
     readouts = ("single",)
@@ -44,10 +48,7 @@ class UNIQUE(ContinualMethod):
         super().__init__(**options)
         self.xi, self.weight = xi, weight
         self.head = start_head(self.backbone.width)
-        self.teacher: Backbone | None = None
-        if weight > 0:
-            self.teacher = self.backbone.twin()
-            self.teacher_head = start_head(self.backbone.width).requires_grad_(False)
+        self.teacher = Teacher(self.backbone, self.head) if weight > 0 else None
 
     def outputs(self, image: Images, fixed: Tensor | None = None) -> Outputs:
         """Mean, unbounded, higher is better, and standard deviation, above 0, of each image."""
@@ -57,18 +58,14 @@ class UNIQUE(ContinualMethod):
         """The mean."""
         return self.outputs(image)[0]
 
-    def head_scores(
-        self,
-        image: Images,
-        known: Mapping[str, Tensor],  # the network goes on changing
-    ) -> dict[str, Float[Tensor, "batch heads"]]:
+    def head_scores(self, image: Images, known: Known) -> HeadScores:
         """The only head's mean."""
-        return {"score": self.score(image)[:, None]}
+        return HeadScores(self.outputs(image, known.frozen_output)[0][:, None])
 
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Float[Tensor, " batch"]]:
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Prediction:
         """The mean as `single`, and the two deviations that the audit of the uncertainty compares."""
-        mean, sigma = self.outputs(batch["image"], batch.get("known", {}).get(FIXED))
-        return {"single": mean, "sigma": sigma, "mos_std": batch["mos_std"]}
+        mean, sigma = self.outputs(batch["image"], batch.get("known", NOTHING).frozen_output)
+        return Prediction({"single": mean, "sigma": sigma, "mos_std": batch["mos_std"]})
 
     def body_parameters(self) -> list[nn.Parameter]:
         """The backbone, but for what is never trained of it."""
@@ -78,26 +75,19 @@ class UNIQUE(ContinualMethod):
         """Weights and bias of both outputs."""
         return list(self.head.parameters())
 
-    def added_parameters(self) -> int:
-        """A task adds nothing."""
-        return 0
-
     def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
         """The model as it is now is the teacher."""
         super().on_task_start(task, images)
         if self.teacher is not None:
-            self.teacher.load_state_dict(self.backbone.state_dict())
-            self.teacher_head.load_state_dict(self.head.state_dict())
+            self.teacher.take(self.backbone, self.head)
 
     def on_phase_start(self, position: Position) -> None:
-        """Statistics may move in the warm-up too; the teacher's never."""
+        """Statistics may move in the warm-up too."""
         super().on_phase_start(position)
         if self.bn_stats == "always":
             trained = {id(parameter) for parameter in self.body_parameters()}
             for layer in batch_norms(self.backbone):
                 layer.train(id(layer.weight) in trained)
-        if self.teacher is not None:
-            self.teacher.eval()
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Fidelity and hinge, means over the pairs, and what keeps the old preferences."""
@@ -114,7 +104,7 @@ class UNIQUE(ContinualMethod):
         if self.teacher is None or self.seen == 1:
             return loss
         with torch.no_grad():
-            old_mean, old_sigma = two_outputs(self.teacher(image, fixed), self.teacher_head)
+            old_mean, old_sigma = two_outputs(self.teacher(image, fixed), self.teacher.heads)
             wanted = thurstone(old_mean, old_sigma, pairs)
         kept = fidelity(p, wanted).sum() / max(len(pairs), 1) + (sigma - old_sigma).square().mean()
         return loss + self.weight * kept

@@ -60,9 +60,12 @@ def gate_rows(
     """Confusion and regret of the gate after each task.
 
     `weight/<task>`: mean gate weight of the task's head on the data set, in [0, 1], a row sums to
-    1; `own`: that of the task that learns the data set; `regret`: SRCC of the oracle readout minus
-    that of the gated one (what not knowing the data set costs, lower is better). NaN where a head
-    does not exist yet.
+    1; `own`: that of the task that learns the data set; `accuracy`: share of images whose heaviest
+    head is that one; `entropy`: of the weights of an image, mean, as a share of that of equal
+    weights (0: one head has all, 1: all count the same); `regret`: SRCC of the oracle readout minus
+    that of the gated one (what not knowing the data set costs, lower is better);
+    `regret_uniform`: the same of the plain mean of all heads, the control that a gate must beat.
+    NaN where a head does not exist yet.
     """
     tasks = [after for after in predictions if after != "start"]
     for after, name, rows in tests_of(predictions):
@@ -72,14 +75,33 @@ def gate_rows(
         mos = rows["mos"].to_numpy(np.float64)
         oracle, gated = (rows[readout].to_numpy(np.float64) for readout in ("oracle", "gated"))
         known = not np.isnan(oracle).any()
+        heads = [task for task in tasks if f"gate/{task}" in rows]
+        gate = rows[[f"gate/{task}" for task in heads]].to_numpy(np.float64)
+        mean = rows[[f"score/{task}" for task in heads]].to_numpy(np.float64).mean(axis=1)
+        owner = owner_task.get(name, "")
         yield {
             "after": after,
             "dataset": name,
             "n": len(rows),
-            "own": weights.get(owner_task.get(name, ""), math.nan),
+            "own": weights.get(owner, math.nan),
+            "accuracy": float(np.mean(gate.argmax(axis=1) == heads.index(owner)))
+            if owner in heads
+            else math.nan,
+            "entropy": entropy(gate),
             "regret": srcc(oracle, mos) - srcc(gated, mos) if known else math.nan,
+            "regret_uniform": srcc(oracle, mos) - srcc(mean, mos) if known else math.nan,
             **{f"weight/{task}": weight for task, weight in weights.items()},
         }
+
+
+def entropy(weights: Array) -> float:
+    """Mean entropy of rows of weights (images, heads), as a share of that of equal weights; NaN of
+    one head.
+    """
+    if weights.shape[1] < 2:
+        return math.nan
+    parts = np.where(weights > 0, weights * np.log(np.where(weights > 0, weights, 1.0)), 0.0)
+    return float(-parts.sum(axis=1).mean() / math.log(weights.shape[1]))
 
 
 def mean_of(rows: pd.DataFrame, column: str) -> float:

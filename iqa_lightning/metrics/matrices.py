@@ -18,6 +18,7 @@ from iqa_lightning.metrics import correlation
 from iqa_lightning.metrics import correlation as logistic
 from iqa_lightning.metrics import transfer as continual
 from iqa_lightning.metrics.audits import audits
+from iqa_lightning.metrics.resampling import Array, Resampler, contents_of
 
 IDENTITY = ("dataset", "split", "image", "mos")
 
@@ -31,7 +32,7 @@ class Derived(TypedDict):
     """
 
     readouts: dict[str, dict[str, float]]
-    """The measures `msrcc mpi msi mpsi bwt fwt forgetting`; NaN where undefined."""
+    """The measures of `transfer.readout_measures`; NaN where undefined."""
     srcc: dict[str, pd.DataFrame]
     """SRCC with the ratings: index `after` (T + 1 rows, `start` first), one column per data set in
     stream order.
@@ -63,6 +64,8 @@ def derive(predictions: Mapping[str, pd.DataFrame]) -> Derived:
         for name in names
     ]
     mos = [frames[0]["mos"].to_numpy(np.float64)[r] for r in rows]
+    resamplers = [Resampler(contents_of(frames[0], name).tolist(), name) for name in names]
+    truth = [resampler.ranks(y) for resampler, y in zip(resamplers, mos, strict=True)]
     derived = Derived(readouts={}, srcc={}, stability={}, cells=pd.DataFrame(), audits={})
     cells: list[dict[str, Any]] = []
     for readout in readouts_of(frames[0]):
@@ -71,7 +74,9 @@ def derive(predictions: Mapping[str, pd.DataFrame]) -> Derived:
         derived["readouts"][readout] = continual.readout_measures(srcc, stability, learnt)
         derived["srcc"][readout] = _labelled(srcc, tasks, names)
         derived["stability"][readout] = _labelled(stability, tasks, names)
-        cells += _cells(readout, tasks, names, scores, mos)
+        cells += _cells(
+            readout, tasks, names, scores, list(zip(mos, truth, resamplers, strict=True))
+        )
     order = {name: i for i, name in enumerate(tasks)}, {name: i for i, name in enumerate(names)}
     cells.sort(key=lambda cell: (order[0][cell["after"]], order[1][cell["dataset"]]))
     derived["cells"] = pd.DataFrame(cells, columns=CELLS)
@@ -115,6 +120,9 @@ def readouts_of(frame: pd.DataFrame) -> list[str]:
 Scores = Sequence[Sequence[NDArray[np.float64]]]  # [after][data set] -> (images,)
 
 
+Target = tuple[Array, Array, Resampler]  # ratings of a data set, and what its intervals come from
+
+
 CELLS = [
     *("after", "dataset", "readout", "n", "srcc", "srcc_low", "srcc_high"),
     *("plcc_raw", "plcc_logistic4", "plcc_logistic5", "krcc", "rmse_logistic4"),
@@ -144,17 +152,23 @@ def _cells(
     tasks: list[str],
     names: list[str],
     scores: Scores,
-    mos: Sequence[NDArray[np.float64]],
+    targets: Sequence[Target],
 ) -> Iterator[dict[str, Any]]:
     for task, row in zip(tasks, scores, strict=True):
-        for name, pred, y in zip(names, row, mos, strict=True):
+        for name, pred, target in zip(names, row, targets, strict=True):
             if not np.isnan(pred).all():  # a head that does not exist yet leaves no cell
-                yield {"after": task, "dataset": name, "readout": readout, **_agreement(pred, y)}
+                yield {
+                    "after": task,
+                    "dataset": name,
+                    "readout": readout,
+                    **_agreement(pred, target),
+                }
 
 
-def _agreement(pred: NDArray[np.float64], mos: NDArray[np.float64]) -> dict[str, float]:
+def _agreement(pred: NDArray[np.float64], target: Target) -> dict[str, float]:
+    mos, ranks, resampler = target
     rank = correlation.srcc(pred, mos)
-    low, high = correlation.interval(rank, len(mos))
+    low, high = resampler.interval(rank, resampler.ranks(pred), ranks)
     mapped = logistic.map_logistic4(pred, mos)
     return {
         "n": len(mos),

@@ -9,7 +9,7 @@ mean of nothing is NaN, and so is every measure that needs a cell that is NaN: w
 FWT and forgetting do not exist. All but forgetting are higher-is-better.
 
 Sources: BIQA_CL and TSN-IQA (https://github.com/zwx8981/BIQA_CL, https://arxiv.org/abs/2102.09717)
-for mSRCC, mPI, mSI, mPSI and MPSR; GEM (https://arxiv.org/abs/1706.08840) for BWT and FWT; Chaudhry
+for mSRCC, mPI, mSI, mPSI and MPSR; GEM (https://arxiv.org/abs/1706.08840) for BWT and `fwt_gem`; Chaudhry
 et al. (https://arxiv.org/abs/1801.10112) for forgetting. Libraries disagree about these names: a
 measure that is not the default here carries the name of the library that it is taken from.
 """
@@ -24,15 +24,17 @@ Matrix = NDArray[np.float64]
 
 
 def readout_measures(srcc: ArrayLike, stability: ArrayLike, learnt: ArrayLike) -> dict[str, float]:
-    """The seven measures of a run's summary, by name, for one readout."""
+    """The measures of a run's summary, by name, for one readout."""
     plasticity, agreement = mpi(srcc, learnt), msi(stability, learnt)
     return {
         "msrcc": msrcc(srcc, learnt),
+        "area": area(srcc, learnt),
         "mpi": plasticity,
         "msi": agreement,
         "mpsi": mpsi(plasticity, agreement),
         "bwt": bwt(srcc, learnt),
         "fwt": fwt(srcc, learnt),
+        "fwt_gem": fwt_gem(srcc, learnt),
         "forgetting": forgetting(srcc, learnt),
     }
 
@@ -53,9 +55,13 @@ def msrcc(srcc: ArrayLike, learnt: ArrayLike) -> float:
     return _mean(s[last, task <= last])
 
 
-def final_average(srcc: ArrayLike, learnt: ArrayLike) -> float:
-    """Mean over tasks t of the mean of row t over the sets seen by then (BIQA_CL's "final average";
-    LibContinual).
+def area(srcc: ArrayLike, learnt: ArrayLike) -> float:
+    """Any-time quality: mean over tasks t of the mean of row t over the sets seen by then, in [-1, 1].
+
+    BIQA_CL calls it "final average"; LibContinual has it too.
+
+    >>> area([[0.1, 0.2], [0.9, 0.4], [0.5, 0.7]], [1, 2])
+    0.75
     """
     s, task, last = _checked(srcc, learnt)
     return _mean(_mean(s[t, task <= t]) for t in range(1, last + 1))
@@ -130,19 +136,25 @@ def bwt_libcontinual(srcc: ArrayLike, learnt: ArrayLike) -> float:
 
 
 def fwt(srcc: ArrayLike, learnt: ArrayLike) -> float:
-    """Forward transfer (GEM; Mammoth, Renate, Avalanche): mean over later sets of zero-shot minus
-    untrained (row 0).
-    """
-    s, task, last = _checked(srcc, learnt)
-    return _mean(s[t - 1, d] - s[0, d] for d, t in enumerate(task) if 1 < t <= last)
+    """Forward transfer: mean over later sets of the SRCC in the row before the set is learnt, in
+    [-1, 1] (Continuum).
 
+    The baseline is 0. An untrained head has an SRCC of arbitrary sign, and by symmetry its
+    expectation is 0: subtracting one draw, as `fwt_gem` does, adds noise and nothing else.
 
-def fwt_continuum(srcc: ArrayLike, learnt: ArrayLike) -> float:
-    """Forward transfer (Continuum): mean over later sets of the row before the set is learnt,
-    without a baseline.
+    >>> fwt([[0.1, 0.2], [0.9, 0.4], [0.5, 0.7]], [1, 2])
+    0.4
     """
     s, task, last = _checked(srcc, learnt)
     return _mean(s[t - 1, d] for d, t in enumerate(task) if 1 < t <= last)
+
+
+def fwt_gem(srcc: ArrayLike, learnt: ArrayLike) -> float:
+    """Forward transfer (GEM; Mammoth, Renate, Avalanche): mean over later sets of zero-shot minus
+    the one untrained head of row 0, in [-2, 2].
+    """
+    s, task, last = _checked(srcc, learnt)
+    return _mean(s[t - 1, d] - s[0, d] for d, t in enumerate(task) if 1 < t <= last)
 
 
 def forgetting(srcc: ArrayLike, learnt: ArrayLike) -> float:

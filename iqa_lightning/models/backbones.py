@@ -21,6 +21,12 @@ Stages = list[Float[Tensor, "batch stage_width"]]
 Pass = Callable[["Backbone", Tensor, Tensor | None], Tensor]
 
 
+FEATURES = ("last", "stages")
+"""What heads or a gate read: the pooled last stage (a gate: the last two), or the statistics of all
+stages.
+"""
+
+
 class Encoder(nn.Module):
     """A network that reads images at one or more stages, such as a gate needs."""
 
@@ -31,6 +37,53 @@ class Encoder(nn.Module):
         """Pooled features of each stage."""
         raise NotImplementedError
 
+    def statistics(self, image: Images) -> Float[Tensor, "batch statistics_width"]:
+        """Mean and deviation over space of every stage map, see `stage_statistics`."""
+        raise ValueError(NO_STATISTICS.format(type(self).__name__))
+
+    @property
+    def statistics_width(self) -> int:
+        """Numbers an image of `statistics`."""
+        raise ValueError(NO_STATISTICS.format(type(self).__name__))
+
+    def gate_widths(self, features: str) -> list[int]:
+        """Widths of what `gate_stages` gives.
+
+        Raises:
+            ValueError: `features` is unknown, or this network has no such features.
+        """
+        if features not in FEATURES:
+            raise ValueError(f"method.gate.features={features!r}: choose one of {FEATURES}")
+        return self.stage_widths if features == "last" else [self.statistics_width]
+
+    def gate_stages(self, image: Images, features: str) -> list[Float[Tensor, "batch stage_width"]]:
+        """What a gate reads: the last stages, or as one stage the `statistics` of all of them."""
+        return self.stages(image) if features == "last" else [self.statistics(image)]
+
+
+NO_STATISTICS = (
+    "{} has no statistics of its stages: use method.gate.features=last, backbone.features=last"
+)
+
+
+VARIANCE = 1e-12
+"""The least variance that `stage_statistics` takes the root of: that of 0 has no gradient."""
+
+
+def stage_statistics(
+    maps: list[Float[Tensor, "batch channels height width"]],
+) -> Float[Tensor, "batch statistics_width"]:
+    """Mean and standard deviation (population) over space of each map, one behind the other.
+
+    In float32 whatever the network computes in. A map without any variance has the deviation 1e-6.
+    """
+    found = []
+    for stage in maps:
+        flat = stage.float().flatten(2)
+        variance = flat.var(dim=2, correction=0)
+        found += [flat.mean(dim=2), variance.clamp_min(VARIANCE).sqrt()]
+    return torch.cat(found, dim=1)
+
 
 class Backbone(Encoder):
     """A timm network without its classifier, with its own normalisation of the input.
@@ -40,12 +93,15 @@ class Backbone(Encoder):
     needed), a `.safetensors` or `.pth` file of a state dict, or null for a random start. `mean` and
     `std` of the input, in [0, 1], default to the network's own.
 
+    `features` says what heads read: `last`, the pooled last stage, or `stages`, mean and deviation
+    over space of every stage map (`stage_statistics`; 1,024 numbers of EfficientNet-Lite0).
+
     `layout` is that of the maps, by default the faster one of convolutions; `compiler` the back end
     of `torch.compile` that the passes of the training go through, if any. Both are set from outside
     (`continual/presets.py`).
 
     Raises:
-        ValueError: unknown network, missing or unfitting weights.
+        ValueError: unknown network, missing or unfitting weights, unknown `features`.
     """
 
     compiler: str | None = None
@@ -58,8 +114,10 @@ class Backbone(Encoder):
         mean: list[float] | None = None,
         std: list[float] | None = None,
         options: dict[str, Any] | None = None,
+        features: str = "last",
     ) -> None:
         super().__init__()
+        self.features = checked_features(features)
         self.network = build_network(name, weights, dict(options or {}))
         self.lay_out(torch.channels_last)
         config = self.network.pretrained_cfg
@@ -67,13 +125,14 @@ class Backbone(Encoder):
         self.std: Tensor
         for key, value in (("mean", mean or config["mean"]), ("std", std or config["std"])):
             self.register_buffer(key, 255.0 * torch.tensor(value).view(3, 1, 1), persistent=False)
-        self.width: int = self.network.num_features
+        self.width: int = self.network.num_features if features == "last" else self.statistics_width
         self.stage_widths = [info["num_chs"] for info in self.network.feature_info][-2:]
         self.images_forwarded = 0
 
     def forward(self, image: Images, fixed: Tensor | None = None) -> Float[Tensor, "batch width"]:
-        """Globally pooled feature of the last stage; `fixed` is what `frozen_output` gave for the
-        same images.
+        """What heads read of the images: the pooled last stage, or the statistics of all stages.
+
+        `fixed` is what `frozen_output` gave for the same images.
         """
         if fixed is None:
             fixed = self.frozen_output(image)
@@ -99,7 +158,19 @@ class Backbone(Encoder):
         fixed: Tensor | None,
     ) -> Float[Tensor, "batch width"]:
         """The feature of prepared images; a differentiable function of the trainable parameters."""
+        if self.features == "stages":
+            return stage_statistics(self.maps(prepared)[1])
         return self.pool(self.network.forward_features(prepared), fixed)
+
+    def maps(
+        self, prepared: Float[Tensor, "batch 3 height width"], last: bool = False
+    ) -> tuple[Tensor, list[Float[Tensor, "batch channels h w"]]]:
+        """The last map, if it is asked for, and the map of every stage (of a transformer: block)."""
+        if last:
+            found = self.network.forward_intermediates(prepared)
+            return found[0], found[1]
+        found = self.network.forward_intermediates(prepared, intermediates_only=True)
+        return found[-1], found
 
     def pool(self, last: Tensor, fixed: Tensor | None) -> Float[Tensor, "batch width"]:  # the same
         """The feature of a last map."""
@@ -124,22 +195,41 @@ class Backbone(Encoder):
         )
         return [stage.mean(dim=(2, 3)) for stage in maps]
 
+    def statistics(self, image: Images) -> Float[Tensor, "batch statistics_width"]:
+        """Mean and deviation over space of every stage map."""
+        return stage_statistics(self.maps(self.prepare(image))[1])
+
+    @property
+    def statistics_width(self) -> int:
+        """Twice the channels of all stages."""
+        return int(2 * sum(info["num_chs"] for info in self.network.feature_info))
+
     def with_stages(
-        self, image: Images, fixed: Tensor | None = None
+        self, image: Images, fixed: Tensor | None = None, features: str = "last"
     ) -> tuple[Float[Tensor, "batch width"], Stages]:
-        """What `forward` and `stages` say, from one pass."""
+        """What `forward` and `gate_stages` say, from one pass."""
         if fixed is None:
             fixed = self.frozen_output(image)
-        last, maps = self.network.forward_intermediates(self.prepare(image), indices=2)
-        return self.pool(last, fixed), [stage.mean(dim=(2, 3)) for stage in maps]
+        prepared = self.prepare(image)
+        if self.features == features == "last":
+            last, maps = self.network.forward_intermediates(prepared, indices=2)
+        else:
+            last, maps = self.maps(prepared, last=self.features == "last")
+        stages = (
+            [stage.mean(dim=(2, 3)) for stage in maps[-2:]]
+            if features == "last"
+            else [stage_statistics(maps)]
+        )
+        feature = self.pool(last, fixed) if self.features == "last" else stage_statistics(maps)
+        return feature, stages
 
     def with_frozen_stages(
-        self, image: Images, fixed: Tensor | None = None
+        self, image: Images, fixed: Tensor | None = None, features: str = "last"
     ) -> tuple[Float[Tensor, "batch width"], Stages]:
         """The feature and what `fixed_encoder()` reads, from one pass; only as long as nothing has
         been trained.
         """
-        return self.with_stages(image, fixed)
+        return self.with_stages(image, fixed, features)
 
     def prepare(self, image: Images) -> Float[Tensor, "batch 3 height width"]:
         """Normalised float images; counts them, since forward passes are what an evaluation costs."""
@@ -150,6 +240,13 @@ class Backbone(Encoder):
             )
         self.images_forwarded += len(image)
         return ((image.float() - self.mean) / self.std).contiguous(memory_format=self.layout)
+
+
+def checked_features(features: str) -> str:
+    """`features`, or a ValueError."""
+    if features not in FEATURES:
+        raise ValueError(f"backbone.features={features!r}: choose one of {FEATURES}")
+    return features
 
 
 def one_pass(

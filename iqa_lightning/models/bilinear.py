@@ -19,10 +19,18 @@ class BilinearBackbone(Backbone):
 
     `signed_root` takes the signed square root of each entry before, as UNIQUE does
     (https://arxiv.org/abs/2005.13983).
+
+    Raises:
+        ValueError: `features` is not `last`: bilinear pooling reads the last map alone.
     """
 
     def __init__(self, signed_root: bool = True, **options: Any) -> None:
         super().__init__(**options)
+        if self.features != "last":
+            raise ValueError(
+                f"backbone.features={self.features}: bilinear pooling reads the last map alone; "
+                "use features=last or another backbone"
+            )
         self.signed_root = signed_root
         self.width = self.network.num_features * self.partner_channels()
 
@@ -60,9 +68,9 @@ class DBCNN(BilinearBackbone):
         return self.scnn(image)  # type: ignore[no-any-return]  # modules are untyped
 
     def with_frozen_stages(
-        self, image: Images, fixed: Tensor | None = None
+        self, image: Images, fixed: Tensor | None = None, features: str = "last"
     ) -> tuple[Float[Tensor, "batch d"], Stages]:
-        """The feature and the average of the S-CNN's map."""
+        """The feature and the average of the S-CNN's map, which is all that there is of it."""
         fixed = self.frozen_output(image) if fixed is None else fixed
         return self(image, fixed), [fixed.mean(dim=(2, 3))]
 

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any
 
 import open_clip
@@ -18,7 +19,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from iqa_lightning.models.backbones import Backbone, Encoder, Images, load_weights
+from iqa_lightning.models.backbones import (
+    Backbone,
+    Encoder,
+    Images,
+    Stages,
+    checked_features,
+    load_weights,
+    stage_statistics,
+)
 from iqa_lightning.models.clip_weights import find_weights, read_clip_weights
 
 Features = Float[Tensor, "items width"]
@@ -44,6 +53,8 @@ class CLIP(Backbone):
             `init_logit_scale`.
         image_weights: of the image encoder alone, where that is a timm network: `bundled` or a
             file, as in `Backbone`.
+        features: what heads read of an image, `last` (CLIP's own feature) or `stages`, as in
+            `Backbone`; only the former compares with text.
 
     Raises:
         ValueError: unknown model, one whose text encoder needs a download, missing or unfitting
@@ -56,8 +67,10 @@ class CLIP(Backbone):
         pretrained: str | None = None,
         options: dict[str, Any] | None = None,
         image_weights: str | None = None,
+        features: str = "last",
     ) -> None:
         Encoder.__init__(self)
+        self.features = checked_features(features)
         name, options = name.replace("/", "-"), dict(options or {})
         self.network = build_clip(name, options)
         shown = self.network.visual.preprocess_cfg
@@ -73,13 +86,16 @@ class CLIP(Backbone):
             self.register_buffer(
                 key, 255.0 * torch.tensor(shown[key]).view(3, 1, 1), persistent=False
             )
-        self.width: int = options.get("embed_dim") or open_clip.get_model_config(name)["embed_dim"]
-        self.stage_widths = [self.width]
+        self.embedding_width: int = (
+            options.get("embed_dim") or open_clip.get_model_config(name)["embed_dim"]
+        )
+        self.stage_widths = [self.embedding_width]
         self.images_forwarded = 0
         size = self.network.visual.image_size
         self.image_size: tuple[int, int] = (
             (size, size) if isinstance(size, int) else (size[0], size[1])
         )
+        self.width = self.embedding_width if features == "last" else self.statistics_width
         self.tokenizer = open_clip.get_tokenizer(name, context_length=self.network.context_length)
         self.tokens: dict[tuple[str, ...], Tensor] = {}
         self.encoded: tuple[Key, Tensor] | None = None
@@ -141,14 +157,57 @@ class CLIP(Backbone):
         fixed: Tensor | None,  # there is none
     ) -> Float[Tensor, "batch width"]:
         """The image's feature, before it is normalised."""
+        if self.features == "stages":
+            return stage_statistics(self.maps(prepared)[1])
         return self.network.encode_image(prepared)  # type: ignore[no-any-return]  # open_clip is untyped
 
     def stages(self, image: Images) -> list[Float[Tensor, "batch stage_width"]]:
         """The image's feature is the only stage."""
-        return [self(image)]
+        return [self.network.encode_image(self.prepare(image))]
+
+    def maps(
+        self, prepared: Float[Tensor, "batch 3 height width"], last: bool = False
+    ) -> tuple[Tensor, list[Float[Tensor, "batch channels h w"]]]:
+        """The image's feature and the map of every block of the image encoder."""
+        found = self.network.visual.forward_intermediates(prepared)
+        return found["image_features"], list(found["image_intermediates"])
+
+    def pool(self, last: Tensor, fixed: Tensor | None) -> Float[Tensor, "batch width"]:
+        """The image's feature, which is pooled already."""
+        return last
+
+    def with_stages(
+        self, image: Images, fixed: Tensor | None = None, features: str = "last"
+    ) -> tuple[Float[Tensor, "batch width"], Stages]:
+        """What `forward` and `gate_stages` say, from one pass."""
+        last, maps = self.maps(self.prepare(image))
+        read = {"last": last, "stages": last}
+        if "stages" in (features, self.features):
+            read["stages"] = stage_statistics(maps)
+        return read[self.features], [read[features]]
+
+    @cached_property
+    def statistics_width(self) -> int:
+        """Twice the channels of all maps, which one pass tells."""
+        modes = {module: module.training for module in self.network.modules()}
+        self.network.eval()  # running statistics stay as they are
+        with torch.no_grad():
+            maps = self.maps(torch.zeros(1, 3, *self.image_size).to(self.mean))[1]
+        for module, mode in modes.items():
+            module.training = mode
+        return 2 * sum(stage.shape[1] for stage in maps)
 
     def similarity(self, image: Features, text: Features) -> Float[Tensor, "images texts"]:
-        """Scaled cosine of each image with each text, in float32."""
+        """Scaled cosine of each image with each text, in float32.
+
+        Raises:
+            ValueError: the image's features are not of the space that text is encoded into.
+        """
+        if image.shape[-1] != text.shape[-1]:
+            raise ValueError(
+                "backbone.features=stages gives no features that compare with text: use "
+                "backbone.features=last"
+            )
         with torch.autocast(image.device.type, enabled=False):
             scale: Tensor = self.network.logit_scale.float().exp()
             return F.normalize(image.float(), dim=-1) @ text.T * scale

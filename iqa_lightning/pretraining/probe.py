@@ -10,22 +10,17 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy import stats
 from torch.nn import functional as F
 
 from iqa_lightning.audit.contents import card_of, content_of
 from iqa_lightning.datasets.base import IQADataModule, unlocked_test_set
 from iqa_lightning.datasets.samplers import SizeSampler
 from iqa_lightning.metrics.correlation import srcc
+from iqa_lightning.metrics.splits import split_interval
 from iqa_lightning.models.backbones import Backbone
+from iqa_lightning.models.ridge import ALPHAS, ridge_scores
 
 Array = NDArray[np.float64]
-
-
-ALPHAS = np.logspace(-2, 6, 33)
-"""Strengths of the ridge, for features of unit variance; the best by SRCC on the validation images
-is taken.
-"""
 
 
 MAX_PIXELS = 16 * 224 * 224
@@ -85,21 +80,6 @@ def _smaller(image: torch.Tensor, scale: float) -> torch.Tensor:
     return F.interpolate(image.float(), size, mode="bicubic", antialias=True).clamp(0, 255)
 
 
-def ridge_scores(
-    x: Array, y: Array, new: Array, alphas: Array = ALPHAS
-) -> Float[np.ndarray, "alphas images"]:
-    """Predictions of ridge regression on standardised features, of all strengths from one
-    decomposition.
-    """
-    mean, deviation = x.mean(axis=0), x.std(axis=0)
-    deviation = np.where(deviation > 0, deviation, 1.0)
-    u, s, vt = np.linalg.svd((x - mean) / deviation, full_matrices=False)
-    projected, seen = (u.T @ (y - y.mean())), (new - mean) / deviation @ vt.T
-    shrunk = s * projected / (s**2 + alphas[:, None])
-    scores: Array = y.mean() + shrunk @ seen.T
-    return scores
-
-
 def seen_by(starts: Iterable[str | None]) -> frozenset[str]:
     """Contents of all images that the pre-trainings of any start have seen."""
     return frozenset(
@@ -108,33 +88,20 @@ def seen_by(starts: Iterable[str | None]) -> frozenset[str]:
 
 
 def summarise(frames: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """All splits, and of each start and data set the median and mean over them with a 95 %
-    interval.
-
-    The interval is that of the mean by Student's t, as if the splits were independent; they share
-    images, so it is rather too narrow.
+    """All splits, and of each start and data set the median and mean over them with the 95 %
+    interval of the mean, corrected for the images that splits share.
     """
     splits = pd.concat(frames, ignore_index=True)
     rows = []
     for (start, dataset), group in splits.groupby(["start", "dataset"], sort=False):
         values = group["test_srcc"].to_numpy(np.float64)
-        low, high = t_bounds(values)
+        low, high = split_interval(values, float((group["test"] / group["train"]).mean()))
         tested = int(group["test"].sum())
         rows.append(
             (start, dataset, len(values), tested, np.median(values), values.mean(), low, high)
         )
     names = ["start", "dataset", "splits", "tested", "median", "mean", "low", "high"]
     return splits, pd.DataFrame(rows, columns=names)
-
-
-def t_bounds(values: Array) -> tuple[float, float]:
-    """95 % t-interval of a mean; NaN of a single value."""
-    if len(values) < 2:
-        return np.nan, np.nan
-    low, high = stats.t.interval(
-        0.95, len(values) - 1, values.mean(), values.std(ddof=1) / np.sqrt(len(values))
-    )
-    return float(low), float(high)
 
 
 def table(summary: pd.DataFrame, config: Mapping[str, Any]) -> str:
@@ -147,15 +114,15 @@ def table(summary: pd.DataFrame, config: Mapping[str, Any]) -> str:
         f"SRCC of ridge regression on frozen features: {config['backbone']['name']}, whole images, shorter side "
         f"{config['view']['resize']}, scales {', '.join(map(str, probe['scales']))}; ridge by "
         "validation images.",
-        f"Median over {len(probe['splits'])} splits, in brackets the 95 % t-interval of the mean over splits, which "
-        f"share images. Test images that a pre-training has seen (without scores): {seen}.",
+        f"Mean over {len(probe['splits'])} splits, in brackets its 95 % interval over splits, corrected for the "
+        f"images that they share. Test images that a pre-training has seen (without scores): {seen}.",
         "",
         f"| start | {' | '.join(datasets)} |",
         f"|---|{'---|' * len(datasets)}",
     ]
     for start, group in summary.groupby("start", sort=False):
         cells = {
-            row.dataset: f"{row.median:.3f} [{row.low:.3f}, {row.high:.3f}]"
+            row.dataset: f"{row.mean:.3f} [{row.low:.3f}, {row.high:.3f}]"
             for row in group.itertuples()
         }
         lines.append(f"| {start} | {' | '.join(cells[name] for name in datasets)} |")

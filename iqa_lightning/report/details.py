@@ -26,17 +26,17 @@ from iqa_lightning.report.numbers.forgetting import (
     worst_forgotten,
 )
 from iqa_lightning.report.numbers.order_effects import MOST_TASKS, all_orders, order_sensitivity
-from iqa_lightning.report.numbers.ranking import Ranking, rank_methods
-from iqa_lightning.report.numbers.results import RUN, Results, csv_bytes, run_row
-from iqa_lightning.report.numbers.verdicts import TESTED, chosen_readouts, used_readout
+from iqa_lightning.report.numbers.ranking import Ranking
+from iqa_lightning.report.numbers.results import RUN, Results, csv_bytes, read_csv, run_row
+from iqa_lightning.report.numbers.verdicts import Summary, used_readout
 from iqa_lightning.report.table_figures import table_figures
 from iqa_lightning.report.text.details import details_markdown
-from iqa_lightning.report.text.terminal import MEASURES
+from iqa_lightning.report.text.terminal import RUN_MEASURES
 
 WORST = ["dataset", "image", "mos", "band", "rank_mos", "rank_before", "rank_after", "growth"]
 
 
-GATE = ["dataset", "n", "own", "regret"]
+GATE = ["dataset", "n", "own", "accuracy", "entropy", "regret", "regret_uniform"]
 
 
 COLUMNS = {
@@ -44,7 +44,7 @@ COLUMNS = {
     "forgetting": BY,
     "worst_images": WORST,
     "gate": GATE,
-    "orders": ["readout", "order", "recorded", *MEASURES],
+    "orders": ["readout", "order", "recorded", *RUN_MEASURES],
 }
 """The collected tables and their columns, after those that name the run; in `orders`, the run's
 order is `trained`.
@@ -126,11 +126,7 @@ def read_details(folder: Path) -> Details:
         ["method", "order", "trained", "readout", "dataset", "after", "by", "group", "image"], str
     )
     files = {name: folder / f"{name}.csv" for name in COLUMNS}
-    return {
-        name: pd.read_csv(file, dtype=texts, keep_default_na=False, na_values=[""])
-        for name, file in files.items()
-        if file.is_file()
-    }
+    return {name: read_csv(file, texts) for name, file in files.items() if file.is_file()}
 
 
 def spreads(results: Results, details: Details) -> pd.DataFrame:
@@ -143,17 +139,19 @@ def spreads(results: Results, details: Details) -> pd.DataFrame:
     parts = [order_sensitivity(results.measures).assign(orders_from="runs")]
     if len(held := details.get("orders", pd.DataFrame())):
         keys = ["method", "readout", "trained", "order"]
-        values = held.melt([*keys, "split", "seed"], list(MEASURES), "measure", "value")
+        values = held.melt([*keys, "split", "seed"], list(RUN_MEASURES), "measure", "value")
         for trained, rows in values.groupby("trained", sort=False):
             parts.append(order_sensitivity(rows).assign(orders_from=f"trained {trained}"))
     table = pd.concat(parts, ignore_index=True)
-    table = table[table["measure"].isin(list(MEASURES)) & (table["orders"] > 1)]
+    table = table[table["measure"].isin(list(RUN_MEASURES)) & (table["orders"] > 1)]
     return table[
         ["orders_from", *(column for column in table if column != "orders_from")]
     ].reset_index(drop=True)
 
 
-def written_details(folder: Path, name: str, results: Results, figures: bool) -> None:
+def written_details(
+    folder: Path, name: str, results: Results, summary: Summary, figures: bool
+) -> None:
     """Write all of a table that is beyond averages, from stored results: CSV, `details.md`,
     `figures/*.png`.
 
@@ -161,9 +159,10 @@ def written_details(folder: Path, name: str, results: Results, figures: bool) ->
         folder: of the table.
         name: of the table.
         results: of its runs.
+        summary: what `verdicts.summarise` made of them.
         figures: whether to draw.
     """
-    details, rankings = read_details(folder / "results"), ranked(results)
+    details, rankings = read_details(folder / "results"), summary.rankings
     for table_name, table in (
         ("ranks", rank_table(rankings)),
         ("order_spread", spreads(results, details)),
@@ -184,20 +183,10 @@ def written_details(folder: Path, name: str, results: Results, figures: bool) ->
             write_bytes(folder / "figures" / f"{figure}.png", picture)
 
 
-def ranked(results: Results) -> dict[str, Ranking]:
-    """Rankings of the methods by the measures that are tested."""
-    chosen = chosen_readouts(results.measures)
-    return {measure: rank_methods(chosen, measure) for measure in TESTED}
-
-
 def rank_table(rankings: dict[str, Ranking]) -> pd.DataFrame:
-    """Rankings as one table: `measure`, `method`, `rank`, `blocks`, `distance`, `p`."""
+    """Rankings as one table: `measure`, `method`, `rank`, `splits`."""
     parts: Iterable[pd.DataFrame] = (
-        ranking.ranks.assign(
-            measure=measure, blocks=ranking.blocks, distance=ranking.distance, p=ranking.p
-        )
+        ranking.ranks.assign(measure=measure, splits=ranking.splits)
         for measure, ranking in rankings.items()
     )
-    return pd.concat(list(parts), ignore_index=True)[
-        ["measure", "method", "rank", "blocks", "distance", "p"]
-    ]
+    return pd.concat(list(parts), ignore_index=True)[["measure", "method", "rank", "splits"]]

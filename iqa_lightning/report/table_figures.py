@@ -34,7 +34,7 @@ def table_figures(
     """All figures of a table by name.
 
     `srcc_<method>` and `stability_<method>`: heat maps of the first order, means over splits and
-    seeds; `curves`: SRCC of each data set over the tasks; `ranks`: critical-difference diagrams;
+    seeds; `curves`: SRCC of each data set over the tasks; `ranks`: average ranks with groups;
     `orders`: spread over orders. What cannot be drawn, such as ranks of a single method, is not
     there.
 
@@ -54,7 +54,7 @@ def table_figures(
     drawn = {
         key: ranking
         for key, ranking in rankings.items()
-        if ranking.blocks > 1 and len(ranking.ranks) > 1
+        if ranking.splits > 1 and len(ranking.ranks) > 1
     }
     if drawn:
         figures["ranks"] = rank_diagrams(drawn, synthetic)
@@ -117,23 +117,27 @@ def task_curves(cells: pd.DataFrame, synthetic: bool = False) -> bytes:
         axis.set_xticks(
             range(len(after)), after, rotation=40, ha="right", rotation_mode="anchor", fontsize=8
         )
-        axis.set_ylim(-0.35, 1.02)
         axis.grid(axis="y", color="0.9")
+    lowest = min(-0.35, *(axis.dataLim.y0 - 0.05 for axis in axes[: len(names)]))
+    for axis in axes:
+        axis.set_ylim(lowest, 1.02)
     axes[0].set_ylabel("SRCC")
     legend(figure, axes[0])
     return png(figure, titled("SRCC over the tasks (dotted: the data set is learnt)", synthetic))
 
 
 def rank_diagrams(rankings: Mapping[str, Ranking], synthetic: bool = False) -> bytes:
-    """Critical-difference diagrams, one per measure: bars join methods that are not
-    distinguishable.
+    """Diagrams of average ranks, one per measure: bars with dots join methods that the tests do not
+    tell apart.
     """
     most = max(len(ranking.ranks) for ranking in rankings.values())
     figure, axes = canvas(1, 7.0, len(rankings) * (0.9 + 0.24 * most), rows=len(rankings))
     for axis, (measure, ranking) in zip(axes, rankings.items(), strict=True):
         draw_ranks(axis, ranking)
-        axis.set_title(f"{MEASURES[measure]}, {ranking.blocks} blocks", fontsize=10, loc="left")
-    return png(figure, titled("Average ranks; bars: not distinguishable (Nemenyi, 5 %)", synthetic))
+        axis.set_title(f"{MEASURES[measure]}, {ranking.splits} splits", fontsize=10, loc="left")
+    return png(
+        figure, titled("Average ranks over splits; dots on a bar: not distinguishable", synthetic)
+    )
 
 
 def draw_ranks(axis: Axes, ranking: Ranking) -> None:
@@ -150,11 +154,8 @@ def draw_ranks(axis: Axes, ranking: Ranking) -> None:
         axis.text(end, depth, f" {name} ({rank:.2f}) ", ha=side, va="center", fontsize=9)
     places = dict(zip(names, values, strict=True))
     for i, group in enumerate(ranking.groups):
-        ends = [places[group[0]] - 0.02 * count, places[group[-1]] + 0.02 * count]
-        axis.plot(ends, [0.5 + 0.5 * i] * 2, color="C3", lw=3.5, solid_capstyle="butt")
-    if ranking.distance <= count - 1:  # a longer one would leave the axis
-        axis.plot([1, 1 + ranking.distance], [-1.3, -1.3], color="black", lw=1.5, marker="|", ms=7)
-    axis.text(1, -1.5, f"critical distance {ranking.distance:.2f}", fontsize=8, va="bottom")
+        at = [places[name] for name in group]
+        axis.plot(at, [0.5 + 0.5 * i] * len(at), color="C3", lw=1.5, marker="o", ms=4)
     axis.plot([1, count], [0, 0], color="black", lw=1.2)
     for tick in range(1, count + 1):
         axis.plot([tick, tick], [0, -0.15], color="black", lw=1)

@@ -6,28 +6,39 @@ from typing import Any
 
 from iqa_lightning.records import write_bytes
 from iqa_lightning.report.details import written_details
+from iqa_lightning.report.numbers.published import read_published
 from iqa_lightning.report.numbers.results import csv_bytes, read_results
-from iqa_lightning.report.numbers.verdicts import missing_runs, read_published, summarise
-from iqa_lightning.report.text.paper import latex, markdown
+from iqa_lightning.report.numbers.verdicts import missing_runs, summarise
+from iqa_lightning.report.text.paper import latex, markdown, without_runs
 
 
-def write_table(folder: Path, planned: Sequence[dict[str, Any]], figures: bool = True) -> str:
+def write_table(
+    folder: Path, planned: Sequence[dict[str, Any]], figures: bool = True, chosen: str = ""
+) -> str:
     """Write summary, tests, tables, details and figures from `results/*.csv`; the text of table.md.
 
-    `planned` names the runs that the table should have, by method, order, split and seed.
+    Args:
+        folder: Of the table.
+        planned: The runs that the table should have, by method, order, split and seed.
+        figures: Whether to draw.
+        chosen: How the values of its rows were chosen.
     """
+    name, published = folder.resolve().name, read_published(folder / "published.csv")
+    if not (folder / "results" / "runs.csv").is_file() and not published.empty:
+        text = without_runs(name, published, planned)
+        write_bytes(folder / "table.md", text.encode())
+        return f"{text}\nwritten in {folder}: table.md, of published numbers alone"
     results = read_results(folder / "results")
-    summary = summarise(results, read_published(folder / "published.csv"))
-    for name, table in (
+    summary = summarise(results, published)
+    for table_name, table in (
         ("summary", summary.lines),
         ("tests", summary.tests),
         ("variance", summary.variance),
     ):
-        write_bytes(folder / "results" / f"{name}.csv", csv_bytes(table))
-    name = folder.resolve().name
-    text = markdown(name, summary, missing_runs(list(planned), results.runs))
+        write_bytes(folder / "results" / f"{table_name}.csv", csv_bytes(table))
+    text = markdown(name, summary, missing_runs(list(planned), results.runs), chosen)
     write_bytes(folder / "table.md", text.encode())
     write_bytes(folder / "table.tex", latex(name, summary).encode())
-    written_details(folder, name, results, figures)
+    written_details(folder, name, results, summary, figures)
     made = [name for name in ("table.md", "details.md", "table.tex") if (folder / name).is_file()]
     return f"{text}\nwritten in {folder}: {', '.join(made)}"

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from iqa_lightning.report.numbers.results import Results
 from iqa_lightning.report.numbers.verdicts import Summary
-from iqa_lightning.report.text.paper import LEGEND, SYNTHETIC, grid, main_table, tests_part
+from iqa_lightning.report.text.paper import (
+    LEGEND,
+    SYNTHETIC,
+    grid,
+    main_table,
+    notes,
+    tests_part,
+)
 from iqa_lightning.report.text.terminal import MEASURES
 
 if TYPE_CHECKING:
@@ -98,7 +105,7 @@ def views(
     }
     synthetic = [wr.CalloutBlock(SYNTHETIC)] if summary.lines["synthetic"].any() else []
     blocks = [wr.TableOfContents(), *synthetic, wr.H2("Table"), wr.P(LEGEND)]
-    blocks += [wr.MarkdownBlock(grid(*main_table(summary.lines)))]
+    blocks += [wr.MarkdownBlock("\n\n".join([grid(*main_table(summary)), *notes(summary)]))]
     for title, parts in sections.items():
         blocks += [wr.H2(title), wr.PanelGrid(runsets=[wr.Runset(**runset)], panels=parts)]
     blocks += [

@@ -25,7 +25,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from iqa_lightning.runs.folder import method_name, task_names
+from iqa_lightning import signals
+from iqa_lightning.runs.folder import task_names
 from iqa_lightning.runs.process import Outcome, run_subprocess
 from iqa_lightning.stream.orders import single_names
 
@@ -54,18 +55,22 @@ def run_job(cfg: DictConfig) -> None:
     hydra = HydraConfig.get()
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # it is a dict
     words = list(hydra.overrides.task)
-    words += [word for word in hydra.overrides.hydra if word.startswith("hydra.searchpath")]
+    more = [word for word in hydra.overrides.hydra if word.startswith("hydra.searchpath")]
     for source in hydra.runtime.config_sources:
-        words += ["--config-dir", source.path] if source.provider == "command-line" else []
+        more += ["--config-dir", source.path] if source.provider == "command-line" else []
     note = Path(hydra.sweep.dir) / f"{hydra.job.num}.json"
     write_note(
         note,
-        Outcome(
-            " ".join(hydra.overrides.task), "unfinished", "it was started and did not come back"
-        ),
+        Outcome(" ".join(words), "unfinished", "it was started and did not come back"),
     )
-    method = method_name(hydra.runtime.choices["method"], cfg.variant)
-    outcome = run_subprocess(config, hydra.runtime.choices.get("experiment"), method, words)
+    try:
+        outcome = run_subprocess(config, hydra.runtime.choices, words, more=more)
+    except signals.Interrupted as interrupt:
+        write_note(note, Outcome(" ".join(words), "unfinished", str(interrupt)))
+        signals.say(str(interrupt))
+        raise SystemExit(interrupt.status) from None
+    except KeyboardInterrupt:  # in a worker of joblib, which hears Ctrl-C as we do
+        raise SystemExit(130) from None
     write_note(note, outcome)
     print(outcome, flush=True)
 
@@ -98,6 +103,7 @@ class Sweep(Callback):
             spell_out(config)
         except ValueError as error:
             raise SystemExit(f"error: {error}") from error
+        signals.move_to(signals.RAISE)  # the report is printed in any case
         self.folder = Path(config.hydra.sweep.dir).absolute()
         place = str(self.folder).replace("'", r"\'")
         config.hydra.overrides.hydra.append(
@@ -111,12 +117,12 @@ class Sweep(Callback):
         """Print the report.
 
         Raises:
-            SystemExit: A run failed.
+            SystemExit: A run failed or is unfinished.
         """
         if broken := self.report():
             raise SystemExit(
-                f"{broken} of the runs failed: the same command tries these again and skips the "
-                "others"
+                f"{broken} of the runs failed or are unfinished: the same command tries these "
+                "again and skips the others"
             )
 
     def report(self) -> int:

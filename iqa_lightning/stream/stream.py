@@ -17,6 +17,7 @@ from iqa_lightning.datasets.base import IQADataModule, SplitDataset
 from iqa_lightning.datasets.csv import CSVData
 from iqa_lightning.datasets.samplers import MAX_PIXELS, EpochSampler, Key, SizeSampler
 from iqa_lightning.images.transforms import View
+from iqa_lightning.stream.folders import Folders, named_folders
 from iqa_lightning.stream.orders import Order, checked_order, numbered
 from iqa_lightning.stream.pairs import InBatchPairs, ListedPairs, PairCollate, Pairs
 from iqa_lightning.stream.schedule import Phase, Position, Task
@@ -111,10 +112,11 @@ class TaskStream(pl.LightningDataModule):
         self._ends = list(accumulate(phase.epochs for _, _, phase in self._walk))
 
     def phases_of(self, task: Task) -> list[Phase]:
-        """The schedule; where the first task has learnt all there is, the others pass by: one
-        batch, no change.
+        """The schedule; where no epoch teaches anything (the first task has learnt all there is, or
+        hooks alone learn), a task passes by: one batch, no change.
         """
-        if self.training_images.images != "all" or task.t == 1:
+        images = self.training_images.images
+        if images != "none" and (images != "all" or task.t == 1):
             return self.phases + (self.after if task.t < len(self.tasks) else [])
         return [
             replace(
@@ -293,20 +295,19 @@ class TaskStream(pl.LightningDataModule):
         )
 
 
-def folder_stream(folders: Sequence[str], **options: Any) -> TaskStream:
-    """A stream of a user's own folders, each with a `ratings.csv` and the images it names; tasks
-    are named after them.
+def folder_stream(folders: Folders, **options: Any) -> TaskStream:
+    """A stream of a user's own folders, each with a `ratings.csv` and the images it names.
+
+    Args:
+        folders: a list of folders, which are called by their names, or names with a folder each;
+            `{root: <folder>, higher_is_better: false}` in the place of a folder says more of it
+            (see `CSVData`).
+        options: see `TaskStream`.
 
     Raises:
-        ValueError: no folder, or two folders of the same name.
+        ValueError: no folder, or one that is given twice.
     """
-    if not folders:
-        raise ValueError(
-            "stream.folders is empty: give a list, as in 'stream.folders=[photos/a,photos/b]'"
-        )
-    names = [CSVData(folder).name for folder in folders]
-    if len(set(names)) < len(names):
-        raise ValueError(f"stream.folders: two folders are called the same: {names}; rename one")
-
-    tasks = {name: partial(CSVData, folder) for name, folder in zip(names, folders, strict=True)}
-    return TaskStream(tasks, **options)
+    places = named_folders(folders)
+    return TaskStream(
+        {name: partial(CSVData, **place) for name, place in places.items()}, **options
+    )

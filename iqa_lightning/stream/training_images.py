@@ -16,7 +16,7 @@ from iqa_lightning.datasets.base import SplitDataset
 from iqa_lightning.datasets.samplers import EpochSampler, JoinedSampler, Key, SizeSampler
 from iqa_lightning.stream.pairs import Draw, Pairs
 
-IMAGES = ("task", "seen", "all", "replay_memory")
+IMAGES = ("task", "seen", "all", "replay_memory", "none")
 
 
 class ReplayMemory:
@@ -92,7 +92,8 @@ class TrainingImages:
 
     `images`: `task` (those of the current one), `seen` (of all tasks so far), `all` (of all tasks
     of the stream at once, in the place of the first task; the later ones then train nothing),
-    `replay_memory` (of what the memory holds, the current task included). With `task`, a memory
+    `replay_memory` (of what the memory holds, the current task included), `none` (a task is learnt
+    by its hooks alone: one batch that changes nothing stands for its epochs). With `task`, a memory
     rides along: in the phases that train all, each batch also brings images of every earlier task,
     as `batch["replay"]`.
     """
@@ -112,7 +113,7 @@ class TrainingImages:
 
     def learnt(self, t: int, count: int) -> range:
         """Tasks, of `count`, whose images make the batches of task t."""
-        ranges = {"task": range(t, t + 1), "all": range(1, count + 1)}
+        ranges = dict.fromkeys(("task", "none"), range(t, t + 1)) | {"all": range(1, count + 1)}
         return ranges.get(self.images, range(1, t + 1))
 
     def replayed(self, t: int) -> range:
@@ -129,7 +130,7 @@ class TrainingImages:
         """
         if self.replay_memory is not None:
             return self.replay_memory.rows(sizes[:t])
-        last = {"task": 0, "seen": t}.get(self.images, len(sizes))
+        last = {"task": 0, "none": 0, "seen": t}.get(self.images, len(sizes))
         return [np.arange(size) for size in sizes[:last]]
 
     def check(self, tasks: int) -> None:

@@ -62,7 +62,9 @@ def listening(events: list[str]) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         listen(patch, ContinualMethod, "on_task_start", lambda task, images: f"start {task.name}")
-        listen(patch, ContinualMethod, "on_task_end", lambda task, images: f"end {task.name}")
+        listen(
+            patch, ContinualMethod, "on_task_end", lambda task, images, batches: f"end {task.name}"
+        )
         listen(patch, ContinualMethod, "on_phase_start", lambda position: position.phase.name)
         listen(patch, ContinualMethod, "configure_optimizers", lambda: "optimiser")
         listen(patch, BestWeights, "restore", lambda method: "best weights")
@@ -111,7 +113,7 @@ def test_a_resumed_run_does_not_repeat_what_is_done(
     assert cost["forwards_eval"] == 4 * 2 * IMAGES  # the start, two tasks, the features of the gate
     assert cost["images_seen"] == 2 * 3 * 28
 
-    monkeypatch.setattr(train, "fit", None)  # a finished run must not come to it
+    monkeypatch.setattr(train, "train", None)  # a finished run must not come to it
     walk(tmp_path, *words)
 
 

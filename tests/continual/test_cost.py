@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from iqa_lightning.continual.callback import ContinualLearning
+from iqa_lightning.continual.warm_up import WarmUpFeatures
 from iqa_lightning.methods.base import ContinualMethod
 from iqa_lightning.methods.finetune import SingleHead
 from iqa_lightning.methods.tsn_iqa import TSNIQA
 from iqa_lightning.stream.pairs import PairCollate
+from iqa_lightning.stream.schedule import Position
 from tests.continual.test_callback import IMAGES, fit
 from tests.test_contract import Interrupted, interrupt_after
 from tests.walks import SAMPLED, results, stream_of_folders, walk
@@ -74,14 +76,17 @@ def test_features_of_a_bank_are_computed_once_a_task(
     folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts: list[int] = []
-    keep = ContinualMethod.keep_features
+    prepare = WarmUpFeatures.prepare
 
-    def counting(self: ContinualMethod, crops: Any, count: int) -> None:
-        before = self.images_forwarded
-        keep(self, crops, count)
-        counts.append(self.images_forwarded - before)
+    def counting(
+        self: WarmUpFeatures, trainer: Any, stream: Any, method: ContinualMethod, position: Position
+    ) -> None:
+        before = method.images_forwarded
+        prepare(self, trainer, stream, method, position)
+        if method.images_forwarded > before:
+            counts.append(method.images_forwarded - before)
 
-    monkeypatch.setattr(ContinualMethod, "keep_features", counting)
+    monkeypatch.setattr(WarmUpFeatures, "prepare", counting)
     fit(tmp_path, "method=tsn_iqa", *BANK, *stream_of_folders(folders))
     assert counts == [CROPS * TRAIN] * 2
 
@@ -89,7 +94,7 @@ def test_features_of_a_bank_are_computed_once_a_task(
 def test_features_that_do_not_fit_are_refused(
     monkeypatch: pytest.MonkeyPatch, folders: list[Path], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("iqa_lightning.methods.base.ram_budget", lambda: 1000)
+    monkeypatch.setattr("iqa_lightning.continual.warm_up.ram_budget", lambda: 1000)
     with pytest.raises(
         ValueError,
         match=f"features of {CROPS * TRAIN} fixed crops .* lower the phase's `fixed_crops`",

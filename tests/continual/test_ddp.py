@@ -159,7 +159,7 @@ def test_ranks_have_the_same_normalisation_statistics(odd: list[Path], tmp_path:
     ]
     words += ["schedule.warmup.epochs=0", "schedule.finetune.epochs=1"]
     call(*words, *TWO_RANKS, f"paths.output={tmp_path}")
-    (folder,) = tmp_path.glob("none/*/*/*/*")
+    (folder,) = tmp_path.glob("folders/*/*/*/*")
     frame = pd.read_parquet(folder / "predictions" / "after_1_a.parquet")
 
     cfg = composed(*words)

@@ -6,13 +6,30 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from iqa_lightning.continual.evaluation import FixedParts, evaluation_mode, on_device, predict
+from iqa_lightning.continual.evaluation import (
+    EvaluationCache,
+    evaluation_mode,
+    on_device,
+    predict,
+)
 from iqa_lightning.datasets.samplers import MAX_PIXELS, SizeSampler
 from iqa_lightning.methods.base import Batch, ContinualMethod
 from iqa_lightning.methods.finetune import SingleHead
 from iqa_lightning.methods.tsn_iqa import TSNIQA
 from iqa_lightning.models.bilinear import DBCNN
-from tests.methods.steps import ADAM, FINETUNE, at, build, images, learn, snapshot, start
+from tests.methods.steps import (
+    ADAM,
+    FINETUNE,
+    at,
+    build,
+    columns,
+    images,
+    learn,
+    snapshot,
+    start,
+)
+
+PART = ("a", "test")
 
 
 def trainer(precision: str = "32-true") -> pl.Trainer:
@@ -68,9 +85,8 @@ def test_batch_norms_that_gather_statistics_do_so_again() -> None:
 def test_rows_stand_in_the_order_of_the_data_set() -> None:
     method, whole = attached(), images(0, 10)
     batches = shuffled(whole, [7, 2, 9], [0, 1, 4, 3], [8, 6, 5])
-    found = predict(method, batches, 1, method.predict_step)
-    with evaluation_mode(method), torch.no_grad():
-        expected = method.predict_step(whole | {"owner_task": torch.ones(10, dtype=torch.long)})
+    found = EvaluationCache().evaluate(method, batches, PART, 1)
+    expected = columns(method, whole, 1)
     assert list(found) == list(expected)
     for name, values in found.items():
         np.testing.assert_allclose(values, expected[name], atol=1e-6)
@@ -106,7 +122,7 @@ def test_scores_do_not_depend_on_the_batches(kind: type, backbone: str) -> None:
         shown = (
             {"image": torch.stack([whole[i] for i in rows]), "index": rows} for rows in batches
         )
-        return {len(rows) for rows in batches}, predict(method, shown, 1, method.predict_step)
+        return {len(rows) for rows in batches}, EvaluationCache().evaluate(method, shown, PART, 1)
 
     lengths, alone = scored(1)
     assert lengths == {1}
@@ -122,23 +138,20 @@ def test_scores_do_not_depend_on_the_batches(kind: type, backbone: str) -> None:
 
 def test_the_owner_reaches_the_step_and_missing_scores_stay_missing() -> None:
     method = attached()
-    assert np.isnan(
-        predict(method, shuffled(images(0), [1, 0]), 3, method.predict_step)["oracle"]
-    ).all()
-    owners = predict(
-        method,
-        shuffled(images(0), [1, 0]),
-        7,
-        lambda batch: {"owner_task": batch["owner_task"].float()},
-    )
-    assert owners["owner_task"].tolist() == [7, 7]
+    found = {
+        owner: EvaluationCache().evaluate(method, shuffled(images(0), [1, 0]), PART, owner)
+        for owner in (1, 2, 3)
+    }
+    assert np.isnan(found[3]["oracle"]).all()
+    for owner, task in ((1, "a"), (2, "b")):
+        np.testing.assert_array_equal(found[owner]["oracle"], found[owner][f"score/{task}"])
 
 
 def test_a_scoring_leaves_no_trace() -> None:
     method = attached()
     method.on_phase_start(at(FINETUNE, 2))  # statistics would move in training mode
     before, modes = snapshot(method), [module.training for module in method.modules()]
-    predict(method, shuffled(images(0), [0, 1, 2]), 1, method.predict_step)
+    EvaluationCache().evaluate(method, shuffled(images(0), [0, 1, 2]), PART, 1)
     assert all(torch.equal(tensor, before[key]) for key, tensor in method.state_dict().items())
     assert [module.training for module in method.modules()] == modes
 
@@ -153,9 +166,9 @@ class Scoring(pl.Callback):
         def step(batch: Batch) -> dict[str, torch.Tensor]:
             feature = pl_module.backbone(batch["image"])
             self.half = torch.is_autocast_enabled("cpu") or feature.dtype != torch.float32
-            return pl_module.predict_step(batch)
+            return {"score": pl_module.score(batch["image"])}
 
-        self.found = predict(pl_module, shuffled(images(0, 64), list(range(64))), 1, step)
+        self.found = predict(pl_module, shuffled(images(0, 64), list(range(64))), step)
 
 
 def test_mixed_precision_of_the_training_does_not_reach_the_scores() -> None:
@@ -167,8 +180,8 @@ def test_mixed_precision_of_the_training_does_not_reach_the_scores() -> None:
     assert not scoring.half
     with evaluation_mode(method), torch.no_grad():
         expected = method.score(images(0, 64)["image"])
-    np.testing.assert_array_equal(scoring.found["single"], expected.numpy())
-    assert len(np.unique(scoring.found["single"])) == 64
+    np.testing.assert_array_equal(scoring.found["score"], expected.numpy())
+    assert len(np.unique(scoring.found["score"])) == 64
 
 
 def test_batches_are_moved_to_the_device_of_the_method() -> None:
@@ -190,16 +203,11 @@ def test_maps_that_no_training_changes_are_computed_once(budget: int, passes: li
     method.trainer = trainer()
     seen: list[int] = []
     network.scnn.features[0].register_forward_hook(lambda *_: seen.append(1))
-    fixed, batches, found = FixedParts(budget), shuffled(images(0), [0], [1]), []
+    cache, batches, found = EvaluationCache(budget), shuffled(images(0), [0], [1]), []
     for _ in range(2):
         for batch in batches:
             before = len(seen)
-            step = lambda given: {"score": method.selection_score(given["image"], given["known"])}  # noqa: E731
-            found.append(
-                predict(method, [dict(batch)], 1, step, fixed=fixed.of(network, "a", "test"))[
-                    "score"
-                ]
-            )
+            found.append(cache.validate(method, [dict(batch)], PART))
             passes_of = len(seen) - before
             assert passes_of == passes[len(found) - 1]
     np.testing.assert_array_equal(found[:2], found[2:])
@@ -207,4 +215,4 @@ def test_maps_that_no_training_changes_are_computed_once(budget: int, passes: li
         np.testing.assert_allclose(
             found[0], method.score(images(0)["image"][:1]).numpy(), rtol=0, atol=1e-6
         )
-    assert fixed.nbytes <= budget
+    assert cache.nbytes <= budget

@@ -6,6 +6,8 @@ import builtins
 import json
 import math
 import struct
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +22,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from iqa_lightning.continual import loggers as tracking
 from tests.test_contract import Interrupted, interrupt_after
-from tests.walks import IN_BATCH, results, stream_of_folders, walk
+from tests.walks import IN_BATCH, ROOT, results, stream_of_folders, walk
 
 BLOCK = (
     32768  # bytes; a `.wandb` file is a LevelDB log of protobuf messages behind 7 bytes of header
@@ -123,6 +125,13 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(tracked: Tracked) -> None:
     assert {run.run_id for run in runs} == {(tracked.folder / "wandb_id").read_text()}
     assert {run.display_name for run in runs} == {"mh_cl a-b split1 seed0"}
     assert all(run.resume for run in runs)
+
+
+@pytest.mark.slow
+def test_rows_are_numbered_on_over_a_resume(tracked: Tracked) -> None:
+    steps = [row["_step"] for row in tracked.history()]
+    assert len(steps) > 20
+    assert steps == sorted(set(steps))
 
 
 @pytest.mark.slow
@@ -245,6 +254,51 @@ def undrawable(patch: pytest.MonkeyPatch) -> None:
 
 
 RUN = "wandb.sdk.wandb_run.Run"
+
+
+@pytest.mark.slow
+def test_a_row_is_in_the_file_though_the_process_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; "
+        "from iqa_lightning.continual.loggers import make_loggers; "
+        "(logger,) = make_loggers(Path(sys.argv[1]), 'n', 'g', csv=False); "
+        "logger.log_metrics({'x': 7}, step=3); logger.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, cwd=ROOT)
+    found = Tracked(tmp_path)
+    assert len(found.files) == 2
+    assert [(row["x"], row["_step"]) for row in found.history()] == [(7, 0), (7, 1)]
+    assert {run.run_id for run in found.found["run"]} == {(tmp_path / "wandb_id").read_text()}
+
+
+@pytest.mark.slow
+def test_without_a_key_an_online_run_is_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no_netrc"))
+    monkeypatch.setattr("wandb.api", SimpleNamespace(api_key=None))
+    try:
+        with pytest.warns(UserWarning, match=r"offline in this run .no API key"):
+            (logger,) = tracking.make_loggers(tmp_path, "n", "g", csv=False, offline=False)
+        logger.log_metrics({"x": 1}, step=0)
+    finally:
+        wandb.finish()
+    assert len(list(tmp_path.glob("wandb/offline-run-*/*.wandb"))) == 1
+
+
+def test_wandb_mode_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert tracking.make_loggers(tmp_path, "n", "g", csv=False) == []
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    started = []
+    monkeypatch.setattr(
+        tracking, "start_wandb", lambda counter, offline, **options: started.append(offline)
+    )
+    tracking.make_loggers(tmp_path, "n", "g", csv=False, offline=False)
+    assert started == [True]
 
 
 @pytest.mark.slow

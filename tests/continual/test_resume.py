@@ -47,7 +47,7 @@ def test_killed_and_resumed_gives_the_same_bytes(
     assert "resuming at epoch" in call(*broken).stdout
 
     whole, resumed = (
-        next((tmp_path / name).glob("none/tsn_iqa/*/*/*")) for name in ("whole", "broken")
+        next((tmp_path / name).glob("folders/tsn_iqa/*/*/*")) for name in ("whole", "broken")
     )
     assert results(whole) == results(resumed)
     assert len(list((resumed / "predictions").iterdir())) == 3

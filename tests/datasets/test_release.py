@@ -138,7 +138,8 @@ def test_streams_of_the_six_sets(tmp_path: Path) -> None:
     }
     words = [f"stream.tasks.{name}.root='{root}'" for name, root in roots.items()]
     forth, back = (
-        build_stream(composed(f"stream={name}", *words)) for name in ("zhang2022", "reverse")
+        build_stream(composed("stream=zhang2022", f"stream.order={order}", *words))
+        for order in ("default", "reverse")
     )
     assert forth.datasets == six
     assert back.datasets == six[::-1]

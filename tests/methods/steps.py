@@ -9,6 +9,7 @@ import torch
 
 from iqa_lightning.continual.evaluation import evaluation_mode
 from iqa_lightning.methods.base import Batch, ContinualMethod
+from iqa_lightning.methods.readouts import NOTHING, HeadScores
 from iqa_lightning.models.backbones import Backbone
 from iqa_lightning.stream.schedule import Phase, Position, Task
 
@@ -103,13 +104,14 @@ def trained(method: ContinualMethod) -> set[str]:
     return {name for name, parameter in method.named_parameters() if parameter.grad is not None}
 
 
-def head_scores(method: ContinualMethod, batch: Batch) -> dict[str, torch.Tensor]:
+def head_scores(method: ContinualMethod, batch: Batch) -> HeadScores:
     """Scores of all heads and weights of the gate, in evaluation mode."""
     with evaluation_mode(method), torch.no_grad():
-        return method.head_scores(batch["image"], {})
+        return method.head_scores(batch["image"], NOTHING)
 
 
 def columns(method: ContinualMethod, batch: Batch, owner: int) -> dict[str, torch.Tensor]:
     """What would be recorded of a batch of a data set that task `owner` learns."""
     with evaluation_mode(method), torch.no_grad():
-        return method.predict_step(batch | {"owner_task": torch.full_like(batch["index"], owner)})
+        given = batch | {"owner_task": torch.full_like(batch["index"], owner)}
+        return method.predict_step(given).columns

@@ -1,7 +1,5 @@
 """A-GEM: the projection by hand, and steps that do not raise the memory's loss."""
 
-from types import SimpleNamespace
-
 import torch
 
 from iqa_lightning.methods.agem import AGEM, project
@@ -21,9 +19,7 @@ def test_projection_by_hand() -> None:
 
 
 def ready(kind: type, t: int = 2) -> ContinualMethod:
-    method = in_task(kind, t, optimizer=lambda groups: torch.optim.SGD(groups, lr=1e-3))
-    method.trainer.strategy = SimpleNamespace(reduce=lambda value, reduce_op: value)
-    return method
+    return in_task(kind, t, optimizer=lambda groups: torch.optim.SGD(groups, lr=1e-3))
 
 
 def opposed() -> dict:

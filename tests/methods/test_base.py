@@ -6,8 +6,9 @@ from omegaconf import OmegaConf
 
 from iqa_lightning.distributed import from_all_ranks
 from iqa_lightning.losses.fidelity import preference
-from iqa_lightning.methods.base import read_out
+from iqa_lightning.methods.base import ContinualMethod
 from iqa_lightning.methods.finetune import MultiHead, SingleHead
+from iqa_lightning.methods.readouts import HeadScores, read_out
 from iqa_lightning.methods.tsn_iqa import TSNIQA
 from iqa_lightning.stream.schedule import Phase
 from tests.methods.steps import FINETUNE, WARMUP, at, build, images, snapshot, start
@@ -22,15 +23,15 @@ def test_unknown_batch_statistics_are_refused() -> None:
 def test_readouts_by_hand() -> None:
     scores = torch.tensor([[0.1, 0.5], [0.2, 0.6], [0.3, 0.7]])
     gate = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.25, 0.75]])
-    found = read_out(scores, gate, torch.tensor([1, 2, 3]), task=2)
+    found = read_out(HeadScores(scores, gate), torch.tensor([1, 2, 3]), task=2)
     assert found["single"].tolist() == found["latest"].tolist() == scores[:, 1].tolist()
     torch.testing.assert_close(found["oracle"], torch.tensor([0.1, 0.6, torch.nan]), equal_nan=True)
     torch.testing.assert_close(found["gated"], torch.tensor([0.1, 0.4, 0.6]))
-    assert "gated" not in read_out(scores, None, torch.tensor([1, 2, 3]), task=2)
+    assert "gated" not in read_out(HeadScores(scores), torch.tensor([1, 2, 3]), task=2)
 
 
 def test_before_the_first_task_no_head_is_an_oracle() -> None:
-    found = read_out(torch.zeros(2, 1), None, torch.tensor([1, 2]), task=0)
+    found = read_out(HeadScores(torch.zeros(2, 1)), torch.tensor([1, 2]), task=0)
     assert found["oracle"].isnan().all()
     assert found["latest"].tolist() == [0, 0]
 
@@ -115,3 +116,50 @@ def test_collected_features_stand_in_the_order_of_the_data_set() -> None:
 
 def test_a_single_process_gathers_from_itself() -> None:
     assert from_all_ranks({"a": 1}) == [{"a": 1}]
+
+
+# --- what is missing is told in one line
+
+
+class Nothing(ContinualMethod):
+    """Has a score alone."""
+
+    def score(self, image: torch.Tensor) -> torch.Tensor:
+        return image.float().mean(dim=(1, 2, 3))
+
+
+class Deaf(SingleHead):
+    """Its constructor hears of no other option."""
+
+    def __init__(self, backbone: object, tasks: object) -> None:
+        super().__init__(backbone=backbone, tasks=tasks)
+
+
+class Forgetful(SingleHead):
+    """Takes an optimiser and keeps it to itself."""
+
+    def __init__(self, optimizer: object, **options: object) -> None:
+        super().__init__(**options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (
+            Nothing,
+            r"^method Nothing lacks: readouts, body_parameters, head_parameters, head_scores "
+            r"\(see docs/how-to/add-a-method.md\)$",
+        ),
+        (Deaf, r"^method Deaf takes no optimizer: end its constructor with \*\*options.*$"),
+        (Forgetful, r"^method Forgetful has no optimizer: .*super\(\).__init__\(\*\*options\)$"),
+    ],
+)
+def test_what_a_method_lacks(kind: type[ContinualMethod], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        build(kind)
+
+
+@pytest.mark.parametrize("given", [None, {"lr": 1e-3}])
+def test_a_config_without_an_optimiser_is_told_so(given: object) -> None:
+    with pytest.raises(ValueError, match=r"its config needs one, as in optimizer: \{_target_"):
+        build(SingleHead, optimizer=given)

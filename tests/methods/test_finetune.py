@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from iqa_lightning.methods.finetune import MultiHead, SingleHead
+from iqa_lightning.methods.readouts import NOTHING, Known
 from iqa_lightning.models.backbones import Backbone
 from iqa_lightning.models.gating import KMeansGate
 from iqa_lightning.models.heads import CosineHeads
@@ -152,14 +153,15 @@ def test_the_gate_reads_the_backbone_as_it_started() -> None:
 def test_gate_features_are_read_once_and_heads_share_a_pass() -> None:
     method, batch = gated().eval(), images(0, 5)
     with torch.no_grad():
-        known, before = method.gate_features(batch["image"]), method.images_forwarded
+        known = Known(gate_features=method.gate_stages(batch["image"]))
+        before = method.images_forwarded
         found = method.head_scores(batch["image"], known)
         assert method.images_forwarded - before == 5
-        again = method.head_scores(batch["image"], {})
+        again = method.head_scores(batch["image"], NOTHING)
     assert (
         method.images_forwarded - before == 15
     )  # the backbone once more, and the gate's own network
-    assert torch.equal(found["gate"], again["gate"])
+    assert torch.equal(found.gate, again.gate)
 
 
 def test_the_gate_may_read_any_network() -> None:

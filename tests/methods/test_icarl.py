@@ -1,11 +1,14 @@
 """iCaRL: distillation from the model at the beginning of the task; the mixture of v2."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from iqa_lightning.losses.distillation import distillation_loss
 from iqa_lightning.losses.fidelity import pair_loss
 from iqa_lightning.methods.icarl import ICaRL, ICaRLv2
+from iqa_lightning.methods.readouts import HeadScores
 from iqa_lightning.models.normalization import batch_norms
 from tests.methods.memories import in_task, memory_of, step_on, with_memory
 from tests.methods.steps import changed, columns, images, snapshot
@@ -16,7 +19,8 @@ KINDS = pytest.mark.parametrize("kind", [ICaRL, ICaRLv2])
 @KINDS
 def test_the_teacher_is_the_model_at_the_beginning_of_the_task(kind: type) -> None:
     method = in_task(kind, 3)
-    for teacher, module in zip(method.teacher, (method.backbone, method.heads), strict=True):
+    pairs = ((method.teacher.backbone, method.backbone), (method.teacher.heads, method.heads))
+    for teacher, module in pairs:
         for key, value in module.state_dict().items():
             assert torch.equal(teacher.state_dict()[key], value)
     before = snapshot(method)
@@ -47,7 +51,7 @@ def test_an_unchanged_model_has_no_distillation_loss() -> None:
 def test_the_loss_of_v1_and_v2_by_its_parts() -> None:
     for kind in (ICaRL, ICaRLv2):
         method, batch = in_task(kind, 3, weight=10.0), with_memory(1, 1, 2)
-        for head in method.teacher[1].weight:
+        for head in method.teacher.heads.weight:
             head.data.mul_(-50)  # a teacher that disagrees
         memory = batch["replay"]
         new, old = method.score(batch["image"]), method.score(memory["image"])
@@ -61,7 +65,7 @@ def test_the_loss_of_v1_and_v2_by_its_parts() -> None:
         for t in (1, 2):
             alone = memory_of(t)
             scores = method.heads(method.backbone(alone["image"]), t - 1)
-            teacher = method.teacher[1](method.teacher[0](alone["image"]), t - 1)
+            teacher = method.teacher.heads.free(method.teacher(alone["image"]), t - 1)
             term = distillation_loss(scores, teacher, alone["pairs"])
             assert term > 1e-6
             expected = expected + 10 * term
@@ -80,9 +84,9 @@ def test_the_mixture_of_v2() -> None:
     class Gated(ICaRLv2):
         readouts = ("latest", "oracle", "gated")
 
-        def head_scores(self, image: object, known: object) -> dict[str, torch.Tensor]:
+        def head_scores(self, image: object, known: object) -> HeadScores:
             gate = torch.tensor([[0.25, 0.75]]).expand(len(image), 2)
-            return super().head_scores(image, known) | {"gate": gate}
+            return replace(super().head_scores(image, known), gate=gate)
 
     found = columns(in_task(Gated, 2), images(0), 1)
     one, two = found["score/a"], found["score/b"]

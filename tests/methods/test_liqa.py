@@ -62,9 +62,9 @@ def begin(method: LIQA, t: int) -> None:
 
 def end(method: LIQA, t: int) -> None:
     """End task t."""
-    method.training_batches = lambda: iter([rated(10 * t, 8), rated(10 * t + 1, 8)])  # type: ignore[method-assign]
+    batches = [rated(10 * t, 8), rated(10 * t + 1, 8)]
     with evaluation_mode(method):
-        method.on_task_end(Task(t, method.tasks[t - 1], (method.tasks[t - 1],)), [])
+        method.on_task_end(Task(t, method.tasks[t - 1], (method.tasks[t - 1],)), [], batches)
 
 
 def learn(method: Any, t: int) -> Any:
@@ -128,10 +128,10 @@ def test_ranking_losses_by_hand() -> None:
     method, batch = in_task(3, replay_size=3, stability_weight=2.0, merge_weight=5.0), rated(5)
     terms, g = drawn(method, batch)
     with torch.no_grad():
-        x, old = (double(net(batch["image"])) for net in (method.backbone, method.teacher))
+        x, old = (double(net(batch["image"])) for net in (method.backbone, method.teacher.backbone))
     x, old = (f / np.linalg.norm(f, axis=1, keepdims=True) for f in (x, old))
     head = double(method.heads.weight[0])
-    labels = [double(w) for w in method.labeller.heads.weight]
+    labels = [double(w) for w in method.teacher.heads.heads.weight]
     i, j = batch["pairs"].numpy().T
     target = batch["target"].numpy()
     assert terms.keys() == {"single", "auxiliary", "merge", "stability"}
@@ -174,7 +174,7 @@ def test_regression_losses_by_hand() -> None:
     y = (batch["mos"].double().numpy() - mos.mean()) / mos.std(ddof=1)
     head = double(method.heads.weight[0])
     assert terms["single"] == pytest.approx(huber(x @ head - y), rel=1e-4)
-    expected = huber(g @ head - g @ double(method.labeller.heads.weight[0]))
+    expected = huber(g @ head - g @ double(method.teacher.heads.heads.weight[0]))
     assert terms["merge"] == pytest.approx(10 * expected, rel=1e-4)
 
 
@@ -182,7 +182,7 @@ def test_the_split_loss_by_hand() -> None:
     method, batch = in_task(3, hidden=6, replay_size=4, split_weight=3.0), rated(5)
     terms, g = drawn(method, batch)
     both = []
-    for module in (method.auxiliary, method.labeller):
+    for module in (method.auxiliary, method.teacher.heads):
         layer = module.layer[0]
         h = np.maximum(g @ double(layer.weight).T + double(layer.bias), 0)
         h = h / np.linalg.norm(h, axis=1, keepdims=True).clip(1e-12)
@@ -205,13 +205,13 @@ def test_pairs_never_mix_slots() -> None:
 
 def test_what_labels_replays_and_holds_is_the_model_when_the_task_began() -> None:
     method = in_task(2)
-    teacher, start_of = method.teacher.state_dict(), liqa()
+    teacher, start_of = method.teacher.backbone.state_dict(), liqa()
     learn(start_of, 1)
     assert all(
         torch.equal(teacher[key], tensor) for key, tensor in start_of.backbone.state_dict().items()
     )
-    assert torch.equal(method.labeller.heads.weight[0], start_of.auxiliary.heads.weight[0])
-    assert torch.equal(method.labeller.heads.weight[1], start_of.heads.weight[0]), (
+    assert torch.equal(method.teacher.heads.heads.weight[0], start_of.auxiliary.heads.weight[0])
+    assert torch.equal(method.teacher.heads.heads.weight[1], start_of.heads.weight[0]), (
         "a new head starts as H"
     )
     assert not method.teacher.training
@@ -258,7 +258,7 @@ def test_a_distortion_that_comes_back(on_repeat: str, slots: list[int]) -> None:
     head = method.auxiliary.heads.weight[0].detach().clone()
     begin(method, 3)
     assert method.others == ([1] if on_repeat == "reuse" else [0, 1])
-    assert torch.equal(method.labeller.heads.weight[0], head)
+    assert torch.equal(method.teacher.heads.heads.weight[0], head)
     method.on_phase_start(at(FINETUNE, 3))
     step(method, rated(1))
     assert torch.equal(method.auxiliary.heads.weight[0], head) is (on_repeat == "new")
@@ -275,7 +275,7 @@ def test_memory_grows_by_a_head_and_a_condition(feature_generator: Any) -> None:
 
     few, more = made("a", "b"), made("a", "b", "c")
     assert (
-        few.state_dict().keys() | {"auxiliary.heads.weight.2", "labeller.heads.weight.2"}
+        few.state_dict().keys() | {"auxiliary.heads.weight.2", "teacher.heads.heads.weight.2"}
         == more.state_dict().keys()
     )
     added = sum(t.numel() for t in more.state_dict().values()) - sum(
@@ -454,7 +454,7 @@ def test_the_generator_learns_from_the_best_weights_and_is_kept_as_it_ends(
     for key, tensor in weights.items():
         kind, _, rest = key.partition(".")
         if kind == "backbone":  # the best epoch is the first, of heads alone
-            assert torch.equal(tensor, weights[f"teacher.{rest}"])
+            assert torch.equal(tensor, weights[f"teacher.backbone.{rest}"])
         if key.startswith("feature_generator.generator."):
             assert not torch.equal(tensor, weights[key.replace(".generator.", ".teacher.")])
 

@@ -91,7 +91,7 @@ def test_scores_against_numpy() -> None:
     everything, c, s, d = marginals(method, batch["image"])
     with evaluation_mode(method), torch.no_grad():
         p = joint(method.logits(method.clip, batch["image"]))
-        found = method.predict_step(batch)
+        found = method.predict_step(batch).columns
         torch.testing.assert_close(found["single"], method.score(batch["image"]))
     np.testing.assert_allclose(p, everything, atol=1e-6)
     np.testing.assert_allclose(found["single"], c @ np.arange(1, 6), atol=1e-4)
@@ -157,7 +157,7 @@ def test_variants(labels: list[str], sentences: int, columns: int) -> None:
     method.total(batch)[0].backward()
     assert len(next(iter(method.clip.tokens))) == sentences
     with evaluation_mode(method), torch.no_grad():
-        found = method.predict_step(batch)
+        found = method.predict_step(batch).columns
     assert len(found) == columns
     assert (found["single"] >= 1).all()
     assert (found["single"] <= 5).all()
@@ -195,7 +195,7 @@ def test_new_words_need_no_parameters() -> None:
         1,
     ]
     with evaluation_mode(method), torch.no_grad():
-        assert len(method.predict_step(batch)) == 1 + 9 + 12
+        assert len(method.predict_step(batch).columns) == 1 + 9 + 12
 
 
 def test_what_is_trained_when() -> None:

@@ -47,11 +47,12 @@ def by_hand(method: LwF, batch: dict) -> float:
     """The loss of task 3 from features alone, in NumPy."""
     with torch.no_grad():
         new, old = (
-            net(batch["image"]).double().numpy() for net in (method.backbone, method.teacher)
+            net(batch["image"]).double().numpy()
+            for net in (method.backbone, method.teacher.backbone)
         )
     heads, teachers = (
         np.stack([w.detach().double().numpy() for w in h.weight])
-        for h in (method.heads, method.teacher_heads)
+        for h in (method.heads, method.teacher.heads)
     )
     q, q_old = (
         (f / np.linalg.norm(f, axis=1, keepdims=True)) @ w.T
@@ -99,8 +100,10 @@ def test_the_teacher_is_the_model_when_fine_tuning_begins() -> None:
             method.on_phase_start(at(FINETUNE, 2, epoch))
         step(method, images(epoch))
     assert not any(module.training for module in method.teacher.modules())
-    assert all(torch.equal(v, expected[key]) for key, v in method.teacher.state_dict().items())
-    assert torch.equal(method.teacher_heads.weight[1], head)
+    assert all(
+        torch.equal(v, expected[key]) for key, v in method.teacher.backbone.state_dict().items()
+    )
+    assert torch.equal(method.teacher.heads.weight[1], head)
     assert not torch.equal(method.heads.weight[1], head)
 
 
@@ -137,7 +140,7 @@ def test_student_and_teacher_share_one_pass_of_the_scnn() -> None:
     own: list[int] = []
     stems = [
         next(m for m in net.network.modules() if isinstance(m, torch.nn.Conv2d))
-        for net in (network, method.teacher)
+        for net in (network, method.teacher.backbone)
     ]
     hooks = [stem.register_forward_hook(lambda _, x, y: own.append(len(y))) for stem in stems]
     step(method, images(0, 8))

@@ -43,15 +43,13 @@ def rated(seed: int, count: int = 4) -> dict[str, Any]:
 
 
 def made(kind: type[MultiHead], **arguments: Any) -> Any:
-    method = build(kind, **({"weight": KINDS[kind]} if kind in KINDS else {}) | arguments)
-    method.training_batches = lambda: [rated(1), rated(2)]  # type: ignore[method-assign]
-    return method
+    return build(kind, **({"weight": KINDS[kind]} if kind in KINDS else {}) | arguments)
 
 
-def finish(method: Any, t: int) -> Any:
-    """The end of task t."""
+def finish(method: Any, t: int, batches: list[dict[str, Any]] | None = None) -> Any:
+    """The end of task t, of two batches."""
     with evaluation_mode(method):
-        method.on_task_end(Task(t, "x", ("x",)), [])
+        method.on_task_end(Task(t, "x", ("x",)), [], batches or [rated(1), rated(2)])
     return method
 
 
@@ -203,20 +201,19 @@ def test_on_dbcnn_the_scnn_and_the_gate_stay_the_same_in_every_method() -> None:
         options = {"weight": KINDS.get(kind, 10.0)} if kind is not MultiHead else {}
         gate = lambda widths, tasks: KMeansGate(widths, tasks, clusters=4, restarts=1)  # noqa: E731
         method = kind(backbone=network, tasks=("a", "b"), optimizer=ADAM, gate=gate, **options)
-        method.training_batches = lambda: [rated(1)]  # type: ignore[method-assign]
         for t in (1, 2):
             start(method, t)
             for position in (at(WARMUP, t), at(FINETUNE, t)):
                 method.on_phase_start(position)
                 step(method, images(t))
-            finish(method, t)
+            finish(method, t, [rated(1)])
         assert all(
             torch.equal(tensor, before[key])
             for key, tensor in method.backbone.scnn.state_dict().items()
         )
         with torch.no_grad():
             features.append(method.gate_stages(images(9)["image"])[0])
-        weights.append(head_scores(method, images(9))["gate"])
+        weights.append(head_scores(method, images(9)).gate)
         assert method.readouts == ("latest", "oracle", "gated")
     assert all(torch.equal(features[0], other) for other in features)
     assert all(torch.equal(weights[0], other) for other in weights)

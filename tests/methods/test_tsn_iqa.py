@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from iqa_lightning.continual.evaluation import evaluation_mode
+from iqa_lightning.methods.readouts import NOTHING, Known
 from iqa_lightning.methods.tsn_iqa import TSNIQA
 from iqa_lightning.models.gating import KMeansGate
 from iqa_lightning.models.normalization import TaskNorm
@@ -105,7 +106,7 @@ def test_old_heads_score_as_they_did(network: str) -> None:
         for k, old in enumerate(scores):
             assert torch.equal(scores[-1][:, : k + 1], old)
         torch.testing.assert_close(
-            head_scores(method, batch)["score"], scores[-1], rtol=0, atol=1e-6
+            head_scores(method, batch).score, scores[-1], rtol=0, atol=1e-6
         )  # all at once
     assert torch.unique(scores[-1], dim=1).shape == (8, 3)
 
@@ -126,8 +127,8 @@ def test_scores_survive_saving_and_loading() -> None:
     other = tsn(seed=3)
     other.load_state_dict(method.state_dict())
     expected, found = head_scores(method, images(0)), head_scores(other, images(0))
-    assert torch.equal(found["score"], expected["score"])
-    assert torch.equal(found["gate"], expected["gate"])
+    assert torch.equal(found.score, expected.score)
+    assert torch.equal(found.gate, expected.gate)
 
 
 @networks
@@ -210,10 +211,10 @@ def test_an_unknown_start_is_refused() -> None:
 @pytest.mark.parametrize("hard", [False, True])
 def test_the_gate_shares_out_one(hard: bool) -> None:
     method = tsn(gate={"hard": hard})
-    assert torch.equal(head_scores(method, images(0))["gate"], torch.ones(8, 1))
+    assert torch.equal(head_scores(method, images(0)).gate, torch.ones(8, 1))
     for t in (1, 2, 3):
         learn(method, t)
-        weights = head_scores(method, images(0))["gate"]
+        weights = head_scores(method, images(0)).gate
         assert weights.shape == (8, t)
         torch.testing.assert_close(weights.sum(dim=1), torch.ones(8))
         assert t > 1 or torch.equal(weights, torch.ones(8, 1))
@@ -245,8 +246,8 @@ def test_clusters_are_capped_by_the_images_of_the_task(options: dict, expected: 
 def test_columns_of_the_records() -> None:
     method = tsn()
     batch = images(0)
-    passing = ["stage/0", "stage/1"]  # of the gate, which the walk keeps to itself
-    assert list(columns(method, batch, 1)) == ["latest", "oracle", "gated", *passing]
+    assert list(columns(method, batch, 1)) == ["latest", "oracle", "gated"]
+    assert len(head_scores(method, batch).gate_features) == 2, "which the walk keeps to itself"
     assert columns(method, batch, 1)["oracle"].isnan().all()
     for t in (1, 2):
         learn(method, t)
@@ -275,13 +276,13 @@ def test_columns_of_the_records() -> None:
 def test_recorded_gate_features_give_the_same_weights() -> None:
     method, batch = learn(learn(tsn(), 1), 2), images(0)
     with evaluation_mode(method), torch.no_grad():
-        whole = method.head_scores(batch["image"], {})
-        known = method.gate_features(batch["image"]) | {"a": whole["score"][:, 0]}
+        whole = method.head_scores(batch["image"], NOTHING)
+        known = Known({"a": whole.score[:, 0]}, method.gate_stages(batch["image"]))
         before = method.backbone.images_forwarded
         again = method.head_scores(batch["image"], known)
-    assert torch.equal(again["gate"], whole["gate"])
-    assert torch.equal(again["score"][:, 0], whole["score"][:, 0])
-    torch.testing.assert_close(again["score"], whole["score"], rtol=0, atol=1e-6)
+    assert torch.equal(again.gate, whole.gate)
+    assert torch.equal(again.score[:, 0], whole.score[:, 0])
+    torch.testing.assert_close(again.score, whole.score, rtol=0, atol=1e-6)
     assert method.backbone.images_forwarded - before == len(batch["image"]), (
         "only the newest head is computed"
     )

@@ -53,7 +53,7 @@ def test_the_loss_by_hand() -> None:
     f, s = outputs(method.backbone, method.head, batch)
     p, g = prefer(f, s, i, j), norm.cdf((mos[i] - mos[j]) / np.sqrt(std[i] ** 2 + std[j] ** 2))
     hinge = np.maximum(0, 0.025 - np.sign(std[i] - std[j]) * (s[i] - s[j])).mean()
-    old_f, old_s = outputs(method.teacher, method.teacher_head, batch)
+    old_f, old_s = outputs(method.teacher.backbone, method.teacher.heads, batch)
     kept = fidelity(p, prefer(old_f, old_s, i, j)) + ((s - old_s) ** 2).mean()
     assert method.loss(batch).item() == pytest.approx(fidelity(p, g) + hinge + 10 * kept, rel=1e-3)
     method.weight = 0.0
@@ -79,7 +79,7 @@ def test_the_teacher_is_the_model_before_the_task() -> None:
     method = learn(build(UNIQUE, weight=10.0), 1)  # type: ignore[arg-type]
     before = method.head.weight.detach().clone()
     learn(method, 2)
-    assert torch.equal(method.teacher_head.weight, before)
+    assert torch.equal(method.teacher.heads.weight, before)
     assert not torch.equal(method.head.weight, before)
     assert build(UNIQUE).teacher is None
 
@@ -109,7 +109,7 @@ def test_start_and_columns() -> None:
     assert method.head.bias.tolist() == [0.0, 0.0]
     batch = rated(1)
     with evaluation_mode(method), torch.no_grad():
-        found = method.predict_step(batch)
+        found = method.predict_step(batch).columns
         assert torch.equal(found["single"], method.score(batch["image"]))
     assert list(found) == ["single", "sigma", "mos_std"]
     assert found["sigma"].min() > 0

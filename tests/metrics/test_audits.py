@@ -64,6 +64,26 @@ def test_gate_confusion_and_regret(predictions: dict[str, pd.DataFrame]) -> None
     assert table["weight/b"].isna().tolist() == [True, True, False, False]
 
 
+def test_gate_accuracy_entropy_and_the_control(predictions: dict[str, pd.DataFrame]) -> None:
+    rng = np.random.default_rng(5)
+    predictions["b"]["score/b"] = rng.normal(size=26).astype(np.float32)
+    table = derive(predictions)["audits"]["gate"]
+    test, row = predictions["b"].query("split == 'test' and dataset == 'b'"), table.iloc[3]
+    right, total = 0, 0.0
+    for one, two in test[["gate/a", "gate/b"]].to_numpy(float):
+        right += two > one
+        total -= (one * math.log2(one) + two * math.log2(two)) / 12  # two heads: in bits
+    assert row["accuracy"] == right / 12
+    assert row["entropy"] == pytest.approx(total)
+    plain = stats.spearmanr(test["score/a"] + test["score/b"], test["mos"])[0]
+    assert row["regret_uniform"] == pytest.approx(
+        stats.spearmanr(test["oracle"], test["mos"])[0] - plain
+    )
+    alone = table.iloc[0]
+    assert (alone["accuracy"], math.isnan(alone["entropy"])) == (1.0, True)
+    assert math.isnan(table.iloc[1]["accuracy"])
+
+
 def test_records_and_text(predictions: dict[str, pd.DataFrame], tmp_path: object) -> None:
     folder = RunFolder(str(tmp_path))
     for t, (task, rows) in enumerate(predictions.items()):

@@ -89,7 +89,9 @@ def test_measures_are_those_of_the_matrices() -> None:
     assert measures["mpi"] == pytest.approx((s.loc["a", "a"] + s.loc["b", "b"]) / 2)
     assert measures["msi"] == pytest.approx((1 + p.loc["b", "a"]) / 2)
     assert measures["bwt"] == pytest.approx(s.loc["b", "a"] - s.loc["a", "a"])
-    assert measures["fwt"] == pytest.approx(s.loc["a", "b"] - s.loc["start", "b"])
+    assert measures["fwt"] == pytest.approx(s.loc["a", "b"])
+    assert measures["fwt_gem"] == pytest.approx(s.loc["a", "b"] - s.loc["start", "b"])
+    assert measures["area"] == pytest.approx((s.loc["a", "a"] + s.loc["b"].mean()) / 2)
     assert math.isnan(derived["readouts"]["oracle"]["fwt"])  # no head, no prediction, no transfer
 
 
@@ -165,3 +167,30 @@ def test_fast_enough_to_follow_every_task() -> None:
     began = time.perf_counter()
     derive(predictions)
     assert time.perf_counter() - began < 8  # under 2 s on a free machine
+
+
+def test_a_cell_has_one_interval_by_content() -> None:
+    """Bonett and Wright's where images are their own contents, else the quantiles of resampled
+    contents: by scipy, one resample at a time.
+    """
+    rng = np.random.default_rng(5)
+    mos = rng.normal(size=60)
+    frame = pd.DataFrame({"dataset": "a", "split": "test", "mos": mos})
+    frame["image"] = [f"{i}.png" for i in range(60)]
+    frame["latest"] = mos + np.repeat(rng.normal(size=12), 5)
+    shared = frame.assign(**{"image/reference": np.repeat([f"r{i}" for i in range(12)], 5)})
+    plain, grouped = (
+        derive({"start": table, "a": table})["cells"].iloc[-1] for table in (frame, shared)
+    )
+    z, error = math.atanh(plain["srcc"]), math.sqrt((1 + plain["srcc"] ** 2 / 2) / 57)
+    assert plain["srcc_low"] == pytest.approx(math.tanh(z - 1.96 * error), abs=1e-6)
+    draws = []
+    for _ in range(3000):
+        drawn = np.concatenate([np.arange(5) + 5 * c for c in rng.integers(12, size=12)])
+        draws.append(stats.spearmanr(frame["latest"][drawn], mos[drawn]).statistic)
+    level = stats.norm.cdf(math.sqrt(12 / 11) * stats.t.ppf(0.025, 11))
+    low, high = np.quantile(draws, [level, 1 - level])
+    assert (grouped["srcc_low"], grouped["srcc_high"]) == pytest.approx((low, high), abs=0.04)
+    assert grouped["srcc_low"] < plain["srcc_low"]
+    few = derive({"start": shared[:20], "a": shared[:20]})["cells"].iloc[-1]
+    assert math.isnan(few["srcc_low"])  # four contents

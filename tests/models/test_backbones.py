@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -10,7 +11,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from iqa_lightning.models import backbones
-from iqa_lightning.models.backbones import Backbone
+from iqa_lightning.models.backbones import Backbone, stage_statistics
+from iqa_lightning.models.bilinear import BilinearBackbone
 from tests.walks import ROOT
 
 TINY = "test_efficientnet"
@@ -185,3 +187,66 @@ def test_feature_and_levels_of_one_pass_are_those_of_two(name: str) -> None:
     assert backbone.images_forwarded - before == 3
     assert torch.equal(feature, expected)
     assert all(torch.equal(one, two) for one, two in zip(levels, expected_levels, strict=True))
+
+
+STATED = [name for name in YAMLS if "dbcnn" not in name and "bilinear" not in name]
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_statistics_of_every_stage(name: str) -> None:
+    """Against numpy on the maps of timm's own feature extraction."""
+    torch.manual_seed(0)
+    backbone = configured(name, weights=None, features="stages").eval()
+    x = images(2, 70, 101)
+    with torch.no_grad():
+        found = backbone(x)
+        maps = backbone.network.forward_intermediates(backbone.prepare(x), intermediates_only=True)
+    expected = [
+        getattr(stage.double().numpy(), kind)(axis=(2, 3))
+        for stage in maps
+        for kind in ("mean", "std")
+    ]
+    np.testing.assert_allclose(found, np.concatenate(expected, axis=1), rtol=1e-3, atol=2e-5)
+    assert found.shape == (2, backbone.width)
+    assert torch.equal(backbone.statistics(x), found)
+
+
+def test_efficientnet_lite0_has_1024_statistics_and_heads_read_what_is_asked_for() -> None:
+    torch.manual_seed(0)
+    last, all_stages = (
+        Backbone("tf_efficientnet_lite0", features=f).eval() for f in ("last", "stages")
+    )
+    all_stages.load_state_dict(last.state_dict())
+    assert (last.width, all_stages.width, last.statistics_width) == (1280, 1024, 1024)
+    assert last.gate_widths("stages") == [1024]
+    assert last.gate_widths("last") == last.stage_widths == [112, 320]
+    x = images(1)
+    with torch.no_grad():
+        for backbone in (last, all_stages):
+            for features in ("last", "stages"):
+                feature, stages = backbone.with_stages(x, None, features)
+                assert torch.equal(feature, backbone(x))
+                for one, two in zip(stages, backbone.gate_stages(x, features), strict=True):
+                    torch.testing.assert_close(one, two)
+        assert torch.equal(last.statistics(x), all_stages(x))
+
+
+def test_a_map_without_variance_has_a_gradient() -> None:
+    stage = torch.ones(1, 2, 3, 3, requires_grad=True)
+    found = stage_statistics([stage])
+    found.sum().backward()
+    assert found.tolist() == [[1.0, 1.0, pytest.approx(1e-6), pytest.approx(1e-6)]]
+    assert torch.isfinite(stage.grad).all()
+
+
+@pytest.mark.filterwarnings("ignore:the S-CNN starts at random")
+def test_who_has_no_statistics_says_so() -> None:
+    with pytest.raises(ValueError, match="bilinear pooling reads the last map alone"):
+        BilinearBackbone(name=TINY, features="stages")
+    with pytest.raises(ValueError, match=r"backbone\.features='first'"):
+        Backbone(TINY, features="first")
+    dbcnn = configured("dbcnn_tiny")
+    with pytest.raises(ValueError, match=r"SCNN has no statistics.*gate\.features=last"):
+        dbcnn.fixed_encoder().gate_widths("stages")
+    with pytest.raises(ValueError, match=r"method\.gate\.features='some'"):
+        dbcnn.gate_widths("some")

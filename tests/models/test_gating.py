@@ -1,10 +1,21 @@
 """Gates against naive loops."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from iqa_lightning.models.gating import ExpertGate, Gate, KMeansGate, MeanFeatureGate, UniformGate
+from iqa_lightning.models.gating import (
+    ExpertGate,
+    Gate,
+    KMeansGate,
+    LDAGate,
+    MeanFeatureGate,
+    UniformGate,
+)
 
 WIDTHS = [6, 9]
 
@@ -150,7 +161,7 @@ def test_the_length_of_a_feature_does_not_matter() -> None:
     torch.testing.assert_close(gate([1000 * level for level in x], 2), gate(x, 2))
 
 
-ALL = [KMeansGate, ExpertGate, MeanFeatureGate, UniformGate]
+ALL = [KMeansGate, ExpertGate, LDAGate, MeanFeatureGate, UniformGate]
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -227,3 +238,79 @@ def test_an_expert_learns_its_task() -> None:
 
 def test_a_uniform_gate_shares_equally() -> None:
     assert torch.equal(UniformGate(WIDTHS, 4)(levels(5, 0), 4), torch.full((5, 4), 0.25))
+
+
+def naive_lda(parts: list[np.ndarray], x: np.ndarray, shrinkage: float, t: float) -> np.ndarray:
+    """The formula of the specification, image by image."""
+    whole = np.concatenate(parts)
+    mean, deviation = whole.mean(axis=0), whole.std(axis=0)
+    parts, x = [(part - mean) / deviation for part in parts], (x - mean) / deviation
+    means = [part.mean(axis=0) for part in parts]
+    scatter = sum(
+        (row - m)[:, None] * (row - m) for p, m in zip(parts, means, strict=True) for row in p
+    )
+    s = scatter / len(whole)
+    c = (1 - shrinkage) * s + shrinkage * np.linalg.eigvalsh(s).mean() * np.eye(len(s))
+    inverse = np.linalg.inv(c)
+    d = np.array([[z @ inverse @ m - m @ inverse @ m / 2 for m in means] for z in x])
+    return softmax(d / t, axis=1)
+
+
+@pytest.mark.parametrize(("shrinkage", "temperature"), [(0.9, 16.0), (0.3, 1.0), (1.0, 4.0)])
+def test_lda_is_its_formula(shrinkage: float, temperature: float) -> None:
+    gate = LDAGate(WIDTHS, 4, shrinkage=shrinkage, temperature=temperature)
+    parts = [levels(count, count, centre) for count, centre in ((40, 0.0), (25, 1.0), (33, 3.0))]
+    for t, part in enumerate(parts, start=1):
+        gate.fit(t, part)
+    x = levels(9, seed=9)
+    joined = [torch.cat(part, dim=1).double().numpy() for part in [*parts, x]]
+    expected = naive_lda(joined[:3], joined[3], shrinkage, temperature)
+    np.testing.assert_allclose(gate(x, 3), expected, atol=1e-6)
+
+
+def test_lda_without_shrinkage_is_that_of_scikit_learn() -> None:
+    parts = [levels(50, t, 1.5 * t) for t in (1, 2, 3)]
+    gate = LDAGate(WIDTHS, 3, shrinkage=0.0, temperature=1.0)
+    for t, part in enumerate(parts, start=1):
+        gate.fit(t, part)
+    x = levels(20, seed=9, centre=3.0)
+    model = LinearDiscriminantAnalysis(solver="lsqr", priors=[1 / 3] * 3)
+    model.fit(
+        np.concatenate([torch.cat(p, dim=1).numpy() for p in parts]), np.repeat([1, 2, 3], 50)
+    )
+    expected = model.predict_proba(torch.cat(x, dim=1).numpy())
+    np.testing.assert_allclose(gate(x, 3), expected, atol=2e-2)  # n against n - tasks
+
+
+def test_lda_in_any_order_of_the_tasks() -> None:
+    parts, x = [levels(30 + t, t, float(t)) for t in range(3)], levels(20, seed=9)
+    found = []
+    for order in permutations(range(3)):
+        gate = LDAGate(WIDTHS, 3)
+        for t, k in enumerate(order, start=1):
+            gate.fit(t, parts[k])
+        found.append(gate(x, 3)[:, np.argsort(order)])
+    for weights in found[1:]:
+        torch.testing.assert_close(weights, found[0], rtol=0, atol=1e-7)
+
+
+def test_lda_knows_a_loaded_state_and_a_constant_feature() -> None:
+    gate, other = LDAGate([3], 2), LDAGate([3], 2)
+    for t in (1, 2):
+        points = torch.randn(30, 3, generator=torch.Generator().manual_seed(t)) + 4.0 * t
+        points[:, 2] = 7.0
+        gate.fit(t, [points])
+        other.fit(t, [points.flip(1)])
+    x = [torch.randn(5, 3)]
+    expected = gate(x, 2)
+    assert torch.isfinite(expected).all()
+    assert not torch.equal(other(x, 2), expected)
+    other.load_state_dict(gate.state_dict())
+    assert torch.equal(other(x, 2), expected)
+
+
+def test_lda_refuses_what_is_no_shrinkage_or_temperature() -> None:
+    with pytest.raises(ValueError, match=r"shrinkage=1\.5"):
+        LDAGate(WIDTHS, 2, shrinkage=1.5)
+    with pytest.raises(ValueError, match="temperature=0"):
+        LDAGate(WIDTHS, 2, temperature=0)

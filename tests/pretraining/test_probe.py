@@ -22,7 +22,6 @@ from iqa_lightning.pretraining.probe import (
     ridge_scores,
     seen_by,
     summarise,
-    t_bounds,
 )
 
 
@@ -97,14 +96,15 @@ def test_seen_images_are_left_out(folders: list[Path], tmp_path: Path) -> None:
     assert frame["test"].iloc[0] == 8
 
 
-def test_summary_is_median_and_t_interval() -> None:
-    values = np.array([0.5, 0.7, 0.6, 0.9])
-    frame = pd.DataFrame(
-        {"start": "a", "dataset": "d", "split": range(4), "test": 5, "test_srcc": values}
+def test_summary_has_the_corrected_interval_of_the_mean() -> None:
+    values = np.array([0.5, 0.7, 0.6, 0.9, 0.8])
+    frame = pd.DataFrame({"start": "a", "dataset": "d", "split": range(5), "test": 5})
+    _, summary = summarise([frame.assign(train=10, test_srcc=values)])
+    row, z = summary.iloc[0], np.arctanh(values)
+    half = t.ppf(0.975, 4) * z.std(ddof=1) * np.sqrt(1 / 5 + 0.5)
+    assert (row["median"], row["mean"]) == pytest.approx((0.7, 0.7))
+    assert np.arctanh(row[["low", "high"]].astype(float)) == pytest.approx(
+        [z.mean() - half, z.mean() + half]
     )
-    _, summary = summarise([frame])
-    half = t.ppf(0.975, 3) * values.std(ddof=1) / 2
-    row = summary.iloc[0]
-    assert (row["median"], row["mean"]) == pytest.approx((0.65, 0.675))
-    assert (row["low"], row["high"]) == pytest.approx((0.675 - half, 0.675 + half))
-    assert np.isnan(t_bounds(values[:1])).all()
+    _, few = summarise([frame[:4].assign(train=10, test_srcc=values[:4])])
+    assert few[["low", "high"]].isna().all(axis=None)

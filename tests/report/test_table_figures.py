@@ -25,6 +25,9 @@ from iqa_lightning.report.table_figures import (
 ORDERS = ("a>b+c", "b+c>a")
 
 
+NONE = pd.DataFrame(columns=["first", "second", "said"])
+
+
 def results(
     methods: tuple[str, ...] = ("x", "y (joint)"), orders: tuple[str, ...] = ORDERS
 ) -> Results:
@@ -52,7 +55,7 @@ def results(
 
 def drawn(table: Results, orders: pd.DataFrame | None = None) -> dict[str, bytes]:
     gated = table.measures[table.measures["readout"] == "gated"]
-    rankings = {measure: rank_methods(gated, measure) for measure in ("msrcc", "mpi")}
+    rankings = {measure: rank_methods(gated, measure, NONE) for measure in ("msrcc", "mpi")}
     return table_figures(table, rankings, pd.DataFrame() if orders is None else orders)
 
 
@@ -104,11 +107,16 @@ def test_matrices_are_means_of_the_first_order() -> None:
 
 
 def test_a_diagram_places_ranks_and_bars(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two good methods and two bad ones in 12 blocks: two bars, and a name at each rank."""
+    """Two good methods and two bad ones in 12 splits: two bars with a dot at each member, and a name
+    at each rank.
+    """
     rng, lines, texts = np.random.default_rng(1), [], []
     table = pd.DataFrame(itertools.product("pqrs", range(12)), columns=["method", "split"])
     value = np.repeat([9.0, 9.0, 0.0, 0.0], 12) + rng.normal(size=48)
-    ranking = rank_methods(table.assign(order="a", measure="msrcc", value=value))
+    pairs = [(*pair, "differ") for pair in ("pr", "ps", "qr", "qs")]
+    pairs += [(*pair, "not distinguishable") for pair in ("pq", "rs")]
+    tests = pd.DataFrame(pairs, columns=NONE.columns)
+    ranking = rank_methods(table.assign(order="a", measure="msrcc", value=value), "msrcc", tests)
     plot, text = Axes.plot, Axes.text
     monkeypatch.setattr(
         Axes, "plot", lambda self, *a, **k: (lines.append((a, k)), plot(self, *a, **k))[1]
@@ -121,12 +129,7 @@ def test_a_diagram_places_ranks_and_bars(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(bars) == 2
     ranks = dict(ranking.ranks.itertuples(index=False, name=None))
     for bar, group in zip(bars, ({"p", "q"}, {"r", "s"}), strict=True):
-        assert (
-            bar[0]
-            < min(ranks[name] for name in group)
-            <= max(ranks[name] for name in group)
-            < bar[1]
-        )
+        assert bar == sorted(ranks[name] for name in group)
     starts = sorted(a[0][0] for a, k in lines if k.get("color") == "0.25")
     assert starts == pytest.approx(sorted(ranks.values()))
     assert {a[2].split()[0] for a in texts if "(" in a[2]} == set("pqrs")
@@ -138,7 +141,21 @@ def test_diagrams_of_every_size_do_not_warn(methods: int) -> None:
     names = [f"a_method_with_a_long_name_{i}" for i in range(methods)]
     table = pd.DataFrame(itertools.product(names, range(6)), columns=["method", "split"])
     table = table.assign(order="a", measure="msrcc", value=rng.normal(size=len(table)))
-    assert len(rank_diagrams({"msrcc": rank_methods(table), "mpi": rank_methods(table)})) > 5000
+    ranking = rank_methods(table, "msrcc", NONE)
+    assert len(rank_diagrams({"msrcc": ranking, "mpi": ranking})) > 5000
+
+
+def test_a_curve_below_the_usual_range_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    low, limits = results().cells.assign(srcc=-0.9), {}
+    set_ylim = Axes.set_ylim
+    monkeypatch.setattr(
+        Axes,
+        "set_ylim",
+        lambda self, *a, **k: (limits.update({self: a}), set_ylim(self, *a, **k))[1],
+    )
+    drawing.task_curves(low)
+    assert all(bounds[0] < -0.9 and bounds[1] > 1 for bounds in limits.values())
+    assert limits
 
 
 def test_re_indexed_orders_are_drawn_too(monkeypatch: pytest.MonkeyPatch) -> None:

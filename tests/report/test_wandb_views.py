@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from iqa_lightning.records import RunFolder
+from iqa_lightning.report.numbers.published import read_published
 from iqa_lightning.report.numbers.results import Results, collect
-from iqa_lightning.report.numbers.verdicts import Summary, read_published, summarise
+from iqa_lightning.report.numbers.verdicts import Summary, summarise
 from iqa_lightning.report.wandb_views import push, views
 from tests.continual.test_loggers import Tracked
 from tests.test_reproduce import HEADER, ORDER, write_run

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from iqa_lightning.report.numbers.difference import flat
 from iqa_lightning.runs import folder as runs
+from iqa_lightning.runs.folder import flat
 from tests.walks import ROOT
 
 BASE = {
@@ -27,6 +27,13 @@ def config(**changed: object) -> dict:
     for key, value in changed.items():
         OmegaConf.update(cfg, key.replace("__", "."), value)
     return OmegaConf.to_container(cfg, resolve=True)
+
+
+def begin(folder: Path) -> Path:
+    """A folder in which something is recorded."""
+    (folder / "predictions").mkdir(parents=True)
+    (folder / "predictions" / "after_0_start.parquet").touch()
+    return folder
 
 
 def test_the_config_of_a_new_folder_is_kept(tmp_path: Path) -> None:
@@ -45,7 +52,7 @@ def test_the_config_of_a_new_folder_is_kept(tmp_path: Path) -> None:
     ],
 )
 def test_a_changed_key_is_refused_and_named(changed: dict, said: str, tmp_path: Path) -> None:
-    runs.keep_config(tmp_path, config())
+    runs.keep_config(begin(tmp_path), config())
     before = (tmp_path / "config.yaml").read_bytes()
     with pytest.raises(ValueError, match=said) as error:
         runs.keep_config(tmp_path, config(**changed, paths__data="y"))
@@ -54,21 +61,27 @@ def test_a_changed_key_is_refused_and_named(changed: dict, said: str, tmp_path: 
 
 
 def test_a_removed_key_is_refused(tmp_path: Path) -> None:
-    runs.keep_config(tmp_path, config(method__momentum=0.9))
+    runs.keep_config(begin(tmp_path), config(method__momentum=0.9))
     with pytest.raises(ValueError, match=r"method\.momentum: 0\.9 there, None now"):
         runs.keep_config(tmp_path, config())
 
 
 @pytest.mark.parametrize(
-    "key", ["paths__data", "stream__num_workers", "logger", "stream__cache", "stream__max_pixels"]
+    "key",
+    [
+        *("paths__data", "paths__output", "stream__tasks__a__root", "logger", "logger__wandb"),
+        *("variant", "allow_leakage", "stream__cache", "stream__cache_dir", "stream__num_workers"),
+        *("stream__max_pixels", "trainer__accelerator", "trainer__log_every_n_steps"),
+        *("trainer__enable_progress_bar", "trainer__enable_model_summary"),
+    ],
 )
 def test_what_changes_no_result_may_change(key: str, tmp_path: Path) -> None:
-    runs.keep_config(tmp_path, config())
+    runs.keep_config(begin(tmp_path), config())
     runs.keep_config(tmp_path, config(**{key: "another"}))
 
 
 def test_references_are_compared_by_their_value(tmp_path: Path) -> None:
-    runs.keep_config(tmp_path, config(method__gate__clusters="${seed}"))
+    runs.keep_config(begin(tmp_path), config(method__gate__clusters="${seed}"))
     assert "clusters: 0" in (tmp_path / "config.yaml").read_text()
     runs.keep_config(tmp_path, config(method__gate__clusters=0))
     with pytest.raises(ValueError, match="seed"):
@@ -86,7 +99,7 @@ def test_leaves_by_dotted_key() -> None:
 @pytest.mark.slow
 def test_a_killed_owner_leaves_no_lock_though_its_workers_live_on(tmp_path: Path) -> None:
     code = (
-        "import os, pathlib, signal, sys, time; from iqa_lightning.runs import sole_owner; "
+        "import os, pathlib, signal, sys, time; from iqa_lightning.runs.folder import sole_owner; "
         "sole_owner(pathlib.Path(sys.argv[1])).__enter__(); "
         "time.sleep(20) if os.fork() == 0 else os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -98,7 +111,7 @@ def test_a_killed_owner_leaves_no_lock_though_its_workers_live_on(tmp_path: Path
 
 @pytest.mark.slow
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
-    code = "import sys, pathlib; from iqa_lightning.runs import sole_owner; "
+    code = "import sys, pathlib; from iqa_lightning.runs.folder import sole_owner; "
     words = [
         sys.executable,
         "-c",

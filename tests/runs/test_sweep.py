@@ -42,7 +42,7 @@ def alone(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[st
     """What the run of split 1 and order a, b gives by itself."""
     output = tmp_path_factory.mktemp("alone")
     call(*words, f"paths.output={output}")
-    return results(output / "none/sh_cl/a-b/split1/seed0")
+    return results(output / "folders/sh_cl/a-b/split1/seed0")
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_two_runs_under_a_launcher(
     done = call("-m", *words, *more)
     assert "2 runs: 2 finished" in done.stdout
     assert "ConfigStore" not in done.stderr
-    first, second = (tmp_path / f"none/sh_cl/a-b/split{split}/seed0" for split in (1, 2))
+    first, second = (tmp_path / f"folders/sh_cl/a-b/split{split}/seed0" for split in (1, 2))
     assert results(first) == alone
     assert json.loads((second / "summary.json").read_text())["finished"]
     assert results(second).keys() == alone.keys()
@@ -121,7 +121,7 @@ def test_one_failed_run_ends_in_the_report_and_what_is_finished_is_skipped(
     assert "2 runs: 1 failed, 1 finished" in done.stdout
     assert "split is 11; there are the splits 1 to 10" in done.stdout.split("2 runs:")[1]
     assert "1 of the runs failed" in done.stderr
-    finished = tmp_path / "none/sh_cl/a-b/split1/seed0"
+    finished = tmp_path / "folders/sh_cl/a-b/split1/seed0"
     files = [file for file in finished.rglob("*") if file.is_file()]
     before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
 
@@ -140,7 +140,7 @@ def test_one_failed_run_ends_in_the_report_and_what_is_finished_is_skipped(
 def test_a_killed_sweep_takes_its_run_along_and_goes_on_with_it(
     words, alone, mark: str, tmp_path: Path
 ) -> None:
-    log = tmp_path / "none/sh_cl/a-b/split1/seed0/train.log"
+    log = tmp_path / "folders/sh_cl/a-b/split1/seed0/train.log"
     with start(*words, f"paths.output={tmp_path}") as sweep:
         wait_for(lambda: log.is_file() and "1/2 a, finetune 2/2" in log.read_text())
         sweep.kill()
@@ -157,7 +157,7 @@ def test_a_preempted_job_is_handed_in_again_and_goes_on(
     """SIGUSR2 is how Slurm, as submitit asks it to, announces a preemption or the end of the time
     limit.
     """
-    log = tmp_path / "none/sh_cl/a-b/split1/seed0/train.log"
+    log = tmp_path / "folders/sh_cl/a-b/split1/seed0/train.log"
     with start("hydra/launcher=submitit_local", *words, f"paths.output={tmp_path}") as sweep:
         wait_for(lambda: log.is_file() and "1/2 a, finetune 2/2" in log.read_text())
         (job,) = processes(mark, "submitit.core._submit")
@@ -176,15 +176,15 @@ def test_two_sweeps_at_once_do_not_collide(words: list[str], alone, tmp_path: Pa
     said = [sweep.communicate(timeout=300)[0] for sweep in sweeps]
     assert [sweep.returncode for sweep in sweeps] == [0, 0], said
     assert len(list((tmp_path / "sweeps").iterdir())) == 2
-    assert results(tmp_path / "none/sh_cl/a-b/split1/seed0") == alone
-    assert json.loads((tmp_path / "none/sh_cl/a-b/split2/seed0/summary.json").read_text())[
+    assert results(tmp_path / "folders/sh_cl/a-b/split1/seed0") == alone
+    assert json.loads((tmp_path / "folders/sh_cl/a-b/split2/seed0/summary.json").read_text())[
         "finished"
     ]
 
 
 @pytest.mark.slow
 def test_a_run_of_another_process_is_left_to_it(words: list[str], tmp_path: Path) -> None:
-    folder = tmp_path / "none/sh_cl/a-b/split1/seed0"
+    folder = tmp_path / "folders/sh_cl/a-b/split1/seed0"
     with sole_owner(folder):
         done = call("-m", *words, f"paths.output={tmp_path}")
         assert call(*words, f"paths.output={tmp_path}", check=False).returncode == BUSY
@@ -213,7 +213,7 @@ def test_two_ranks_in_a_run_under_a_launcher(
     assert "1 runs: 1 finished" in done.stdout
     assert (
         "GLOBAL_RANK: 1, MEMBER: 2/2"
-        in (tmp_path / "none/sh_cl/a/split1/seed0/train.log").read_text()
+        in (tmp_path / "folders/sh_cl/a/split1/seed0/train.log").read_text()
     )
     assert len(list((tmp_path / "sweeps").iterdir())) == 1, (
         "the second rank started the sweep again"
@@ -269,7 +269,7 @@ def test_slurm_made_of_shell_scripts(
     assert expected | {"requeue", "signal=USR2@120", "nodes=1"} <= asked
     assert (
         "GLOBAL_RANK: 1, MEMBER: 2/2"
-        in (tmp_path / "none/sh_cl/a/split1/seed0/train.log").read_text()
+        in (tmp_path / "folders/sh_cl/a/split1/seed0/train.log").read_text()
     )
 
 

@@ -2,50 +2,25 @@
 most.
 """
 
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from iqa_lightning.metrics.matrices import readouts_of
-from iqa_lightning.records import RunFolder
-from iqa_lightning.report.numbers.forgetting import unit_rank
-from iqa_lightning.report.numbers.results import contents_of
-from iqa_lightning.report.numbers.statistics import (
+from iqa_lightning.metrics.resampling import (
     bootstrap_interval,
     content_weights,
+    contents_of,
     correlation,
+    dataset_seed,
     unit_ranks,
 )
-
-FREE = ("paths", "logger", "root", "cache", "cache_dir", "num_workers", "max_pixels")
-"""Config keys, at any depth, that change where things lie or how fast they go, but no result."""
-
+from iqa_lightning.records import RunFolder
+from iqa_lightning.report.numbers.forgetting import unit_rank
 
 Predictions = dict[str, pd.DataFrame]
-
-
-def config_changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Values of both configs by dotted key, for each key that differs and can change a result."""
-    one, other = flat(old), flat(new)
-    changed = [key for key in sorted(one.keys() | other.keys()) if one.get(key) != other.get(key)]
-    return {
-        key: (one.get(key), other.get(key))
-        for key in changed
-        if not set(key.split(".")) & set(FREE)
-    }
-
-
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves by dotted key; a list is a leaf."""
-    if not isinstance(node, dict):
-        return {prefix: node}
-    leaves: dict[str, Any] = {}
-    for key, value in node.items():
-        leaves |= flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return leaves
 
 
 def cell_differences(
@@ -70,7 +45,7 @@ def cell_differences(
             for name in dict.fromkeys(one["dataset"]):
                 a, b = paired_images(one, other, str(name))
                 contents = contents_of(a, str(name))
-                weights = content_weights(contents, resamples, seed=zlib.crc32(str(name).encode()))
+                weights = content_weights(contents, resamples, seed=dataset_seed(str(name)))
                 mos, x, y = (
                     unit_ranks(frame[column].to_numpy(np.float64), weights)
                     for frame, column in ((a, "mos"), (a, readout), (b, readout))
@@ -124,16 +99,15 @@ def moved_images(first: Predictions, second: Predictions, count: int = 20) -> pd
 
 
 def difference_text(
-    first: str, second: str, old: dict[str, Any], new: dict[str, Any], resamples: int = 1000
+    first: str, second: str, changes: Mapping[str, tuple[Any, Any]], resamples: int = 1000
 ) -> str:
-    """What differs between two run folders: configs (`old`, `new`), cells with intervals, the
-    images that moved most.
+    """What differs between two run folders: configs (`changes`: both values by key), cells with
+    intervals, the images that moved most.
 
     Raises:
         ValueError: see `cell_differences`.
     """
     one, other = (RunFolder(folder).predictions() for folder in (first, second))
-    changes = config_changes(old, new)
     synthetic = any(RunFolder(folder).read_summary().get("synthetic") for folder in (first, second))
     target = " (synthetic target)" if synthetic else ""
     lines = [

@@ -19,7 +19,7 @@ from scipy.special import ndtri
 
 from iqa_lightning.metrics.correlation import srcc
 from iqa_lightning.metrics.matrices import task_of_dataset
-from iqa_lightning.report.numbers.statistics import bootstrap_interval, content_weights
+from iqa_lightning.metrics.resampling import bootstrap_interval, content_weights
 
 Array = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from scipy.special import softmax
 from iqa_lightning.metrics.correlation import srcc
 from iqa_lightning.metrics.matrices import readouts_of, task_of_dataset
 from iqa_lightning.metrics.transfer import readout_measures
-from iqa_lightning.report.text.terminal import MEASURES
+from iqa_lightning.report.text.terminal import RUN_MEASURES
 
 Array = NDArray[np.float64]
 
@@ -120,7 +120,7 @@ def all_orders(predictions: Predictions) -> pd.DataFrame:
         if (state := state_of(readout, predictions, heads, test)) is not None
         for row in measures_of_orders(readout, first[test], tasks, state)
     ]
-    return pd.DataFrame(found, columns=["readout", "order", "recorded", *MEASURES])
+    return pd.DataFrame(found, columns=["readout", "order", "recorded", *RUN_MEASURES])
 
 
 def final_scores(predictions: Predictions, test: NDArray[np.bool_]) -> Scores:

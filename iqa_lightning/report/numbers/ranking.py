@@ -1,12 +1,10 @@
-"""Average ranks of methods over blocks, and the distance below which two of them cannot be told
-apart.
+"""Average ranks of methods over splits, and which of them cannot be told apart.
 
-J. Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7 (2006),
-https://jmlr.org/papers/v7/demsar06a.html. A block is an order and a split here: within it all
-methods see the same tasks and images.
+The ranks describe; whether two methods differ is said by the tests over splits
+(`statistics.compare`), and groups follow from these alone.
 """
 
-import math
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -17,93 +15,81 @@ LOWER = ("forgetting",)  # measures of which less is better
 
 
 class Ranking(NamedTuple):
-    """Methods by their average rank over the blocks that all of them have."""
+    """Methods by their average rank over the splits that all of them have."""
 
     ranks: pd.DataFrame
     """`method`, `rank` (1 is the best), best first."""
-    blocks: int
-    p: float
-    """Of Friedman's test that no method differs; NaN below three methods."""
-    distance: float
-    """Nemenyi's critical distance at 5 %: average ranks that differ by less are not
-    distinguishable.
-    """
+    splits: int
     groups: list[list[str]]
-    """Methods that are not distinguishable from each other, largest groups only, the best first."""
+    """Methods of which no two are told apart by the tests, largest groups only, the best first;
+    none where nothing was tested.
+    """
     left_out: list[str]
-    """Methods that were run in too few blocks."""
+    """Methods that were run in too few splits, or are constant by construction."""
 
 
-def rank_methods(measures: pd.DataFrame, measure: str = "msrcc", level: float = 0.05) -> Ranking:
-    """Rank methods within blocks; ties share their mean rank, several seeds of a block are averaged
-    first.
+def rank_methods(
+    measures: pd.DataFrame, measure: str, tests: pd.DataFrame, constant: Collection[str] = ()
+) -> Ranking:
+    """Rank methods within splits; orders and seeds are averaged first, ties share their mean rank.
 
-    Blocks of one method alone (joint learning has orders of its own) do not count. Methods with no
-    value in half of the others or more are left out; of these blocks only those count that all
-    methods have.
+    Splits of one method alone do not count. Methods with no value in half of the others or more
+    are left out; of these splits only those count that all methods have.
 
     Args:
-        measures: columns `method`, `order`, `split`, `measure`, `value`; one readout per method.
-        measure: which of them; higher is better but for forgetting.
-        level: of the critical distance.
+        measures: Columns `method`, `split`, `measure`, `value`; one readout a method.
+        measure: Which of them.
+        tests: `first`, `second` and `said` of the tests between methods in this measure.
+        constant: Methods that the measure says nothing about.
     """
     rows = measures[(measures["measure"] == measure) & measures["value"].notna()]
     methods = list(dict.fromkeys(measures["method"]))
     table = rows.pivot_table(
-        index=["order", "split"], columns="method", values="value", aggfunc="mean", sort=False
+        index="split", columns="method", values="value", aggfunc="mean", sort=False
     )
+    varying = [method for method in methods if method in table and method not in constant]
+    table = table[varying]
     table = table[table.notna().sum(axis=1) > 1]
-    kept = [method for method in methods if method in table and table[method].notna().mean() > 0.5]
+    kept = [method for method in varying if table[method].notna().mean() > 0.5]
     table = table[kept].dropna()
     values = table.to_numpy(np.float64) * (1 if measure in LOWER else -1)
-    within = (
-        stats.rankdata(values.round(9), axis=1) if len(table) and kept else np.empty((0, len(kept)))
+    average = (
+        stats.rankdata(values.round(9), axis=1).mean(axis=0)
+        if len(table) and kept
+        else np.full(len(kept), np.nan)
     )
-    average = within.mean(axis=0) if len(table) else np.full(len(kept), math.nan)
-    ranks = pd.DataFrame({"method": kept, "rank": average}).sort_values(
-        "rank", kind="stable", ignore_index=True
-    )
-    distance = critical_distance(len(kept), len(table), level)
+    ranks = pd.DataFrame({"method": kept, "rank": average})
+    ranks = ranks.sort_values("rank", kind="stable", ignore_index=True)
     left_out = [method for method in methods if method not in kept]
-    return Ranking(ranks, len(table), friedman(within), distance, alike(ranks, distance), left_out)
+    return Ranking(ranks, len(table), alike(list(ranks["method"]), tests), left_out)
 
 
-def critical_distance(methods: int, blocks: int, level: float = 0.05) -> float:
-    """Nemenyi's q sqrt(k (k + 1) / 6N), q the quantile of the studentised range over sqrt 2; NaN
-    for one method.
-    """
-    if methods < 2 or blocks < 2:
-        return math.nan
-    q = float(stats.studentized_range.ppf(1 - level, methods, np.inf)) / math.sqrt(2)
-    return q * math.sqrt(methods * (methods + 1) / (6 * blocks))
-
-
-def friedman(ranks: np.ndarray) -> float:
-    """Probability by Friedman's test, corrected for ties; 1 if all is tied, NaN below three methods
-    or two blocks.
+def alike(methods: list[str], tests: pd.DataFrame) -> list[list[str]]:
+    """The largest groups of methods of which no two were told apart, of two methods at least.
 
     Args:
-        ranks: (blocks, methods).
+        methods: Best first.
+        tests: `first`, `second` and `said`; pairs that were not tested join nothing.
     """
-    if ranks.shape[0] < 2 or ranks.shape[1] < 3:
-        return math.nan
-    if bool((np.ptp(ranks, axis=1) == 0).all()):
-        return 1.0
-    return float(stats.friedmanchisquare(*ranks.T).pvalue)
+    close: dict[str, set[str]] = {method: set() for method in methods}
+    for first, second, said in tests[["first", "second", "said"]].itertuples(index=False):
+        if said == "not distinguishable" and first in close and second in close:
+            close[first].add(second)
+            close[second].add(first)
+    found: list[set[str]] = []
 
+    def grow(group: set[str], candidates: set[str], done: set[str]) -> None:
+        # Bron and Kerbosch: every largest set of methods that are all close to each other
+        if not candidates and not done and len(group) > 1:
+            found.append(group)
+        for method in [name for name in methods if name in candidates]:
+            grow(group | {method}, candidates & close[method], done & close[method])
+            candidates = candidates - {method}
+            done = done | {method}
 
-def alike(ranks: pd.DataFrame, distance: float) -> list[list[str]]:
-    """Runs of methods whose ranks lie less than `distance` apart, none within another, of two
-    methods at least.
-    """
-    names, values = list(ranks["method"]), ranks["rank"].to_numpy(np.float64)
-    groups, end = [], 0
-    for first in range(len(names)):
-        last = max(
-            (i for i in range(first, len(names)) if values[i] - values[first] < distance),
-            default=first,
-        )
-        if last > first and last > end:
-            groups.append(names[first : last + 1])
-            end = last
-    return groups
+    grow(set(), set(methods), set())
+    place = {method: i for i, method in enumerate(methods)}
+    return sorted(
+        (sorted(group, key=place.__getitem__) for group in found),
+        key=lambda g: [place[m] for m in g],
+    )

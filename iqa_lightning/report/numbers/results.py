@@ -4,13 +4,12 @@
 matrices) and `measures.csv` (one row per number of its line in a table). A run is known by
 `method`, `order` (its tasks joined with `>`), `split` and `seed`. Intervals come from a bootstrap
 of the test images by content; those of measures take the same resample of a data set in all cells.
-Nothing but the predictions and the summary of a run is read.
+Nothing but the predictions, the summary and the config of a run is read.
 """
 
 import io
 import math
-import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,15 +17,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from iqa_lightning.configs import NAMES_OF_RUN, config_changes, config_hash
 from iqa_lightning.metrics.matrices import readouts_of, task_of_dataset
-from iqa_lightning.metrics.transfer import readout_measures
-from iqa_lightning.records import RunFolder, write_bytes
-from iqa_lightning.report.numbers.statistics import (
+from iqa_lightning.metrics.resampling import (
     bootstrap_interval,
+    cell_interval,
     content_weights,
+    contents_of,
     correlation,
+    dataset_seed,
     unit_ranks,
 )
+from iqa_lightning.metrics.transfer import readout_measures
+from iqa_lightning.records import RunFolder, write_bytes
 
 RUN = ["method", "order", "split", "seed"]
 
@@ -52,8 +55,8 @@ def collect(folders: Sequence[RunFolder], resamples: int = 1000) -> Results:
     """Results of finished runs.
 
     Raises:
-        ValueError: Two runs are the same, or the same split of the same data sets holds different
-            images in two runs.
+        ValueError: Two runs are the same, runs of one method have other configs, or the same split
+            of the same data sets holds different images in two runs.
     """
     rows = [run_row(folder) for folder in folders]
     refuse_mixture(rows)
@@ -63,7 +66,7 @@ def collect(folders: Sequence[RunFolder], resamples: int = 1000) -> Results:
         [name | entry for name, tables in zip(names, both, strict=True) for entry in tables[i]]
         for i in (0, 1)
     )
-    runs = pd.DataFrame(rows).drop(columns=["folder", "datasets"])
+    runs = pd.DataFrame(rows).drop(columns=["folder", "datasets", "config"])
     return Results(runs, pd.DataFrame(cells), pd.DataFrame(measures))
 
 
@@ -82,6 +85,7 @@ def run_row(folder: RunFolder) -> dict[str, Any]:
         )
     order = [task if isinstance(task, str) else "+".join(task) for task in summary["order"]]
     joint = any("+" in task for task in order)
+    config = read_config(folder.path)
     return {
         "method": f"{summary['method']} (joint)" if joint else summary["method"],
         "order": ">".join(order),
@@ -90,10 +94,32 @@ def run_row(folder: RunFolder) -> dict[str, Any]:
         "split_hash": summary["split_hash"],
         "synthetic": bool(summary.get("synthetic", False)),
         "git": summary.get("git") or "",
+        "config_hash": config_hash(config) if config else summary.get("config_hash") or "",
+        "test_per_train": test_per_train(summary.get("images") or {}),
         **{key: summary.get("cost", {}).get(key, math.nan) for key in COST},
         "folder": folder.path,
+        "config": config,
         "datasets": frozenset(name for task in order for name in task.split("+")),
     }
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config that a run was made with; empty where it is not there."""
+    from omegaconf import OmegaConf  # noqa: PLC0415
+
+    file = folder / "config.yaml"
+    config: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
+    return dict(config)
+
+
+def test_per_train(images: Mapping[str, Mapping[str, int]]) -> float:
+    """Test images for each training image, mean over data sets; NaN where it was not recorded.
+
+    Args:
+        images: Of each data set, how many are in `train` and in `test`.
+    """
+    shares = [parts["test"] / parts["train"] for parts in images.values()]
+    return float(np.mean(shares)) if shares else math.nan
 
 
 def refuse_mixture(rows: Sequence[dict[str, Any]]) -> None:
@@ -104,6 +130,7 @@ def refuse_mixture(rows: Sequence[dict[str, Any]]) -> None:
     """
     seen: dict[Any, dict[str, Any]] = {}
     for row in rows:
+        refuse_other_config(seen.setdefault((row["method"], "config"), row), row)
         for key in (tuple(row[name] for name in RUN), (row["datasets"], row["split"])):
             first = seen.setdefault(key, row)
             if len(key) == len(RUN) and first is not row:
@@ -120,6 +147,26 @@ def refuse_mixture(rows: Sequence[dict[str, Any]]) -> None:
                 )
 
 
+def refuse_other_config(first: dict[str, Any], row: dict[str, Any]) -> None:
+    """Refuse two runs of one row of a table whose configs differ.
+
+    Raises:
+        ValueError: naming the two folders and the keys.
+    """
+    if first["config_hash"] == row["config_hash"]:
+        return
+    both = first["config"] and row["config"]
+    changed = config_changes(first["config"], row["config"], NAMES_OF_RUN) if both else {}
+    keys = "\n".join(f"  {key}: {old} in the first, {new}" for key, (old, new) in changed.items())
+    raise ValueError(
+        f"{first['folder']} and {row['folder']} would share the row of {row['method']}, but are of "
+        f"two configs ({first['config_hash'] or 'not recorded'}, "
+        f"{row['config_hash'] or 'not recorded'})"
+        + (f":\n{keys}" if keys else "")
+        + "\nmake one of them again, or give it a name of its own with variant=<name>"
+    )
+
+
 def run_tables(
     predictions: dict[str, pd.DataFrame], resamples: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -133,25 +180,25 @@ def run_tables(
         srcc, stability = resampled_matrices(predictions, readout, contents, learnt, resamples)
         for d, name in enumerate(names):
             size = {"n": len(contents[name]), "contents": count[name]}
-            bounds = [
-                bootstrap_interval(draws[1:, :, d], count[name]) for draws in (srcc, stability)
-            ]
             for t, task in enumerate(tasks):
                 cell: dict[str, Any] = {"readout": readout, "after": task, "dataset": name} | size
-                for kind, draws, (low, high) in zip(
-                    ("srcc", "stability"), (srcc, stability), bounds, strict=True
-                ):
-                    cell |= {kind: draws[0, t, d], f"{kind}_low": low[t], f"{kind}_high": high[t]}
+                for kind, draws in (("srcc", srcc), ("stability", stability)):
+                    low, high = cell_interval(draws[:, t, d], size["n"], count[name])
+                    cell |= {kind: draws[0, t, d], f"{kind}_low": low, f"{kind}_high": high}
                 cells.append(cell)
         found = pd.DataFrame(
             [readout_measures(s, p, learnt) for s, p in zip(srcc, stability, strict=True)]
         )
         final = pd.DataFrame(srcc[:, -1], columns=[f"srcc/{name}" for name in names])
         for name, column in pd.concat([final, found], axis=1).items():
-            used = count[str(name)[5:]] if str(name).startswith("srcc/") else min(count.values())
-            measures.append(
-                {"readout": readout, "measure": name} | with_interval(column.to_numpy(), used)
-            )
+            dataset = str(name)[5:] if str(name).startswith("srcc/") else None
+            used = min(count.values()) if dataset is None else count[dataset]
+            row = {"readout": readout, "measure": name} | with_interval(column.to_numpy(), used)
+            if dataset is not None:  # a cell, with the interval of cells
+                images = len(contents[dataset])
+                bounds = cell_interval(column.to_numpy(), images, used)
+                row |= dict(zip(("low", "high"), bounds, strict=True))
+            measures.append(row)
     return cells, measures
 
 
@@ -167,14 +214,6 @@ def with_interval(draws: Array, contents: int) -> dict[str, float]:
         "high": float(high),
         "image_variance": variance,
     }
-
-
-def contents_of(frame: pd.DataFrame, name: str) -> NDArray[Any]:
-    """The content of each test image of a data set: its reference where the records hold one, else
-    the image.
-    """
-    rows = (frame["dataset"] == name) & (frame["split"] == "test")
-    return frame.loc[rows, "image/reference" if "image/reference" in frame else "image"].to_numpy()
 
 
 def resampled_matrices(
@@ -193,7 +232,7 @@ def resampled_matrices(
     srcc = np.full((1 + resamples, len(predictions), len(contents)), math.nan)
     stability = srcc.copy()
     for d, (name, groups) in enumerate(contents.items()):
-        weights = content_weights(groups, resamples, seed=zlib.crc32(name.encode()))
+        weights = content_weights(groups, resamples, seed=dataset_seed(name))
         rows = [
             frame[(frame["dataset"] == name) & (frame["split"] == "test")]
             for frame in predictions.values()
@@ -218,19 +257,31 @@ def read_results(folder: Path) -> Results:
     """The tables stored in `folder`.
 
     Raises:
-        ValueError: One is missing.
+        ValueError: One is missing, or was written by a version that knew fewer columns.
     """
     for name in TABLES:
         if not (folder / f"{name}.csv").is_file():
             raise ValueError(
                 f"{folder / name}.csv is missing: make it from the runs, without `from=results`"
             )
-    texts = {"method": str, "order": str, "split_hash": str, "git": str}
-    tables = [
-        pd.read_csv(folder / f"{name}.csv", dtype=texts, keep_default_na=False, na_values=[""])
-        for name in TABLES
-    ]
-    return Results(*tables)
+    texts = dict.fromkeys(
+        ("method", "order", "split_hash", "git", "config_hash", "readout", "after", "dataset"), str
+    )
+    results = Results(*(read_csv(folder / f"{name}.csv", texts) for name in TABLES))
+    if missing := [key for key in ("config_hash", "test_per_train") if key not in results.runs]:
+        raise ValueError(
+            f"{folder}/runs.csv lacks the column '{missing[0]}': it is of an older version; make "
+            "it again from the runs, with `from=records`"
+        )
+    return results
+
+
+def read_csv(file: Path, texts: Mapping[str, type]) -> pd.DataFrame:
+    """A table that `csv_bytes` wrote; `texts` names its columns of text."""
+    table = pd.read_csv(file, dtype=dict(texts), keep_default_na=False, na_values=[""])
+    for name in texts.keys() & set(table.columns):
+        table[name] = table[name].str.replace(r"^'(?=[=+\-@\t\r])", "", regex=True)
+    return table
 
 
 def results_of(
@@ -253,7 +304,18 @@ def results_of(
 def csv_bytes(table: pd.DataFrame) -> bytes:
     """CSV with 6 decimals: rounding errors of another machine stay below the last digit, nearly
     always.
+
+    Texts that a spreadsheet would take for a formula get an apostrophe before them.
     """
+    safe = table.copy()
+    for name in safe.columns:
+        if pd.api.types.is_object_dtype(safe[name]) or pd.api.types.is_string_dtype(safe[name]):
+            safe[name] = safe[name].map(without_formula)
     text = io.StringIO()
-    table.to_csv(text, index=False, float_format="%.6f", lineterminator="\n")
+    safe.to_csv(text, index=False, float_format="%.6f", lineterminator="\n")
     return text.getvalue().replace("-0.000000", "0.000000").encode()
+
+
+def without_formula(value: Any) -> Any:
+    """A text with an apostrophe before it if a spreadsheet would calculate it."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value

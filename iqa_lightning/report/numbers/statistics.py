@@ -1,15 +1,17 @@
-"""What a number in a table is worth: intervals, tests between methods, and where the variance comes
-from.
+"""What a number in a table is worth: intervals over splits, tests between methods, sources of
+variance.
 
-Images of one content (one reference photograph) are not independent, so a bootstrap draws contents,
-never images of a content. Runs of one (order, split) share tasks and test images, so methods are
-compared within such blocks. All random draws are fixed by a seed. Every function is shown to be
-right by simulation in tests/report/test_statistics.py.
+The split is the unit. Runs that share a split share its images, so orders and seeds are averaged
+within a split first; splits of the same data overlap, so the variance of a mean over K of them is
+(1/K + rho) s^2 and not s^2 / K, with rho the test images for each training image (C. Nadeau and Y.
+Bengio, "Inference for the Generalization Error", Machine Learning 52 (2003),
+https://doi.org/10.1023/A:1024068626366). Shown to be right by simulation in
+tests/report/numbers/test_inference.py.
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,189 +19,155 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
+from iqa_lightning.metrics.splits import FEWEST_SPLITS, scale_of_mean
+
 Array = NDArray[np.float64]
 
 
-FEWEST = 5
-"""Contents that a bootstrap needs: fewer give at most 10 different resamples, and no interval that
-means anything.
+ROPE = 0.01
+"""Methods that differ by less are practically equal: one in the second decimal that papers compare
+by.
 """
 
 
-EXACT = 100_000  # arrangements up to which a permutation test counts them all
-
-
-class Estimate(NamedTuple):
-    """A mean over `n` runs with its 95 % interval, NaN where that does not exist."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
+POWER = 0.8
 
 
 class Comparison(NamedTuple):
-    """A mean difference over `blocks` blocks and the probability of one as large where there is
-    none.
-    """
+    """What splits say about the difference of two methods, first minus second, in a measure."""
 
+    splits: int
     difference: float
+    low: float
+    high: float
     p: float
-    blocks: int
-
-
-def content_weights(contents: ArrayLike, resamples: int, seed: int = 0) -> NDArray[np.int64]:
-    """How often each image occurs in each resample: (images, 1 + resamples), column 0 is the sample
-    itself.
-
-    A resample draws as many contents as there are, with replacement, and takes all images of each.
+    """Of the corrected resampled t-test, two-sided, not yet corrected for other pairs."""
+    below: float
+    """Posterior probability that the difference is below `-ROPE`."""
+    equal: float
+    above: float
+    detectable: float
+    """The smallest difference that the test finds in 80 % of cases, with these splits and this
+    spread.
     """
-    code = np.unique(np.asarray(contents), return_inverse=True)[1]
-    count = int(code.max()) + 1
-    drawn = np.random.default_rng(seed).multinomial(
-        count, np.full(count, 1 / count), size=resamples
-    )
-    return np.concatenate([np.ones((1, count), np.int64), drawn]).T[code]
 
 
-def unit_ranks(values: ArrayLike, weights: NDArray[np.int64]) -> Array:
-    """Average ranks in each resample, centred and scaled: the SRCC of two is the sum of their
-    product over axis 0.
+class Components(NamedTuple):
+    """Variances that sources add to a run; NaN where the runs cannot tell, negative if below
+    nothing.
+    """
 
-    Ranks of a resample follow from the sorted sample and cumulated weights, so nothing is sorted
-    again.
+    split: float
+    order: float
+    seed: float
+    rest: float
+    """All between runs alike in split and order; the seed and nothing else where seeds are
+    repeated.
+    """
+
+
+def split_means(values: ArrayLike, splits: Sequence[object]) -> Array:
+    """Means over the runs of each split, in the order in which the splits come; NaN does not count."""
+    x = pd.Series(np.asarray(values, np.float64))
+    means = x.groupby(pd.Series(list(splits)), sort=False).mean()
+    return np.asarray(means.dropna(), np.float64)
+
+
+def image_interval(values: pd.DataFrame, rho: float) -> tuple[float, float]:
+    """95 % interval of image sampling of the mean over the splits at hand.
+
+    The intervals of the runs, bootstrapped by content, are combined by the method of variance
+    estimates recovery (G. Zou and A. Donner, Statistics in Medicine 27 (2008),
+    https://doi.org/10.1002/sim.3095), which keeps them asymmetric and within what the measure can
+    be: runs of a split share all images, and two splits share test images with the expected
+    correlation rho / (1 + rho).
 
     Args:
-        values: (images,) scores; ties get the mean of their ranks.
-        weights: (images, resamples) how often each image occurs.
+        values: Columns `split`, `value`, `low`, `high`, a row a run.
+        rho: Test images for each training image.
 
     Returns:
-        (images, resamples); NaN where a resample is constant or `values` are not all finite.
+        NaN, NaN where a run has no interval.
     """
-    x = np.asarray(values, np.float64)
-    if not np.isfinite(x).all():
-        return np.full(weights.shape, math.nan)
-    order = np.argsort(x, kind="stable")
-    below, up_to = (np.searchsorted(x[order], x, side) for side in ("left", "right"))
-    total = np.zeros((len(x) + 1, weights.shape[1]))
-    np.cumsum(weights[order], axis=0, out=total[1:])
-    ranks = (total[below] + total[up_to] - total[-1]) / 2  # minus the mean rank
-    ranks *= np.sqrt(weights)
-    norm = np.sqrt(np.einsum("ib,ib->b", ranks, ranks))
-    standard: Array = ranks / np.where(norm > 0, norm, math.nan)
-    return standard
+    if values.empty or not np.isfinite(values[["value", "low", "high"]].to_numpy(np.float64)).all():
+        return math.nan, math.nan
+    means = values.groupby("split", sort=False)[["value", "low", "high"]].mean()
+    mean, shared = float(means["value"].mean()), rho / (1 + rho)
+
+    def distance(gaps: Array) -> float:
+        squares, total = float((gaps**2).sum()), float(gaps.sum())
+        return math.sqrt((1 - shared) * squares + shared * total**2) / len(gaps)
+
+    below = (means["value"] - means["low"]).to_numpy(np.float64)
+    above = (means["high"] - means["value"]).to_numpy(np.float64)
+    return mean - distance(below), mean + distance(above)
 
 
-def correlation(x: Array, y: Array) -> Array:
-    """SRCC in each resample of two results of `unit_ranks`; (resamples,), in [-1, 1]."""
-    return np.asarray(np.clip(np.einsum("ib,ib->b", x, y), -1, 1), np.float64)
+def mean_of_sets(cells: pd.DataFrame) -> tuple[float, float, float, float]:
+    """Mean SRCC over data sets, its 95 % interval of image sampling, and its variance.
 
-
-def bootstrap_interval(draws: Array, contents: int) -> tuple[Array, Array]:
-    """95 % percentile interval of each statistic, widened as a t-interval of so many contents is.
-
-    T. Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69
-    (2015), https://doi.org/10.1080/00031305.2015.1089789, section 5.1 (expanded percentile
-    interval).
+    Data sets share no images, so their distances to the bounds add up in squares (as in
+    `image_interval`).
 
     Args:
-        draws: (resamples, ...) the statistic in each resample.
-        contents: how many contents were drawn from.
+        cells: Columns `value`, `low`, `high`, `image_variance`, a row a data set.
+    """
+    columns = ("value", "low", "high", "image_variance")
+    value, low, high, variance = (cells[name].to_numpy(np.float64) for name in columns)
+    if not len(value):
+        return (math.nan,) * 4
+    mean, count = float(value.mean()), len(value)
+    below, above = (math.sqrt(float((gap**2).sum())) / count for gap in (value - low, high - value))
+    return mean, mean - below, mean + above, float(variance.sum()) / count**2
+
+
+def compare(differences: ArrayLike, rho: float) -> Comparison:
+    """Corrected resampled t-test and Bayesian correlated t-test of the differences of two methods.
+
+    The posterior of the mean difference is Student's t with location the mean, scale sqrt((1/K +
+    rho) s^2) and K - 1 degrees of freedom: A. Benavoli et al., "Time for a Change: a Tutorial for
+    Comparing Multiple Classifiers Through Bayesian Analysis", JMLR 18 (2017),
+    https://jmlr.org/papers/v18/16-305.html
+
+    Args:
+        differences: (K,) of the two methods in each split, orders and seeds averaged.
+        rho: Test images for each training image.
 
     Returns:
-        Lower and upper bounds (...); NaN below `FEWEST` contents and where a resample had no value.
+        All but the difference NaN below `FEWEST_SPLITS` splits.
     """
-    if contents < FEWEST:
-        nothing = np.full(draws.shape[1:], math.nan)
-        return nothing, nothing
-    level = stats.norm.cdf(math.sqrt(contents / (contents - 1)) * stats.t.ppf(0.025, contents - 1))
-    low, high = np.quantile(draws, [level, 1 - level], axis=0)
-    return low, high
-
-
-def t_interval(values: ArrayLike) -> Estimate:
-    """Mean of independent runs with its 95 % t-interval; values that are NaN do not count, one run
-    has no interval.
-    """
-    x = np.asarray(values, np.float64)
-    x = x[~np.isnan(x)]
-    if len(x) < 2:
-        return Estimate(float(x[0]) if len(x) else math.nan, math.nan, math.nan, len(x))
-    half = float(stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
-    return Estimate(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x))
-
-
-def runs_interval(values: ArrayLike, factors: pd.DataFrame) -> Estimate:
-    """Mean of runs with its 95 % interval where runs share levels of crossed factors, as a sweep's
-    orders and splits.
-
-    Such runs are not independent: a plain t-interval of them holds the truth in 55 to 75 % of
-    simulations. The variance of the mean is put together from `variance_components`, with
-    Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946,
-    https://doi.org/10.2307/3002019); it is on the wide side where a factor hardly matters. A factor
-    with one level is taken as given. Where the runs cannot tell the factors apart this is
-    `t_interval`.
-
-    Args:
-        values: (runs,); NaN does not count.
-        factors: one column per factor, one row per run.
-    """
-    x = np.asarray(values, np.float64)
-    used, plain = factors[~np.isnan(x)], t_interval(x)
-    components = variance_components(x[~np.isnan(x)], used)
-    rest = components.pop("rest") / max(plain.n, 1)
-    shares = {
-        name: value / used[name].nunique()
-        for name, value in components.items()
-        if not math.isnan(value)
-    }
-    variance = sum(shares.values()) + rest
-    if not shares or variance == 0:
-        return plain
-    freedom = {name: used[name].nunique() - 1 for name in shares}
-    satterthwaite = variance**2 / sum(
-        (share + rest) ** 2 / freedom[name] for name, share in shares.items()
+    d = np.asarray(differences, np.float64)
+    mean = float(d.mean()) if len(d) else math.nan
+    if len(d) < FEWEST_SPLITS:
+        return Comparison(len(d), mean, *(math.nan,) * 7)
+    scale, freedom = scale_of_mean(d, rho), len(d) - 1
+    if scale == 0:
+        sides = (float(mean < -ROPE), float(abs(mean) <= ROPE), float(mean > ROPE))
+        return Comparison(len(d), mean, mean, mean, float(mean == 0), *sides, 0.0)
+    half = float(stats.t.ppf(0.975, freedom)) * scale
+    p = float(2 * stats.t.sf(abs(mean) / scale, freedom))
+    below = float(stats.t.cdf((-ROPE - mean) / scale, freedom))
+    above = float(stats.t.sf((ROPE - mean) / scale, freedom))
+    bounds = max(mean - half, -2.0), min(mean + half, 2.0)
+    equal = max(0.0, 1 - below - above)
+    return Comparison(
+        len(d), mean, *bounds, p, below, equal, above, detectable_effect(len(d)) * scale
     )
-    half = float(
-        stats.t.ppf(0.975, max(satterthwaite, min(freedom.values()))) * math.sqrt(variance)
-    )
-    return Estimate(plain.mean, plain.mean - half, plain.mean + half, plain.n)
 
 
-def paired_permutation(
-    first: Mapping[Hashable, Sequence[float]],
-    second: Mapping[Hashable, Sequence[float]],
-    seed: int = 0,
-) -> Comparison:
-    """Two-sided permutation test of two methods, blocked: if there is no difference, labels within
-    a block are chance.
-
-    With one run of each method in a block (an order and a split) this is the sign-flip test. The
-    statistic is the mean over blocks of the difference of means. Up to 100,000 arrangements are
-    counted exactly, otherwise so many are drawn.
-
-    Args:
-        first: values of one method by block.
-        second: values of the other; blocks that only one of them has do not count.
-        seed: of the draws.
+@lru_cache
+def detectable_effect(splits: int) -> float:
+    """The true difference, in standard errors, that a two-sided t-test at 5 % finds with power
+    .8.
     """
-    rng = np.random.default_rng(seed)
-    blocks = [block for block in first if len(first[block]) and len(second.get(block, ()))]
-    if not blocks:
-        return Comparison(math.nan, math.nan, 0)
-    possible = [_arrangements(first[block], second[block], rng) for block in blocks]
-    observed = sum(differences[0] for differences in possible)
-    exact = math.prod(len(differences) for differences in possible) <= EXACT
-    sums = np.zeros(1 if exact else EXACT)
-    for differences in possible:
-        sums = (
-            np.add.outer(sums, differences).ravel()
-            if exact
-            else sums + rng.choice(differences, EXACT)
-        )
-    larger = int((np.abs(sums) >= abs(observed) * (1 - 1e-9) - 1e-12).sum())
-    p = larger / len(sums) if exact else (larger + 1) / (len(sums) + 1)
-    return Comparison(float(observed / len(blocks)), float(p), len(blocks))
+    freedom = splits - 1
+    critical = float(stats.t.ppf(0.975, freedom))
+
+    def missing(effect: float) -> float:
+        found = stats.nct.sf(critical, freedom, effect) + stats.nct.cdf(-critical, freedom, effect)
+        return float(found) - POWER
+
+    return float(optimize.brentq(missing, 0.1, critical + 3))
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -216,51 +184,49 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def variance_components(values: ArrayLike, factors: pd.DataFrame) -> dict[str, float]:
-    """Variance that each crossed factor adds to a run, and `rest`: all that is left between runs
-    alike in all factors.
+def components(values: ArrayLike, runs: pd.DataFrame) -> Components:
+    """Variance that split, order and seed add to a run of one method.
 
-    Half the squared difference of two runs is, in the mean, the sum of the variances of the factors
-    in which they differ, plus the rest. The components are fitted to all pairs of runs by
-    non-negative least squares; with one run a cell and no negative estimate this is the analysis of
-    variance. NaN for what the runs cannot tell: a factor with one level, or two factors that always
-    change together.
+    Half the squared difference of two runs is, in the mean, the sum of the variances of what they
+    differ in, plus the rest. The components are fitted to all pairs of runs by least squares; in a
+    complete table with one run a cell this is the analysis of variance. None is cut at 0.
 
     Args:
         values: (runs,).
-        factors: one column per factor, one row per run. The columns `order` and `split` leave seeds
-            to the rest.
+        runs: Columns `split`, `order`, `seed`, a row a run.
     """
     x = np.asarray(values, np.float64)
     one, other = np.triu_indices(len(x), 1)
-    differs = {
-        str(name): (codes := pd.factorize(factors[name])[0])[one] != codes[other]
-        for name in factors
-    }
-    found = dict.fromkeys([*differs, "rest"], math.nan)
-    known = [name for name, column in differs.items() if column.any()]
-    design = np.column_stack([*(differs[name] for name in known), np.ones(len(one))]).astype(
-        np.float64
-    )
-    if len(x) < 2 or np.linalg.matrix_rank(design) < design.shape[1]:
-        return found
-    fitted = optimize.nnls(design, (x[one] - x[other]) ** 2 / 2)[0]
-    return found | {
-        name: float(value) for name, value in zip([*known, "rest"], fitted, strict=True)
-    }
+    squares = (x[one] - x[other]) ** 2 / 2
+    codes = {name: pd.factorize(runs[name])[0] for name in ("split", "order", "seed")}
+    differs = {name: code[one] != code[other] for name, code in codes.items()}
+    known = [name for name in ("split", "order") if differs[name].any()]
+    alike = ~differs["split"] & ~differs["order"]
+    seed = float(squares[alike].mean()) if alike.any() else math.nan
+    design = np.column_stack([*(differs[name] for name in known), np.ones(len(one))])
+    found = {"split": math.nan, "order": math.nan, "seed": seed, "rest": math.nan}
+    if len(x) > 1 and np.linalg.matrix_rank(design.astype(np.float64)) == design.shape[1]:
+        fitted = np.linalg.lstsq(design.astype(np.float64), squares, rcond=None)[0]
+        found |= {name: float(v) for name, v in zip([*known, "rest"], fitted, strict=True)}
+    return Components(**found)
 
 
-def _arrangements(
-    first: Sequence[float], second: Sequence[float], rng: np.random.Generator
-) -> Array:
-    """Differences of means for all ways (or many drawn ones) to label the runs of a block; the
-    observed one first.
+def interaction(means: Array, rest: float = 0.0) -> tuple[float, float]:
+    """Variances that splits add to all methods alike, and to each method by itself (method x split).
+
+    The analysis of variance of a complete table of methods and splits.
+
+    Args:
+        means: (splits, methods) the mean of each method in each split.
+        rest: Variance that orders and seeds leave in such a mean; it is taken from the second.
+
+    Returns:
+        NaN, NaN below two splits or methods.
     """
-    pool, k = np.array([*first, *second], np.float64), len(first)
-    if math.comb(len(pool), k) <= EXACT:
-        chosen = np.array(list(combinations(range(len(pool)), k)))
-    else:
-        chosen = rng.permuted(np.tile(np.arange(len(pool)), (EXACT, 1)), axis=1)[:, :k]
-        chosen[0] = np.arange(k)
-    inside = pool[chosen].sum(axis=1)
-    return np.asarray(inside / k - (pool.sum() - inside) / (len(pool) - k))
+    if min(means.shape) < 2:
+        return math.nan, math.nan
+    splits, methods = means.shape
+    by_split = means.mean(axis=1, keepdims=True)
+    left = means - by_split - means.mean(axis=0) + means.mean()
+    own = float((left**2).sum()) / ((splits - 1) * (methods - 1))
+    return (methods * float(by_split.var(ddof=1)) - own) / methods, own - rest

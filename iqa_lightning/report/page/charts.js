@@ -44,7 +44,7 @@ function drawMeans() {
       marker: { color, symbol: symbol + (line.readout === "oracle" ? "-open" : ""), size: 10, line: { width: 2, color } },
       error_x: line.low === null ? undefined
         : { type: "data", symmetric: false, array: [line.high - line.mean], arrayminus: [line.mean - line.low], color, thickness: 2, width: 4 },
-      hovertemplate: `${name(line)}<br>${text(label)} ${shown(line.mean)}${interval}<br>${line.n} run${line.n === 1 ? "" : "s"}<extra></extra>`,
+      hovertemplate: `${name(line)}<br>${text(label)} ${shown(line.mean)}${interval}${{ splits: " over splits", images: " of image sampling" }[line.interval] ?? ""}<br>${line.splits} split${line.splits === 1 ? "" : "s"}, ${line.n} run${line.n === 1 ? "" : "s"}<extra></extra>`,
     };
   });
   const yaxis = { autorange: "reversed", showgrid: false };
@@ -57,17 +57,18 @@ function drawRanks() {
   const key = $("measure").value, found = data.ranks[key], { label } = data.measures[key];
   $("plot-ranks").hidden = !found;
   $("ranks-note").textContent = !data.tested.includes(key) ? `Tests are made on ${data.tested.map((k) => data.measures[k].label).join(", ")}.`
-    : !found ? "There is no order and split on which all of two or more methods were run."
-    : `Average rank by ${label} over ${found.blocks} order${found.blocks === 1 ? " and split" : "s and splits"} that all methods share; `
-      + `1 is best. ${found.distance === null ? "One is too few to tell methods apart."
-        : `Thick bars join methods that cannot be told apart: ranks less than ${shown(found.distance, 2)} apart (Nemenyi, 5 %).`}`
-      + methods.filter((method) => !found.methods.includes(method)).map((method) => ` ${method} shares too few with the others.`).join("");
+    : !found ? "There is no split on which two or more methods were run."
+    : `Average rank by ${label} over ${found.splits} split${found.splits === 1 ? "" : "s"} that all methods share, orders and seeds averaged; 1 is best. `
+      + (found.splits < 5 ? "No test is made below five splits, so nothing is said to differ."
+        : "Dots on a bar: methods that the tests over splits do not tell apart.")
+      + methods.filter((method) => !found.methods.includes(method)).map((method) => ` ${method} is left out: too few splits, or constant by construction.`).join("");
   if (!found) return;
   const count = found.methods.length, bars = found.groups.length;
-  const shapes = found.groups.map(([first, last], i) => ({
-    type: "line", x0: found.ranks[first] - 0.06, x1: found.ranks[last] + 0.06, y0: -0.5 - 0.45 * i, y1: -0.5 - 0.45 * i,
-    line: { color: colour("ink"), width: 6 },
+  const joined = found.groups.map((group, i) => ({
+    x: group.map((place) => found.ranks[place]), y: group.map(() => -0.5 - 0.45 * i), mode: "lines+markers", showlegend: false,
+    line: { color: colour("ink"), width: 2 }, marker: { color: colour("ink"), size: 7 }, hoverinfo: "skip",
   }));
+  const shapes = [];
   found.methods.forEach((_, i) => shapes.push({
     type: "line", x0: found.ranks[i], x1: found.ranks[i], y0: -0.5 - 0.45 * bars, y1: -1.2 - 0.45 * bars - i, layer: "below",
     line: { color: colour("line"), width: 1.5 },
@@ -80,7 +81,7 @@ function drawRanks() {
       marker: { color, symbol, size: 10 }, hovertemplate: `${text(method)}: average rank ${shown(found.ranks[i], 2)}<extra></extra>`,
     };
   });
-  draw("plot-ranks", traces, {
+  draw("plot-ranks", [...joined, ...traces], {
     height: 90 + 30 * count + 14 * bars, shapes, margin: { l: 12, r: 12, t: 48, b: 4 },
     xaxis: { side: "top", range: [0.8, count + 0.2], dtick: 1, title: "average rank (1 is best)", showgrid: false, ticks: "outside" },
     yaxis: { visible: false, range: [-1.7 - 0.45 * bars - (count - 1), 0] },

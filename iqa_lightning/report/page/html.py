@@ -22,7 +22,7 @@ from iqa_lightning.report.page import tables as page_tables
 from iqa_lightning.report.page.gallery import gallery
 from iqa_lightning.report.page.panels import Key, Predictions, payload
 from iqa_lightning.report.page.tables import table
-from iqa_lightning.report.text.paper import LEGEND, SYNTHETIC
+from iqa_lightning.report.text.paper import LEGEND, SYNTHETIC, notes
 
 PAGE = Path(__file__).parent
 
@@ -130,9 +130,9 @@ def page(
         if lines["synthetic"].any()
         else "",
         "missing": "" if predictions else f'<p class="note">{html.escape(NO_RUNS)}</p>',
-        "legend": html.escape(LEGEND).replace("`", ""),
+        "legend": html.escape(" ".join([LEGEND, *notes(summary)])).replace("`", ""),
         "overview": table(
-            "overview-table", "Means of each method and readout", page_tables.overview(lines)
+            "overview-table", "Means of each method and readout", page_tables.overview(summary)
         ),
         "cost": table("cost-table", "Cost of a run of each method", page_tables.costs(lines)),
         "published": table(
@@ -140,7 +140,7 @@ def page(
         ),
         "tests": table(
             "tests-table",
-            "Paired permutation tests between methods",
+            "Tests over splits between methods",
             page_tables.tests(summary.tests),
         ),
         "variance": table(

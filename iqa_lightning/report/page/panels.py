@@ -14,9 +14,9 @@ import pandas as pd
 from iqa_lightning.metrics.audits import gate_rows
 from iqa_lightning.metrics.matrices import task_of_dataset
 from iqa_lightning.report.numbers import ranking
-from iqa_lightning.report.numbers.ranking import rank_methods
+from iqa_lightning.report.numbers.ranking import Ranking
 from iqa_lightning.report.numbers.results import COST, RUN, Results
-from iqa_lightning.report.numbers.verdicts import TESTED, Summary, chosen_readouts, datasets_of
+from iqa_lightning.report.numbers.verdicts import Summary, chosen_readouts, datasets_of
 from iqa_lightning.report.text.paper import COLUMNS, COST_LABELS
 from iqa_lightning.report.text.terminal import MEASURES
 
@@ -43,7 +43,7 @@ def payload(
     chosen = chosen_readouts(results.measures)
     return {
         "measures": measures(summary.lines),
-        "tested": list(TESTED),
+        "tested": list(summary.rankings),
         "readouts": dict(
             chosen[["method", "readout"]].drop_duplicates().itertuples(index=False, name=None)
         ),
@@ -51,7 +51,9 @@ def payload(
         "values": values(chosen),
         "runs": runs(results.cells, predictions),
         "ranks": {
-            measure: found for measure in TESTED if (found := average_ranks(chosen, measure))
+            measure: found
+            for measure, ranking in summary.rankings.items()
+            if (found := average_ranks(ranking))
         },
     }
 
@@ -72,7 +74,7 @@ def lines(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {name: row[name] for name in names}
         | {key: plain(row[key]) for key in ("mean", "low", "high")}
-        | {"n": int(row["n"]), "interval": row["interval"]}
+        | {"n": int(row["n"]), "splits": int(row["splits"]), "interval": row["interval"]}
         for row in table[table["n"] > 0].to_dict("records")
     ]
 
@@ -146,28 +148,23 @@ def gate_weights(predictions: Predictions) -> list[list[list[float | None]]] | N
     ]
 
 
-def average_ranks(chosen: pd.DataFrame, measure: str) -> dict[str, Any] | None:
-    """The ranking of the methods by a measure, as in `ranks.csv`, for a critical-difference
-    diagram.
-
-    Args:
-        chosen: measures of runs, one readout for each method.
-        measure: which.
+def average_ranks(found: Ranking) -> dict[str, Any] | None:
+    """The ranking of the methods by a measure, as in `ranks.csv`, for a diagram.
 
     Returns:
-        `methods`, best first, their `ranks`, the first and the last of each of the `groups` that
-        cannot be told apart, `blocks` and critical `distance`; None if there are not two methods,
-        or no block that holds them all.
+        `methods`, best first, their `ranks`, the places of the members of each of the `groups` that
+        the tests do not tell apart, and `splits`; None if there are not two methods, or no split
+        that holds them all.
     """
-    found = rank_methods(chosen, measure)
     names = [str(name) for name in found.ranks["method"]]
-    if len(names) < 2 or not found.blocks:
+    if len(names) < 2 or not found.splits:
         return None
-    groups = [(names.index(group[0]), names.index(group[-1])) for group in found.groups]
-    ranks = [plain(rank) for rank in found.ranks["rank"]]
     return {
-        "methods": names, "ranks": ranks, "groups": groups, "blocks": found.blocks, "distance": plain(found.distance)
-    }  # fmt: skip
+        "methods": names,
+        "ranks": [plain(rank) for rank in found.ranks["rank"]],
+        "groups": [[names.index(name) for name in group] for group in found.groups],
+        "splits": found.splits,
+    }
 
 
 def plain(value: Any) -> float | None:

@@ -10,18 +10,32 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from iqa_lightning.report.numbers.results import COST
-from iqa_lightning.report.numbers.verdicts import SIGNIFICANT, datasets_of
+from iqa_lightning.report.numbers.statistics import ROPE
+from iqa_lightning.report.numbers.verdicts import Summary, datasets_of, used_readout
 from iqa_lightning.report.page.panels import LOWER
-from iqa_lightning.report.text.paper import COLUMNS, COST_LABELS, by_measure, ours
+from iqa_lightning.report.text.paper import (
+    COLUMNS,
+    COST_LABELS,
+    MARK,
+    UNFLOORED,
+    by_measure,
+    counts,
+    ours,
+    spread,
+    stated,
+)
 from iqa_lightning.report.text.terminal import MEASURES, number
 
 
 class Cell(NamedTuple):
-    """A cell of a table: what it shows, what follows in small print, what it is sorted by."""
+    """A cell of a table: what it shows, what follows in small print, what it is sorted by; shares
+    are drawn as a bar.
+    """
 
     text: str
     note: str = ""
     value: float | None = None
+    shares: tuple[float, ...] = ()
 
 
 class Column(NamedTuple):
@@ -65,7 +79,19 @@ def written(cell: Cell, column: Column, place: int) -> str:
     note = f" <small>{html.escape(cell.note)}</small>" if cell.note else ""
     tag, scope = ("th", ' scope="row"') if place == 0 else ("td", "")
     kind = "number" if column.numeric else "text"
-    return f'<{tag}{scope} class="{kind}"{value}>{html.escape(cell.text)}{note}</{tag}>'
+    bar = posterior_bar(cell.shares) if cell.shares else ""
+    return f'<{tag}{scope} class="{kind}"{value}>{html.escape(cell.text)}{note}{bar}</{tag}>'
+
+
+def posterior_bar(shares: tuple[float, ...]) -> str:
+    """A small bar of the probabilities that the first is worse, equal, better."""
+    names = ("worse", "equal", "better")
+    parts = "".join(
+        f'<i class="{name}" style="width:{100 * share:.1f}%"></i>'
+        for name, share in zip(names, shares, strict=True)
+    )
+    told = ", ".join(f"{name} {share:.2f}" for name, share in zip(names, shares, strict=True))
+    return f'<span class="posterior" role="img" aria-label="{told}" title="{told}">{parts}</span>'
 
 
 def direction(key: str) -> str:
@@ -73,121 +99,124 @@ def direction(key: str) -> str:
     return "↓" if key in LOWER else "↑"
 
 
-def overview(lines: pd.DataFrame) -> Table:
-    """Methods and readouts by the final SRCC of each data set, the measures, and minutes of
-    training.
-    """
-    finals = [f"srcc/{name}" for name in datasets_of(lines)]
-    labels = {key: key[5:] for key in finals} | {key: MEASURES[key] for key in COLUMNS}
+def overview(summary: Summary) -> Table:
+    """Methods and readouts by the final SRCC of each data set and the measures."""
+    names = datasets_of(summary.lines)
+    labels = {f"srcc/{name}": name + MARK * (name in summary.small) for name in names}
+    labels |= {key: MEASURES[key] for key in COLUMNS}
     columns = [
         Column("method", numeric=False),
         Column("readout", "how one score is read out of the heads", False),
+        Column("config", "hash of the config, - where it was not recorded", False),
+        Column("splits"),
+        Column("runs"),
     ]
-    columns.append(Column("n", "number of runs"))
     for key, label in labels.items():
-        what = f"SRCC on {label} after the last task" if key in finals else label
-        columns.append(
-            Column(
-                f"{label} {direction(key)}",
-                f"{what}: {'lower' if key in LOWER else 'higher'} is better",
-            )
-        )
-    columns.append(Column("minutes ↓", "training of one run, minutes: lower is better"))
+        what = f"SRCC on {label} after the last task" if key.startswith("srcc/") else label
+        better = "lower" if key in LOWER else "higher"
+        columns.append(Column(f"{label} {direction(key)}", f"{what}: {better} is better"))
     rows = []
-    for (method, readout), group in ours(lines):
-        by, n = by_measure(group), int(group["n"].max())
-        cells = [estimate(by.get(key), n) for key in labels]
-        first = [Cell(method), Cell(readout), Cell(str(n), value=n)]
-        rows.append([*first, *cells, estimate(by.get("train_seconds"), n, 1 / 60, 1)])
+    for (method, readout), group in ours(summary.lines):
+        by, (splits, n) = by_measure(group), counts(group)
+        config = str(group["config_hash"].iloc[0])[:8] or "-"
+        first = [Cell(method), Cell(readout), Cell(config)]
+        first += [Cell(str(splits), value=splits), Cell(str(n), value=n)]
+        rows.append([*first, *(estimate(by.get(key), splits) for key in labels)])
     return columns, rows
 
 
 def costs(lines: pd.DataFrame) -> Table:
-    """What a run of each method costs; the same for all readouts."""
-    columns = [Column("method", numeric=False), Column("n", "number of runs")]
+    """What a run of each method costs, beside what it reaches in the readout it is used with."""
+    columns = [Column("method", numeric=False), Column("readout", numeric=False), Column("runs")]
+    columns += [Column(f"{MEASURES[key]} ↑", "higher is better") for key in ("msrcc", "area")]
     columns += [Column(f"{label} ↓", f"{label}: lower is better") for label in COST_LABELS.values()]
     rows = []
     for method, group in lines[lines["n"] > 0].groupby("method", sort=False):
-        by, n = by_measure(group), int(group["n"].max())
-        rows.append(
-            [
-                Cell(str(method)),
-                Cell(str(n), value=n),
-                *(estimate(by.get(key), n, digits=0) for key in COST),
-            ]
-        )
+        readout = used_readout(dict.fromkeys(group["readout"]))
+        part = group[group["readout"] == readout]
+        by, (splits, n) = by_measure(part), counts(part)
+        first = [Cell(str(method)), Cell(readout), Cell(str(n), value=n)]
+        reached = [estimate(by.get(key), splits) for key in ("msrcc", "area")]
+        rows.append([*first, *reached, *(estimate(by.get(key), splits, digits=0) for key in COST)])
     return columns, rows
 
 
 def published(lines: pd.DataFrame) -> Table:
-    """Published numbers that are certified, with verdicts."""
-    names = ["method", "readout", "measure", "published", "ours", "verdict", "source", "certainty"]
+    """Published numbers that are certified, with verdicts; those of other protocols last."""
+    names = ["method", "readout", "measure", "published", "ours", "verdict", "protocol"]
+    names += ["source", "certainty"]
     columns = [Column(name, numeric=name in ("published", "ours")) for name in names]
     rows = []
-    for row in lines[lines["published"].notna()].to_dict("records"):
-        theirs = Cell(number(row["published"]), value=row["published"])
-        texts = [Cell(str(row[key])) for key in ("verdict", "source", "certainty")]
-        measure = str(row["measure"])
-        label = MEASURES.get(measure, measure.replace("srcc/", "SRCC on "))
-        first = [Cell(str(row["method"])), Cell(str(row["readout"])), Cell(label)]
-        rows.append(
-            [*first, theirs, estimate({str(k): v for k, v in row.items()}, row["n"]), *texts]
-        )
+    for part in stated(lines):
+        for row in part[part["published"].notna()].to_dict("records"):
+            theirs = Cell(number(row["published"]), value=row["published"])
+            texts = ("verdict", "protocol", "source", "certainty")
+            last = [Cell(str(row[key]) or "that of the table") for key in texts]
+            measure = str(row["measure"])
+            label = MEASURES.get(measure, measure.replace("srcc/", "SRCC on "))
+            first = [Cell(str(row["method"])), Cell(str(row["readout"])), Cell(label)]
+            mine = estimate({str(k): v for k, v in row.items()}, row["splits"])
+            rows.append([*first, theirs, mine, *last])
     return columns, rows
 
 
 def tests(found: pd.DataFrame) -> Table:
-    """Tests between methods."""
+    """Tests between methods, with the posterior as a bar."""
     columns = [
         Column("measure", numeric=False),
-        Column("methods", numeric=False),
-        Column("difference", "first - second"),
+        Column("first - second", numeric=False),
+        Column("splits", "splits that both were run on"),
+        Column("difference", "first - second, 95 % interval over splits"),
+        Column("p (Holm)", "corrected resampled t-test"),
+        Column("worse, equal, better", f"posterior of the first; equal: within {ROPE}"),
+        Column("power .8", "the smallest difference that is found in 80 % of cases"),
+        Column("at 5 %", numeric=False),
     ]
-    columns += [
-        Column("blocks", "orders and splits that both were run on"),
-        Column("p"),
-        Column("p (Holm)"),
-    ]
-    columns.append(Column("at 5 %", numeric=False))
     rows = []
-    for row in found[found["blocks"] > 0].to_dict("records"):
-        said = "differ" if row["p_holm"] <= SIGNIFICANT else "not distinguishable"
+    for row in found[found["splits"] > 0].to_dict("records"):
         first = [Cell(MEASURES[row["measure"]]), Cell(f"{row['first']} - {row['second']}")]
-        numbers = [Cell(number(row[key]), value=row[key]) for key in ("difference", "p", "p_holm")]
-        numbers.insert(1, Cell(str(row["blocks"]), value=row["blocks"]))
-        rows.append([*first, *numbers, Cell(said)])
+        first.append(Cell(str(row["splits"]), value=row["splits"]))
+        tested = not math.isnan(row["p"])
+        note = f"[{number(row['low'])}, {number(row['high'])}]" if tested else ""
+        difference = Cell(number(row["difference"]), note, row["difference"])
+        shares = tuple(row[key] for key in ("worse", "equal", "better"))
+        posterior = Cell("", value=shares[2], shares=shares) if tested else Cell("-")
+        p, power = (Cell(number(row[key]), value=row[key]) for key in ("p_holm", "detectable"))
+        rows.append([*first, difference, p, posterior, power, Cell(row["said"])])
     return columns, rows
 
 
 def variance(found: pd.DataFrame) -> Table:
     """Where the spread between runs comes from."""
-    sources = {"order": "order", "split": "split", "rest": "rest (seed)", "images": "images"}
-    columns = [
-        Column("method", numeric=False),
-        Column("measure", numeric=False),
-        Column("n", "number of runs"),
-    ]
-    columns += [Column(label) for label in sources.values()]
+    sources = ("split", "order", "seed", "rest", "method_x_split", "images")
+    columns = [Column("method", numeric=False), Column("measure", numeric=False)]
+    columns += [Column("runs", "number of runs")]
+    columns += [Column(name.replace("_", " ")) for name in sources]
     rows = []
     for row in found[found["n"] > 1].to_dict("records"):
-        spread = [math.sqrt(row[key]) for key in sources]
-        first = [
-            Cell(row["method"]),
-            Cell(MEASURES[row["measure"]]),
-            Cell(str(row["n"]), value=row["n"]),
-        ]
-        rows.append([*first, *(Cell(number(value, digits=4), value=value) for value in spread)])
+        first = [Cell(row["method"]), Cell(MEASURES[row["measure"]])]
+        first.append(Cell(str(row["n"]), value=row["n"]))
+        cells = []
+        for key in sources:
+            text = spread(row[key], row["images"] if key == "split" else 0.0)
+            cells.append(Cell(text, value=0.0 if text == UNFLOORED else row[key]))
+        rows.append([*first, *cells])
     return columns, rows
 
 
-def estimate(line: Mapping[str, Any] | None, n: int, scale: float = 1.0, digits: int = 3) -> Cell:
-    """A mean with its interval; with its own n where that is not the row's."""
+def estimate(line: Mapping[str, Any] | None, splits: int, digits: int = 3) -> Cell:
+    """A mean with its interval; with its own number of splits where that is not the row's."""
     if line is None or line["n"] == 0 or math.isnan(line["mean"]):
         return Cell("-")
-    mean, low, high = (line[key] * scale for key in ("mean", "low", "high"))
-    text, bottom, top, half = (grouped(value, digits) for value in (mean, low, high, high - mean))
-    note = {"runs": f"± {half}", "images": f"[{bottom}, {top}]"}.get(line["interval"], "")
-    return Cell(text, note if line["n"] == n else f"{note} (n={line['n']})", mean)
+    text, low, high = (grouped(line[key], digits) for key in ("mean", "low", "high"))
+    notes = {
+        "splits": f"[{low}, {high}]",
+        "images": f"[{low}, {high}]i",
+        "range": f"{low} to {high}" if low != high else "",
+    }
+    note = notes.get(line["interval"], "")
+    fewer = "" if line["splits"] == splits else f" ({line['splits']} splits)"
+    return Cell(text, note + fewer, line["mean"])
 
 
 def grouped(value: float, digits: int) -> str:

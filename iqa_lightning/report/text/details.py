@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from iqa_lightning.metrics.splits import FEWEST_SPLITS
 from iqa_lightning.report.numbers.forgetting import GROUPS
 from iqa_lightning.report.numbers.ranking import Ranking
 from iqa_lightning.report.numbers.results import RUN
@@ -49,34 +50,28 @@ def details_markdown(
 
 
 def ranking_part(rankings: Mapping[str, Ranking]) -> list[str]:
-    """Average ranks with critical distances, or why there are none."""
+    """Average ranks with groups, or why there are none."""
     rows = []
     for measure, ranking in rankings.items():
-        if ranking.blocks < 2 or len(ranking.ranks) < 2:
+        if ranking.splits < 2 or len(ranking.ranks) < 2:
             continue
         said = ", ".join(
             f"{row.method} {number(row.rank, digits=2)}"  # type: ignore[arg-type]
             for row in ranking.ranks.itertuples()
         )
+        tested = ranking.splits >= FEWEST_SPLITS
         together = "; ".join(", ".join(group) for group in ranking.groups) or "none"
         left = ", ".join(ranking.left_out) or "none"
-        distances = [number(ranking.distance, digits=2), number(ranking.p)]
-        rows.append([MEASURES[measure], str(ranking.blocks), said, *distances, together, left])
+        groups = together if tested else "not tested"
+        rows.append([MEASURES[measure], str(ranking.splits), said, groups, left])
     if not rows:
-        return ["Fewer than two methods share two blocks (an order and a split)."]
-    header = [
-        "measure",
-        "blocks",
-        "average ranks",
-        "critical distance",
-        "p (Friedman)",
-        "not distinguishable",
-        "too few",
-    ]
+        return ["Fewer than two methods share two splits."]
+    header = ["measure", "splits", "average ranks", "not distinguishable", "left out"]
     how = (
-        "Ranks within blocks, 1 the best; average ranks that differ by less than the critical "
-        "distance (Nemenyi, 5 %) "
-        "are not distinguishable. `too few`: methods that were run in at most half of the blocks."
+        "Ranks within splits, orders and seeds averaged, 1 the best: they describe and test "
+        "nothing. `not distinguishable`: groups of which the tests in table.md tell no two apart, "
+        f"from {FEWEST_SPLITS} splits on. `left out`: methods that were run in at most half of the "
+        "splits, or are constant by construction."
     )
     return [grid(header, rows), how]
 
@@ -175,13 +170,27 @@ def gate_part(gate: pd.DataFrame) -> list[str]:
     """Weight of the right head and what not knowing the data set costs."""
     if gate.empty:
         return ["No run has a gate."]
-    means = gate.groupby(["method", "dataset"], sort=False)[["own", "regret"]].mean().reset_index()
+    titles = {
+        "own": "own weight",
+        "accuracy": "accuracy",
+        "entropy": "entropy",
+        "regret": "regret",
+        "regret_uniform": "regret of equal weights",
+    }
+    shown = [key for key in titles if key in gate and gate[key].notna().any()]  # older: two of them
+    means = gate.groupby(["method", "dataset"], sort=False)[shown].mean().reset_index()
     rows = [
-        [row["method"], row["dataset"], number(row["own"]), number(row["regret"])]
+        [row["method"], row["dataset"], *(number(row[key]) for key in shown)]
         for row in means.to_dict("records")
     ]
     how = "After the last task: mean weight of the data set's own head; SRCC of the oracle readout minus the gated one."
-    return [grid(["method", "data set", "own weight", "regret"], rows), how]
+    if "accuracy" in shown:
+        how += (
+            " Accuracy: share of images whose heaviest head is their own. Entropy: of the weights, 1 "
+            "where all heads count the same. The last column is the control: what the plain mean of "
+            "all heads would cost."
+        )
+    return [grid(["method", "data set", *(titles[key] for key in shown)], rows), how]
 
 
 def orders_part(table: pd.DataFrame) -> list[str]:

@@ -6,20 +6,28 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from iqa_lightning.metrics.matrices import Derived, task_of_dataset
 from iqa_lightning.metrics.transfer import undefined
 
-MEASURES = {
+RUN_MEASURES = {
     "msrcc": "mSRCC",
+    "area": "area",
     "mpi": "mPI",
     "msi": "mSI",
     "mpsi": "mPSI",
     "bwt": "BWT",
     "fwt": "FWT",
+    "fwt_gem": "FWT (GEM)",
     "forgetting": "forgetting",
 }
+"""Measures of one run by key, as in `summary.json`."""
+
+
+MEASURES = {"msrcc": "mSRCC", "msrcc60": "mSRCC60"} | RUN_MEASURES
+"""Measures of tables; `msrcc60` is the mean over the data sets whose test part is not small."""
 
 
 SYNTHETIC = "synthetic target"
@@ -76,15 +84,15 @@ def print_matrix(
 
 def matrix_table(matrix: pd.DataFrame, title: str) -> Table:
     """A matrix as a rich table: learnt cells bold, just learnt ones underlined, zero-shot ones dim."""
-    table = Table("after", title=title, title_justify="left")
+    table = Table("after", title=escape(title), title_justify="left")
     for name in matrix.columns:
-        table.add_column(str(name), justify="right", no_wrap=True)
+        table.add_column(escape(str(name)), justify="right", no_wrap=True)
     learnt = task_of_dataset(list(matrix.index), list(matrix.columns))
     for t, (task, row) in enumerate(zip(matrix.index, matrix.to_numpy(), strict=True)):
         cells = [
             f"[{_style(x, t, first)}]{number(x)}[/]" for x, first in zip(row, learnt, strict=True)
         ]
-        table.add_row(str(task), *cells)
+        table.add_row(escape(str(task)), *cells)
     return table
 
 
@@ -127,7 +135,8 @@ def summary_line(
         undefined: Number of learnt cells without a value, named at the end if there are any.
         synthetic: Whether the targets are no human ratings, which the line then says.
     """
-    values = [f"{label} {number(measures.get(key), 'n/a')}" for key, label in MEASURES.items()]
+    shown = {key: label for key, label in RUN_MEASURES.items() if key != "fwt_gem"}
+    values = [f"{label} {number(measures.get(key), 'n/a')}" for key, label in shown.items()]
     note = f"  ({SYNTHETIC})" if synthetic else ""
     note += (
         f"  ({undefined} learnt cells without a value: constant or missing predictions)"

@@ -7,8 +7,9 @@ import numpy as np
 from scipy import stats
 
 from iqa_lightning.records import RunFolder
+from iqa_lightning.report.numbers.published import read_published
 from iqa_lightning.report.numbers.results import read_results
-from iqa_lightning.report.numbers.verdicts import read_published, summarise
+from iqa_lightning.report.numbers.verdicts import summarise
 from iqa_lightning.report.page.html import write_page
 
 EVIL = '</script><img src=x onerror="boom()">&<b>'

@@ -98,7 +98,7 @@ def test_the_overview_holds_the_means(folder: Path) -> None:
     values = pd.read_csv(folder / "results" / "measures.csv")
     mine = values[(values["method"] == "sh_cl") & (values["measure"] == "msrcc")]["value"]
     (row,) = (row for row in rows if row[:2] == ["sh_cl", "single"])
-    assert row[head.index("mSRCC ↑")].startswith(f"{mine.mean():.3f} ±")
+    assert row[head.index("mSRCC ↑")].startswith(f"{mine.mean():.3f} [")
     assert "forgetting ↓" in head
     assert len(rows) == 3 + 1 + 2  # readouts of the three methods
 

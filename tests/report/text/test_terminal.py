@@ -88,14 +88,16 @@ def test_synthetic_targets_are_named(terminal: bool) -> None:
 def test_summary_line() -> None:
     measures = {
         "msrcc": 0.81549,
+        "area": 0.868,
         "mpi": 0.87,
         "msi": 1.0,
         "mpsi": 0.935,
         "bwt": -0.066,
         "fwt": None,
+        "fwt_gem": 0.1,
         "forgetting": NAN,
     }
-    expected = "gated:   mSRCC 0.815  mPI 0.870  mSI 1.000  mPSI 0.935  BWT -0.066  FWT n/a  forgetting n/a"
+    expected = "gated:   mSRCC 0.815  area 0.868  mPI 0.870  mSI 1.000  mPSI 0.935  BWT -0.066  FWT n/a  forgetting n/a"
     assert summary_line("gated", measures) == expected
     assert summary_line("gated", measures, synthetic=True) == f"{expected}  (synthetic target)"
     assert "2 learnt cells without a value" in summary_line("gated", measures, 2)
