@@ -49,17 +49,30 @@ def evaluate(run: str) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from iqa_lightning.metrics.matrices import derive  # noqa: PLC0415
+    from iqa_lightning.metrics.scale import (  # noqa: PLC0415
+        fit_scale,
+        learnt_sets,
+        scale_audit,
+    )
     from iqa_lightning.records import RunFolder  # noqa: PLC0415
     from iqa_lightning.report.figures import matrix_figure  # noqa: PLC0415
-    from iqa_lightning.report.text.terminal import print_run  # noqa: PLC0415
+    from iqa_lightning.report.text.terminal import print_run, scale_text  # noqa: PLC0415
 
     folder, console = RunFolder(run), Console()
-    derived = derive(folder.predictions())
+    predictions = folder.predictions()
+    derived, learnt = derive(predictions), learnt_sets(predictions)
+    last = list(predictions.values())[-1]
     with sole_owner(folder.path):  # a training writes the same summary
         synthetic = bool(folder.read_summary().get("synthetic", False))
         folder.write_derived(derived)
+        scale = fit_scale(last, learnt) if learnt else None
+        if scale is not None:
+            folder.write_scale(scale.tensors(), scale.metadata())
         folder.write_figure("srcc", matrix_figure(folder.path, "srcc", synthetic))
     print_run(derived, console, synthetic)
+    if scale is not None:
+        text = scale_text(scale_audit(last, scale, learnt))
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     console.print(f"written: {folder.path}", markup=False, highlight=False, soft_wrap=True)
 
 

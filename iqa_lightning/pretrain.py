@@ -14,6 +14,7 @@ if __name__ == "__main__":  # before anything that takes time
     signals.install()
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ from iqa_lightning.runs.folder import (
     sole_owner,
     variant_of,
 )
-from iqa_lightning.runs.mistakes import run_command
+from iqa_lightning.runs.mistakes import quoted, run_command
 from iqa_lightning.runs.package import package
 from iqa_lightning.runs.process import follow_parent, lead_children
 from iqa_lightning.runs.start import Begun, check_values, check_writable, one_line
@@ -75,7 +76,8 @@ def pretrain(cfg: DictConfig, begun: Begun | None = None) -> None:
         check_writable(folder)
         learn(cfg, folder, names[0], begun or Begun())
     if is_first_process():
-        print(f"start a method from it: backbone.weights={folder / WEIGHTS}")
+        start = f"backbone.weights={quoted(str(folder / WEIGHTS))}"
+        print(f"start a method from it: {shlex.quote(start)}")
 
 
 def learn(cfg: DictConfig, folder: Path, name: str, begun: Begun) -> None:

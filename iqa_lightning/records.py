@@ -233,6 +233,37 @@ class RunFolder:
             self.write_table(name, table)
         self.write_summary({"readouts": derived["readouts"]})
 
+    def write_scale(self, tensors: Mapping[str, Any], metadata: str) -> None:
+        """Store the common scale and the intervals (`metrics.scale`) in `scale.safetensors`.
+
+        Args:
+            tensors: arrays by name.
+            metadata: JSON, under the key `scale`.
+        """
+        from safetensors.numpy import save  # noqa: PLC0415  # few need it
+
+        content = {name: np.atleast_1d(values) for name, values in tensors.items()}
+        write_bytes(self.path / "scale.safetensors", save(content, {"scale": metadata}))
+
+    def read_scale(self) -> tuple[dict[str, Any], str]:
+        """What `write_scale` was given.
+
+        Raises:
+            ValueError: It is missing or damaged.
+        """
+        from safetensors import SafetensorError, safe_open  # noqa: PLC0415
+
+        path = self.path / "scale.safetensors"
+        try:
+            with safe_open(path, framework="numpy") as file:
+                names = list(file.keys())
+                return {name: file.get_tensor(name) for name in names}, file.metadata()["scale"]
+        except (OSError, SafetensorError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path} cannot be read ({error}): `python -m iqa_lightning.evaluate "
+                f"run={self.path}` makes it again"
+            ) from error
+
     def write_figure(self, name: str, png: bytes) -> Path:
         """Store a picture as `<name>.png` and return its path."""
         write_bytes(self.path / f"{name}.png", png)

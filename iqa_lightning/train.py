@@ -140,7 +140,9 @@ def check_start(cfg: DictConfig, stream: TaskStream) -> None:
     """
     from iqa_lightning.audit.contents import refuse_leaks  # noqa: PLC0415  # torch
 
-    found = refuse_leaks(cfg.backbone.get("weights"), stream.data.values(), bool(cfg.allow_leakage))
+    allowed, found = bool(cfg.allow_leakage), []
+    for weights in {cfg.backbone.get("weights"), cfg.method.get("prior")}:
+        found += refuse_leaks(weights, stream.data.values(), allowed)
     if found:
         warnings.warn(
             f"the weights were pre-trained on {len(found)} test images of this stream", stacklevel=1

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from iqa_lightning.continual.callback import ContinualLearning
 from iqa_lightning.methods.base import Batch, ContinualMethod
+from iqa_lightning.methods.finetune import SingleHead
 from iqa_lightning.stream.schedule import Position
 from iqa_lightning.stream.stream import TaskStream
 from iqa_lightning.train import build_method, build_stream
@@ -240,4 +241,28 @@ def check_count(words: Sequence[str]) -> None:
         raise ContractError(
             f"task 2 trains {new} parameters of its own, added_parameters() says "
             f"{method.added_parameters()}"
+        )
+
+
+# --- two methods that must fail it
+
+
+class LearnsNothing(SingleHead):
+    """Its loss is multiplied by zero."""
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        return 0.0 * super().loss(batch)
+
+
+class KeepsItsCount(SingleHead):
+    """Its loss depends on a number of steps that no checkpoint holds."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.steps = 0
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        self.steps += 1
+        return super().loss(batch) / self.steps + 0.01 * self.steps * sum(
+            parameter.square().sum() for parameter in self.head_parameters()
         )

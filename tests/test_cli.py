@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hydra.errors import HydraException
 
+from iqa_lightning import cli, evaluate
 from tests.walks import IN_BATCH, ROOT, TINY, call, stream_of_folders, walk
 
 
@@ -101,3 +102,27 @@ def test_a_sweep_over_orders_makes_a_folder_each(folders: list[Path], tmp_path: 
         f"folders/sh_cl/{order}/split1/seed0" for order in ("a+b", "a-b-a_2", "a-b", "b-a")
     ]
     assert all((tmp_path / path / "summary.json").is_file() for path in found)
+
+
+def test_the_console_script_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main([])
+    said = capsys.readouterr().out
+    for name in ("train", "evaluate", "pretrain", "check", "reproduce"):
+        assert f"\n  {name} " in said
+    with pytest.raises(SystemExit) as left:
+        cli.main(["trian"])
+    assert left.value.code == 2
+    assert "did you mean train?" in capsys.readouterr().err
+
+
+def test_the_console_script_becomes_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that ranks, which Lightning starts by the words of this process, are that command too."""
+    called: list[list[str]] = []
+    monkeypatch.setattr(cli.os, "execv", lambda file, words: called.append(words))
+    cli.main(["train", "experiment=demo", "-m"])
+    assert called == [[sys.executable, "-m", "iqa_lightning.train", "experiment=demo", "-m"]]
+
+
+def test_a_folder_may_be_typed_as_it_is(tmp_path: Path) -> None:
+    (folder := tmp_path / "lwf@lr=1e-3").mkdir()
+    assert evaluate.overrides([str(folder), "run=x"]) == [f"run='{folder}'", "run=x"]

@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from iqa_lightning.methods.feature_generators import FeatureGenerator
 from iqa_lightning.runs.compose import instantiate
 from iqa_lightning.train import build_method, build_stream
-from tests.walks import ROOT, composed, stream_of_folders, walk, write_folder
+from tests.models.pipelines import write_pipeline
+from tests.walks import ROOT, composed, small_towers, stream_of_folders, walk, write_folder
 
 CONF = ROOT / "conf"
 
@@ -100,8 +101,8 @@ def test_where_the_data_lie(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", yamls("schedule"))
 def test_schedule(name: str) -> None:
     phases = build_stream(composed(f"schedule={name}")).phases
-    if "liqe" in name:  # no heads, no warm-up
-        assert [phase.trains for phase in phases] == ["all"]
+    if any(word in name for word in ("liqe", "grmp_iqa", "dp_iqa")):  # no heads, no warm-up
+        assert {phase.trains for phase in phases} == {"all"}
     else:
         assert phases[0].trains == "heads"
         assert all(phase.trains == "all" for phase in phases[1:])
@@ -120,10 +121,16 @@ def test_small_groups(group: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:the S-CNN starts at random")
 @pytest.mark.parametrize("name", yamls("backbone"))
-def test_backbone(name: str) -> None:
+def test_backbone(name: str, tmp_path: Path) -> None:
     """Without weights, since those of timm are downloaded; the bundled ones have a test of their
     own.
     """
+    if "diffusion" in name:
+        pytest.importorskip("diffusers", reason="diffusers is not installed (extra dp_iqa)")
+        words = [] if name == "diffusion_tiny" else [f"backbone.folder={write_pipeline(tmp_path)}"]
+        cfg = composed(f"backbone={name}", *words, "backbone.bank=5")
+        assert instantiate(cfg.backbone).width > 0
+        return
     words = ["backbone.pretrained=null"] if "clip" in name else ["backbone.weights=null"]
     words += ["backbone.scnn_weights=null"] if "dbcnn" in name else []
     assert instantiate(composed(f"backbone={name}", *words).backbone).width > 0
@@ -170,8 +177,8 @@ def test_logger(name: str, tmp_path: Path) -> None:
 def test_pretraining(name: str) -> None:
     first = (CONF / "pretraining" / f"{name}.yaml").read_text().splitlines()[1]
     assert f"iqa_lightning.pretrain pretraining={name}" in first
-    tiny = "clip_tiny" if name == "grepq_high" else "tiny"  # it reads sentences
-    cfg = composed(f"pretraining={name}", f"backbone={tiny}", config="pretrain")
+    network = "clip_tiny" if name in ("grmp_iqa", "grepq_high") else "tiny"
+    cfg = composed(f"pretraining={name}", f"backbone={network}", config="pretrain")
     if name == "probe":
         assert list(cfg.probe.starts) == ["random", "imagenet"]
         return
@@ -201,7 +208,16 @@ def build(cfg: DictConfig) -> None:
 @cache
 def with_method(name: str) -> DictConfig:
     """The config of a method, over a small network."""
-    return composed(f"method={name}", f"backbone={'clip_tiny' if 'liqe' in name else 'tiny'}")
+    return composed(
+        f"method={name}", f"backbone={'clip_tiny' if 'liqe' in name else 'tiny'}", *towers(name)
+    )
+
+
+def towers(name: str) -> list[str]:
+    """Small networks for methods, and experiments of methods, that need towers of their own."""
+    if name in ("dp_iqa/teacher", "dp_iqa/student"):
+        name = {"teacher": "dp_iqa_teacher", "student": "dp_iqa"}[name.partition("/")[2]]
+    return small_towers(name) if name.startswith(("grmp_iqa", "dp_iqa")) else []
 
 
 def test_default() -> None:
@@ -229,9 +245,9 @@ def test_a_budget_changes_rates_and_sizes_alone(name: str) -> None:
 def test_experiment(name: str) -> None:
     first = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()[1]
     assert f"experiment={name}" in first, "the first line after the package is the command"
-    words = ["method.high.pretrained=null"] if name == "grepq/paper" else []
-    words += [f"backbone={'clip_tiny' if 'liqe' in name else 'tiny'}"]
-    build(composed(f"experiment={name}", *words))
+    small = f"backbone={'clip_tiny' if 'liqe' in name else 'tiny'}"
+    without = ["method.high.pretrained=null"] if name == "grepq/paper" else []
+    build(composed(f"experiment={name}", small, *towers(name), *without))
 
 
 def test_budgets_meet_their_methods() -> None:
@@ -257,7 +273,7 @@ def learn_one_epoch(output: Path, folders: list[Path], *words: str) -> None:
     """`experiment=open4` as a user types it, on other images and in another size."""
     size = ["backbone=tiny", "view.crop=32", "view.resize=0", "logger=none", "pairs.min_images=0"]
     size += ["schedule.warmup.epochs=0", "schedule.finetune.epochs=1", "select_best=false"]
-    words = ("experiment=open4", *words, *size, *stream_of_folders(folders))
+    words = ("experiment=open4", *size, *words, *stream_of_folders(folders))
     folder = walk(output, *words, base=())
     assert (folder / "summary.json").is_file()
 
@@ -266,8 +282,10 @@ def learn_one_epoch(output: Path, folders: list[Path], *words: str) -> None:
 @pytest.mark.parametrize("gate", yamls("method/gate"))
 @pytest.mark.parametrize("method", SEVERAL_HEADS)
 def test_any_gate(method: str, gate: str, small_folders: list[Path], tmp_path: Path) -> None:
-    cpu = f"{method}_cpu" if f"{method}_cpu" in METHODS else method
-    learn_one_epoch(tmp_path, small_folders, f"method={cpu}", f"method/gate={gate}")
+    name = f"{method}_cpu" if f"{method}_cpu" in METHODS else method
+    kept = ["method.cache=ram"] if method == "ridge" else []
+    words = [f"method={name}", f"method/gate={gate}", *towers(method), *kept]
+    learn_one_epoch(tmp_path, small_folders, *words)
 
 
 @pytest.mark.slow

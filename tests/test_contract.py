@@ -5,15 +5,12 @@ out.
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 
-from iqa_lightning.methods import finetune
-from iqa_lightning.methods.base import Batch, ContinualMethod
-from iqa_lightning.methods.finetune import SingleHead
+from iqa_lightning.methods.base import ContinualMethod
 from tests.contract import (
     ContractError,
     Watch,
@@ -131,33 +128,17 @@ def test_a_method_by_other_values_is_of_the_same_class(method: str, folders: lis
 # --- two that must fail it
 
 
-class LearnsNothing(SingleHead):
-    """Its loss is multiplied by zero."""
-
-    def loss(self, batch: Batch) -> torch.Tensor:
-        return 0.0 * super().loss(batch)
-
-
-class KeepsItsCount(SingleHead):
-    """Its loss depends on a number of steps that no checkpoint holds."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.steps = 0
-
-    def loss(self, batch: Batch) -> torch.Tensor:
-        self.steps += 1
-        return super().loss(batch) / self.steps + 0.01 * self.steps * sum(
-            parameter.square().sum() for parameter in self.head_parameters()
-        )
+def breaking(kind: str, folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A walk of a method that breaks the contract."""
+    monkeypatch.setenv("IQA_ALLOW", "tests")
+    return words_of("sh_cl", folders, "select_best=false", f"method._target_=tests.contract.{kind}")
 
 
 @pytest.mark.slow
 def test_a_loss_times_zero_is_found_out(
     folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetune, "SingleHead", LearnsNothing)
-    words = words_of("sh_cl", folders, "select_best=false")
+    words = breaking("LearnsNothing", folders, monkeypatch)
     with pytest.raises(ContractError, match="no weight of its head has moved"):
         check_learns(words, walk(tmp_path, *words))
 
@@ -166,8 +147,7 @@ def test_a_loss_times_zero_is_found_out(
 def test_state_outside_of_the_state_dict_is_found_out(
     folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetune, "SingleHead", KeepsItsCount)
-    words = words_of("sh_cl", folders, "select_best=false")
+    words = breaking("KeepsItsCount", folders, monkeypatch)
     watch = Watch(2, tmp_path / "snapshots")
     with pytest.raises(ContractError, match=r"broken off in warmup of task 2 .* other bytes"):
         check_resumes(words, tmp_path, watch)

@@ -89,7 +89,7 @@ def test_resumes_to_the_same_bytes_and_starts_a_method(
     ).read_bytes()
     check_card(json.loads((whole / "card.json").read_text()), kind)
 
-    start = f"backbone.weights={whole / 'weights.safetensors'}"
+    start = f"backbone.weights='{whole / 'weights.safetensors'}'"
     output = walk(
         tmp_path / "train",
         "method=sh_cl",
@@ -142,7 +142,7 @@ def check_card(card: dict, kind: str) -> None:
 
 def test_cards_are_handed_on(folders: list[Path], tmp_path: Path) -> None:
     first = run(tmp_path / "first", *QPT, *stream_of_folders(folders[:1]), "epochs=1")
-    start = f"backbone.weights={first / 'weights.safetensors'}"
+    start = f"backbone.weights='{first / 'weights.safetensors'}'"
     second = run(tmp_path / "second", *QPT, *stream_of_folders(folders[1:]), "epochs=1", start)
     cards = [json.loads((folder / "card.json").read_text())["images"] for folder in (first, second)]
     assert cards[0].items() < cards[1].items()

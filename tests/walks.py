@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -42,18 +43,33 @@ IN_BATCH = "pairs.min_images=0"  # so that a pass over a small data set is an ep
 SAMPLED = ("pairs=paper", "pairs.count=16")
 
 
-def suited(method: str) -> list[str]:
+def small_towers(method: str) -> list[str]:
+    """Small random networks for methods that need a CLIP or a diffusion model, and images of their
+    size.
+    """
+    if method.startswith("grmp_iqa"):
+        few = ["method.visual=4", "method.last_blocks=1"]
+        return ["backbone=clip_tiny", "view.evaluation=center", *few]
+    pytest.importorskip("diffusers", reason="diffusers is not installed (extra dp_iqa)")
+    if method == "dp_iqa_teacher":
+        return ["backbone=diffusion_tiny", "method.width=32"]
+    return ["method/teacher=tiny", "method.side=64"]
+
+
+def suited(method: str) -> list[str]:  # noqa: PLR0911  # one for each kind
     """What a method needs besides TINY: MetaIQA its rate, LIQE a network that reads, and windows of
     its size.
     """
     if method == "metaiqa":  # its sigmoid is flat where large steps lead
         rates = ["method.optimizer.lr=0.0001", "method.head_lr_factor=100"]
         return [*rates, "method.bn_stats=first_epoch"]
+    if method.startswith(("grmp_iqa", "dp_iqa")):
+        return [*small_towers(method), "method.head_lr_factor=1.0"]
     if method.startswith("ridge"):  # a wide projection takes its time; nothing is left on the disk
         small = ["method.projection=50"] if method == "ridge_projected" else []
         return ["method.cache=ram", *small]
     if method.startswith("lpf"):  # plain layers, not heads on unit-norm features
-        return ["method.head_lr_factor=1"]
+        return ["method.head_lr_factor=1.0"]
     if method == "grepq_adapt":  # FSIM of nine versions in each step takes a second each
         return ["method.contrast.kinds=[jpeg]", "method.contrast.grid=2", "method.scenes=2"]
     if not method.startswith("liqe"):

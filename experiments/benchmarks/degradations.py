@@ -17,13 +17,13 @@ from time import process_time
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from PIL import Image, ImageFilter
 
 from iqa_lightning.datasets.demo import PHOTOGRAPHS, photograph
 from iqa_lightning.images.degradations.chain import Chain, degrade
+from iqa_lightning.runs.compose import instantiate
 
 FLOAT: type = np.float64
 SIDE, BATCH, BATCHES, REPEATS = 224, 64, 3, 5

@@ -2,7 +2,8 @@
 
 Twelve methods on ten splits, a readout each, with the test sets of the six-set protocol: matrices and
 bootstraps of every run, then summary, tests, ranks, variances and the text of the table. The
-promise is under 60 seconds on two cores, which share the runs. `python
+promise is under 60 seconds on two cores: half of the processor time of the runs, which two processes
+share, and all that follows. By the clock it is more where the cores do other work too. `python
 experiments/benchmarks/report_statistics.py`
 """
 
@@ -11,7 +12,7 @@ import math
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,13 @@ def predictions(seed: int) -> dict[str, pd.DataFrame]:
     return {after: table.assign(single=table["mos"] + next(noise)) for after in ("start", *SETS)}
 
 
-def tables_of(run: tuple[int, int]) -> tuple[Rows, Rows]:
-    """Cells and measures of one run, a method and a split."""
+def tables_of(run: tuple[int, int]) -> tuple[Rows, Rows, float]:
+    """Cells and measures of one run, a method and a split, and the processor seconds they took."""
+    start = process_time()
     names = {"method": f"method{run[0]}", "order": ">".join(SETS), "split": run[1], "seed": 0}
     cells, measures = run_tables(predictions(100 * run[0] + run[1]), RESAMPLES)
-    return [names | row for row in cells], [names | row for row in measures]
+    rows = [names | row for row in cells], [names | row for row in measures]
+    return *rows, process_time() - start
 
 
 def main() -> None:
@@ -69,21 +72,27 @@ def main() -> None:
     start = perf_counter()
     with ProcessPoolExecutor(2) as pool:
         found = list(pool.map(tables_of, runs, chunksize=5))
-    cells, measures = (pd.DataFrame([row for run in found for row in run[i]]) for i in (0, 1))
-    middle = perf_counter()
+    cells = pd.DataFrame([row for run in found for row in run[0]])
+    measures = pd.DataFrame([row for run in found for row in run[1]])
+    bootstraps, middle = sum(run[2] for run in found) / 2, process_time()
     names = measures[["method", "order", "split", "seed"]].drop_duplicates()
     facts = {"synthetic": False, "config_hash": "0" * 16, "test_per_train": 2 / 7}
     table = names.assign(**facts, **dict.fromkeys(COST, 1.0))
     published = pd.DataFrame(columns=[*PUBLISHED, "measure"])
     summary = summarise(Results(table, cells, measures), published)
     text = markdown("benchmark", summary, []) + latex("benchmark", summary)
-    seconds = perf_counter() - start
+    seconds = bootstraps + process_time() - middle
+    clock = perf_counter() - start
     assert summary.tests["p"].notna().sum() >= METHODS * (METHODS - 1) // 2
     assert all(math.isfinite(low) for low in cells["srcc_low"]), "an interval is missing"
     assert text.count("| method0 |") > 0
-    rows = [["runs", "cells", "tests", "resamples", "bootstraps_seconds", "seconds", "limit"]]
+    rows = [
+        ["runs", "cells", "tests", "resamples", "bootstraps_seconds", "seconds", "clock", "limit"]
+    ]
     counts = [len(runs), len(cells), len(summary.tests), RESAMPLES]
-    rows.append([*map(str, counts), f"{middle - start:.1f}", f"{seconds:.1f}", f"{LIMIT:.0f}"])
+    rows.append(
+        [*map(str, counts), f"{bootstraps:.1f}", f"{seconds:.1f}", f"{clock:.0f}", f"{LIMIT:.0f}"]
+    )
     for row in rows:
         print("  ".join(cell.rjust(9) for cell in row))
     file = Path(__file__).parent / "results" / "report_statistics.csv"

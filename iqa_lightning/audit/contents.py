@@ -67,7 +67,7 @@ def refuse_leaks(weights: str | None, data: Iterable[IQADataModule], allowed: bo
         ]
     if found and not allowed:
         raise ValueError(
-            f"backbone.weights={weights} was pre-trained on {len(found)} images (or references) "
+            f"the weights {weights} were pre-trained on {len(found)} images (or references) "
             "of test parts, as "
             f"{', '.join(found[:SHOWN])}: choose other weights or another split, or say "
             "allow_leakage=true"

@@ -32,6 +32,7 @@ from iqa_lightning.distributed import from_all_ranks
 from iqa_lightning.methods.base import Batch, ContinualMethod
 from iqa_lightning.metrics.correlation import srcc
 from iqa_lightning.metrics.matrices import Derived, derive
+from iqa_lightning.metrics.scale import fit_scale, learnt_sets
 from iqa_lightning.records import RunFolder
 from iqa_lightning.stream.schedule import Position, Task
 from iqa_lightning.stream.stream import TaskStream
@@ -153,7 +154,11 @@ class ContinualLearning(Callback):
 
     def summarise(self, stream: TaskStream, method: ContinualMethod, t: int) -> Derived:
         """Write the summary and all that follows from the predictions."""
-        derived = derive(self.records.predictions())
+        predictions = self.records.predictions()
+        derived = derive(predictions)
+        if learnt := learnt_sets(predictions):
+            scale = fit_scale(list(predictions.values())[-1], learnt)
+            self.records.write_scale(scale.tensors(), scale.metadata())
         cost = self.cost | carried(method, stream.kept_bytes(t))
         facts = {"finished": False, "independent_tasks": method.independent_tasks, "cost": cost}
         self.records.write_summary(self.identity | facts)

@@ -77,7 +77,8 @@ def gate_rows(
         known = not np.isnan(oracle).any()
         heads = [task for task in tasks if f"gate/{task}" in rows]
         gate = rows[[f"gate/{task}" for task in heads]].to_numpy(np.float64)
-        mean = rows[[f"score/{task}" for task in heads]].to_numpy(np.float64).mean(axis=1)
+        scored = [f"score/{task}" for task in heads if f"score/{task}" in rows]
+        mean = rows[scored].to_numpy(np.float64).mean(axis=1) if scored else None
         owner = owner_task.get(name, "")
         yield {
             "after": after,
@@ -89,7 +90,9 @@ def gate_rows(
             else math.nan,
             "entropy": entropy(gate),
             "regret": srcc(oracle, mos) - srcc(gated, mos) if known else math.nan,
-            "regret_uniform": srcc(oracle, mos) - srcc(mean, mos) if known else math.nan,
+            "regret_uniform": srcc(oracle, mos) - srcc(mean, mos)
+            if known and mean is not None
+            else math.nan,
             **{f"weight/{task}": weight for task, weight in weights.items()},
         }
 

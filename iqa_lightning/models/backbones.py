@@ -125,7 +125,11 @@ class Backbone(Encoder):
         self.std: Tensor
         for key, value in (("mean", mean or config["mean"]), ("std", std or config["std"])):
             self.register_buffer(key, 255.0 * torch.tensor(value).view(3, 1, 1), persistent=False)
-        self.width: int = self.network.num_features if features == "last" else self.statistics_width
+        self.width: int = (
+            (getattr(self.network, "head_hidden_size", None) or self.network.num_features)
+            if features == "last"
+            else self.statistics_width
+        )
         self.stage_widths = [info["num_chs"] for info in self.network.feature_info][-2:]
         self.images_forwarded = 0
 

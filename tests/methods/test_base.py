@@ -12,7 +12,7 @@ from iqa_lightning.methods.readouts import HeadScores, read_out
 from iqa_lightning.methods.tsn_iqa import TSNIQA
 from iqa_lightning.stream.schedule import Phase
 from tests.methods.steps import FINETUNE, WARMUP, at, build, images, snapshot, start
-from tests.walks import ROOT
+from tests.walks import ROOT, composed
 
 
 def test_unknown_batch_statistics_are_refused() -> None:
@@ -38,7 +38,7 @@ def test_before_the_first_task_no_head_is_an_oracle() -> None:
 
 def test_golden_learning_rates_reach_the_optimiser() -> None:
     phases = OmegaConf.load(ROOT / "conf" / "schedule" / "tsn_paper.yaml")
-    lr = OmegaConf.load(ROOT / "conf" / "method" / "tsn_iqa.yaml").optimizer.lr
+    lr = composed("method=tsn_iqa").method.optimizer.lr
     method = build(
         TSNIQA, optimizer=lambda groups: torch.optim.Adam(groups, lr=lr), head_lr_factor=3.0
     )

@@ -12,7 +12,7 @@ from iqa_lightning.models.normalization import batch_norms
 from iqa_lightning.stream.schedule import Phase
 from tests.methods.steps import FINETUNE, WARMUP, at, build, start, step, trained
 from tests.methods.test_regularized import rated
-from tests.walks import ROOT
+from tests.walks import ROOT, composed
 
 
 def learn(method: UNIQUE, t: int) -> UNIQUE:
@@ -92,7 +92,7 @@ def test_the_teacher_is_the_model_before_the_task() -> None:
     ],
 )
 def test_golden_learning_rates(schedule: str, method: str, golden: list[float]) -> None:
-    lr = OmegaConf.load(ROOT / "conf" / "method" / f"{method}.yaml").optimizer.lr
+    lr = composed(f"method={method}").method.optimizer.lr
     phases = [
         Phase(name, **p)
         for name, p in OmegaConf.load(ROOT / "conf" / "schedule" / f"{schedule}.yaml").items()

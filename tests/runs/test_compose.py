@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from iqa_lightning.runs.compose import ALLOW, changes_of_experiment, describe, instantiate
 from iqa_lightning.train import build_method, build_stream
-from tests.walks import composed
+from tests.walks import ROOT, composed
 
 FORBIDDEN = (
     "os.system",
@@ -145,3 +145,9 @@ def test_without_an_experiment_nothing_is_changed() -> None:
     assert not changes.groups
     assert not changes.values
     assert len(describe(cfg, HydraConfig.get().runtime.choices, changes)) == 3
+
+
+def test_there_is_no_other_way_to_build() -> None:
+    for path in (ROOT / "iqa_lightning").rglob("*.py"):
+        if path.name != "compose.py":
+            assert "hydra.utils" not in path.read_text(), path

@@ -207,9 +207,10 @@ def test_small_data_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     run = walk(tmp_path / "out", *words, "schedule.finetune.batch_size=16")
     said = capsys.readouterr().out
     notes = json.loads((run / "summary.json").read_text())["notes"]
-    assert len(notes) == 2
-    assert "ten has 10 images, 1 of them to validate by" in notes[0]
+    assert "ten has 10 images, 2 of them to validate by" in notes[0]
     assert "less than a batch of finetune (16)" in notes[1]
+    assert "validation part of ten is -1" in notes[2]  # two images, in the wrong order
+    assert len(notes) == 3
     assert all(f"note: {note}" in said for note in notes)
 
 

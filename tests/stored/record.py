@@ -1,10 +1,11 @@
-"""Makes the stored numbers: `python -m tests.stored.record [name ...]`, all or those whose name starts so.
+"""Makes the stored numbers: `OMP_NUM_THREADS=1 python -m tests.stored.record [name ...]`, all or those that begin so.
 
-A name is a file here without its suffix: `matrices/cpu/lwf`, `pretraining/qpt`, `configs/open4`, `demo`. What is written
-is text, and `tests/test_numbers.py` finds the same text again. One thread; no number depends on what ran before it.
+A name is that of a file here: `matrices/cpu/lwf.csv`, `pretraining/qpt`, `configs`. What is written is text, which
+`tests/test_numbers.py` finds again; no number depends on what ran before it. `matrices/first` is older than this script
+and stays as it is: its last digits are of another processor.
 
-What says which numbers these are stands in two tables. WORDS are the choices whose values are shown to stay: none of
-their learning rates, gates, weights and the like is set here. Everything in SIZE, READER and SMALLER makes a run short.
+What says which numbers these are stands in two kinds of tables. WORDS are the choices whose values are shown to stay:
+none of their rates, gates, weights and the like is set here. SIZE, NETWORK, READER and SMALLER only make a run short.
 """
 
 import csv
@@ -32,11 +33,7 @@ from iqa_lightning.train import to_dict
 from tests.walks import ROOT, TINY, composed, stream_of_folders, walk, write_folder
 
 HERE = Path(__file__).resolve().parent
-METHODS = sorted(
-    path.stem
-    for path in (ROOT / "conf" / "method").glob("*.yaml")
-    if not path.stem.endswith(("_cpu", "_demo"))
-)
+METHODS = sorted(path.stem for path in (HERE / "matrices" / "paper").glob("*.csv"))
 
 # (a) the words that make a budget: a method with the values that it has there
 
@@ -229,11 +226,17 @@ def described(tensor: torch.Tensor) -> dict[str, Any]:
 # configs
 
 PLACES = ("paths.data=data", "paths.output=outputs")
-TABLES = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/runs.yaml"))
+TABLES = sorted(
+    path.stem
+    for path in (HERE / "configs").glob("*.json")
+    if path.stem not in ("experiments", "methods")
+)
+STORED_EXPERIMENTS = json.loads((HERE / "configs" / "experiments.json").read_text()).keys()
 EXPERIMENTS = {
     str(path.relative_to(ROOT / "conf" / group).with_suffix("")): (group, command)
     for group, command in (("experiment", "train"), ("pretraining", "pretrain"))
     for path in sorted((ROOT / "conf" / group).rglob("*.yaml"))
+    if str(path.relative_to(ROOT / "conf" / group).with_suffix("")) in STORED_EXPERIMENTS
 }
 
 

@@ -1,5 +1,6 @@
 """Stored configs in the names of today: `renamed_keys.yaml` says which have another."""
 
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,17 @@ def _key(place: tuple[str, ...]) -> str:
 
 def without_added(config: dict[str, Any]) -> dict[str, Any]:
     """A config of today without the keys that did not exist, which must be as they stand there."""
-    added = {key: value for key, value in config.items() if key in NAMES["added"]}
-    assert all(value == NAMES["added"][key] for key, value in added.items()), added
-    return {key: value for key, value in config.items() if key not in added}
+    found = copy.deepcopy(config)
+    for key, value in NAMES["added"].items():
+        *parts, last = key.split(".")
+        node: Any = found
+        for part in parts:
+            node = node.get(part) if isinstance(node, dict) else None
+        if isinstance(node, dict) and last in node:
+            assert node.pop(last) == value, key
+    if found.get("variant") == "":  # which is none
+        found["variant"] = None
+    return found
 
 
 def method_of(table: str, name: str) -> str:

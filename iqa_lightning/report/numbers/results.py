@@ -186,9 +186,7 @@ def run_tables(
                     low, high = cell_interval(draws[:, t, d], size["n"], count[name])
                     cell |= {kind: draws[0, t, d], f"{kind}_low": low, f"{kind}_high": high}
                 cells.append(cell)
-        found = pd.DataFrame(
-            [readout_measures(s, p, learnt) for s, p in zip(srcc, stability, strict=True)]
-        )
+        found = measures_of_draws(srcc, stability, learnt)
         final = pd.DataFrame(srcc[:, -1], columns=[f"srcc/{name}" for name in names])
         for name, column in pd.concat([final, found], axis=1).items():
             dataset = str(name)[5:] if str(name).startswith("srcc/") else None
@@ -200,6 +198,40 @@ def run_tables(
                 row |= dict(zip(("low", "high"), bounds, strict=True))
             measures.append(row)
     return cells, measures
+
+
+def measures_of_draws(srcc: Array, stability: Array, learnt: NDArray[np.int64]) -> pd.DataFrame:
+    """`readout_measures` of each resample, a row each.
+
+    All measures but forgetting are sums of cells, so what each cell weighs is found once, by
+    matrices that are 1 in that cell alone.
+
+    Args:
+        srcc: (1 + resamples, T + 1, D).
+        stability: (1 + resamples, T + 1, D).
+        learnt: (D,) the task that learns each data set.
+    """
+    shape, cells = srcc.shape[1:], srcc[0].size
+    units = np.eye(cells).reshape(cells, *shape)
+    nothing = np.zeros(shape)
+    base = pd.Series(readout_measures(nothing, nothing, learnt))
+    weights = [
+        pd.DataFrame([readout_measures(one, other, learnt) for one, other in pairs]) - base
+        for pairs in ([(unit, nothing) for unit in units], [(nothing, unit) for unit in units])
+    ]
+    found = {}
+    for name in base.index:
+        found[name] = np.full(len(srcc), base[name])
+        for part, draws in zip(weights, (srcc, stability), strict=True):
+            used = (part[name] != 0).to_numpy()
+            chosen = draws.reshape(len(draws), cells)[:, used]
+            found[name] = found[name] + chosen @ part[name].to_numpy()[used]
+    last = len(srcc[0]) - 1
+    lost = [
+        srcc[:, t:last, d].max(axis=1) - srcc[:, last, d] for d, t in enumerate(learnt) if t < last
+    ]
+    found["forgetting"] = np.mean(lost, axis=0) if lost else np.full(len(srcc), math.nan)
+    return pd.DataFrame(found)
 
 
 def with_interval(draws: Array, contents: int) -> dict[str, float]:

@@ -179,3 +179,19 @@ def _style(value: float, t: int, first: int) -> str:
         for knots in zip(LOW, MIDDLE, HIGH, strict=True)
     )
     return f"{weight} rgb({red},{green},{blue})"
+
+
+def scale_text(audit: Mapping[str, float]) -> str:
+    """What the common scale of a run does to its test images: see `metrics.scale.scale_audit`."""
+    sets = ", ".join(
+        f"{key.split('/')[1]} {number(value)}"
+        for key, value in audit.items()
+        if key.startswith("coverage/")
+    )
+    before, after = (number(audit[f"pooled_{when}"]) for when in ("before", "after"))
+    lines = [f"one scale: SRCC pooled over sets {before}, aligned {after}"]
+    if not math.isnan(audit["agreement_after"]):
+        before, after = (number(audit[f"agreement_{when}"]) for when in ("before", "after"))
+        lines.append(f"agreement of heads (concordance) {before}, aligned {after}")
+    lines.append(f"intervals of 90 % hold {number(audit['coverage'])} of the ratings: {sets}")
+    return "\n".join(lines)
