@@ -68,7 +68,6 @@ def suited(method: str) -> list[str]:  # noqa: PLR0911  # one for each kind
     if method.startswith("ridge"):  # a wide projection takes its time; nothing is left on the disk
         small = ["method.projection=50"] if method == "ridge_projected" else []
         return ["method.cache=ram", *small]
-        return ["method.optimizer.lr=0.0001"]
     if method.startswith("lpf"):  # plain layers, not heads on unit-norm features
         return ["method.head_lr_factor=1.0"]
     if method == "grepq_adapt":  # FSIM of nine versions in each step takes a second each

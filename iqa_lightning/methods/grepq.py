@@ -6,6 +6,7 @@ code, https://github.com/suhas-srinath/GRepQ (MIT). Its way through a stream is 
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iqa_lightning.datasets.demo import PHOTOGRAPHS, photograph
-from iqa_lightning.distributed import from_all_ranks, world_size
+from iqa_lightning.distributed import world_size
 from iqa_lightning.images.opening import open_image
 from iqa_lightning.losses.group_contrast import extreme_groups, group_contrast
 from iqa_lightning.losses.scene_contrast import SceneContrast
 from iqa_lightning.methods.base import Batch, ContinualMethod
 from iqa_lightning.methods.gated import GatedHeads
-from iqa_lightning.methods.readouts import NOTHING, HeadScores, Known, Prediction, read_out
-from iqa_lightning.models.backbones import Backbone, Images
+from iqa_lightning.methods.readouts import NOTHING, HeadScores, Known, Prediction
+from iqa_lightning.methods.teacher import Teacher
+from iqa_lightning.models.backbones import Backbone, Images, Stages
 from iqa_lightning.models.clip import CLIP
 from iqa_lightning.models.clip_any_size import prompt_quality
-from iqa_lightning.models.gating import Gate, frozen
+from iqa_lightning.models.gating import Gate
 from iqa_lightning.models.naturalness import Naturalness
-from iqa_lightning.models.ridge_sums import RidgeSums, ridge_fit
+from iqa_lightning.models.ridge import RidgeStatistics
+from iqa_lightning.models.ridge_sums import ridge_of_sums
 from iqa_lightning.models.trunk import Trunk
 from iqa_lightning.stream.schedule import Position, Task
+from iqa_lightning.stream.training_images import TrainingImages
 
 
 class GRepQ(GatedHeads):
@@ -90,20 +94,22 @@ class GRepQ(GatedHeads):
         self.adapts, self.weight, self.scenes = adapts, weight, scenes
         self.divisor, self.seed, self.contrast = divisor, seed, contrast(seed=seed)
         self.selects_best = not adapts  # validation says nothing of what learns without scores
+        if not adapts:
+            self.training_images = TrainingImages("none")
         width = self.backbone.width
-        self.sums = RidgeSums(width)
-        self.ridge = frozen(width + 1)
-        self.task_ridges = frozen(len(self.tasks), width + 1)
-        nn.init.normal_(self.ridge, std=width**-0.5)
-        self.task_ridges.data += self.ridge
-        # a run counts optimiser steps: where nothing is trained they are taken on this
-        self.idle = nn.Parameter(torch.zeros(()))
+        self.sums = RidgeStatistics(width)
+        start = width**-0.5 * torch.randn(width + 1, dtype=torch.float64)
+        # trainable only so that an optimiser, and DDP, find a parameter
+        self.ridge = nn.Parameter(start)
+        self.task_ridges = nn.Parameter(start.repeat(len(self.tasks), 1), requires_grad=False)
         self.clip: CLIP | None = high if isinstance(high, CLIP) and adapts else None
         if self.clip is not None:
             self.clip.freeze(self.clip.text_parameters())
             projector = nn.Sequential(nn.Linear(self.clip.width, 128), nn.ReLU())
             self.projector = projector.requires_grad_(False)  # as in the official code
-        self.previous = self.backbone.twin() if adapts and weight else None
+        self.previous: Teacher[Backbone, nn.Module] | None = (
+            Teacher(self.backbone) if adapts and weight else None
+        )
         self.draws_of: tuple[int, ...] | None = None
         if gate is not None:
             self.gate = gate(self.backbone, len(self.tasks))
@@ -126,38 +132,34 @@ class GRepQ(GatedHeads):
         return affine(self.backbone(image, known.frozen_output), self.ridge)
 
     def head_scores(self, image: Images, known: Known) -> HeadScores:
-        """Scores by the ridge of each task so far, and their weights."""
-        return self.scores_of(self.backbone(image, known.frozen_output), image, known)
-
-    def scores_of(
-        self, feature: Float[Tensor, "batch width"], image: Images, known: Known
-    ) -> HeadScores:
-        """`head_scores` of images with these features."""
+        """Scores by the ridge of each task so far, and their weights if there is a gate."""
+        feature = self.backbone(image, known.frozen_output)
         scores = [affine(feature, self.task_ridges[k]) for k in range(self.seen)]
-        return self.weigh_heads(torch.stack(scores, dim=1), image, known, [feature])
+        read = [feature] if self.gate is not None and self.gate.features == "last" else None
+        known = replace(known, gate_features=known.gate_features or read)
+        return self.weigh_heads(torch.stack(scores, dim=1), image, known, read)
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Prediction:
-        """Columns of the prediction records; `single` is by the ridge over all tasks."""
-        known: Known = batch.get("known", NOTHING)
+        """Columns of the prediction records; `single` is the ridge over all tasks."""
+        known = batch.get("known", NOTHING)
         feature = self.backbone(batch["image"], known.frozen_output)
-        heads = self.scores_of(feature, batch["image"], known)
-        found = read_out(heads, batch["owner_task"], int(self.task))
-        found["single"] = affine(feature, self.ridge)
-        columns = {name: found[name] for name in self.readouts}
-        columns |= heads.columns(self.tasks[: int(self.task)])
-        return Prediction(columns, heads.gate_features)
+        known = replace(known, frozen_output=feature)
+        said = super().predict_step(batch | {"known": known}, batch_idx)
+        columns = said.columns | {"single": affine(feature, self.ridge)}
+        return Prediction(columns, said.gate_features)
 
-    def gate_stages(self, image: Images) -> list[Float[Tensor, "batch width"]]:
-        """The features."""
-        return self.backbone.stages(image)
+    def gate_stages(self, image: Images) -> Stages:
+        """What the gate reads of the encoders."""
+        assert self.gate is not None
+        return self.backbone.gate_stages(image, self.gate.features)
 
     def body_parameters(self) -> list[nn.Parameter]:
         """The encoders, where they learn."""
         return self.backbone.trainable()
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """Nothing that learns: the ridge is solved for."""
-        return [self.idle]
+        """The ridge, which hooks alone change."""
+        return [self.ridge]
 
     def added_parameters(self) -> int:
         """A task adds a ridge."""
@@ -172,7 +174,7 @@ class GRepQ(GatedHeads):
                 "task of its own, the sums of all tasks are joint all the same"
             )
         if self.previous is not None:
-            self.previous.load_state_dict(self.backbone.state_dict())
+            self.previous.take(self.backbone)
 
     def on_phase_start(self, position: Position) -> None:
         """Random numbers are a function of epoch and image."""
@@ -180,15 +182,13 @@ class GRepQ(GatedHeads):
         self.draws_of = None
         if self.adapts and position.phase.trains == "all":
             self.draws_of = (self.seed, position.task.t, position.full_epoch)
-        if self.previous is not None:
-            self.previous.eval()
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """0 with frozen encoders or in a phase of heads, else the losses of both encoders without
         scores, and what keeps the features.
         """
         if self.draws_of is None:
-            return 0.0 * self.idle
+            return (0.0 * self.ridge.sum()).float()
         count = max(1, min(self.scenes // world_size(), len(batch["image"])))
         draws = [
             np.random.default_rng((*self.draws_of, i)) for i in batch["index"][:count].tolist()
@@ -200,28 +200,32 @@ class GRepQ(GatedHeads):
             shown = self.projector(feature.float())
             loss = loss + group_contrast(shown[worst], shown[best])
         if self.previous is not None:
-            with torch.no_grad():
-                before = self.previous(batch["image"])
+            before = self.previous(batch["image"])
             loss = loss + self.weight * F.mse_loss(self.backbone(batch["image"]), before)
         return loss
 
     def on_task_end(self, task: Task, images: Iterable[Batch], batches: Iterable[Batch]) -> None:
         """Solve for the ridge of the task and for that of all tasks so far; fit the gate."""
         super().on_task_end(task, images, batches)
-        feature, mos = features_and_scores(self.backbone, images)
+        mos, (feature, *stages) = self.collect_rated(images, self.read_images)
         low, high = mos.min(), mos.max()
-        target = (mos - low) / (high - low)
-        own = RidgeSums(self.backbone.width)
-        own.add(feature, target)
-        self.sums.add(feature, target)
-        with torch.no_grad():
-            for sums, place in (
-                (own, self.task_ridges[task.t - 1]),
-                (self.sums, self.ridge),
-            ):
-                place.copy_(ridge_fit(sums, self.alphas, self.standardize)[0])
+        x, y = feature.cpu().double().numpy(), ((mos - low) / (high - low)).cpu().double().numpy()
+        own = RidgeStatistics(self.backbone.width)
+        own.add(x, y)
+        self.sums.add(x, y)
+        for sums, place in ((own, self.task_ridges[task.t - 1]), (self.sums, self.ridge)):
+            found, _ = ridge_of_sums(sums, self.alphas, self.standardize)
+            place.data.copy_(found)
         if self.gate is not None:
-            self.gate.fit(task.t, [feature.to(self.device)])
+            self.gate.fit(task.t, stages)
+
+    def read_images(self, image: Images) -> list[Float[Tensor, "batch width"]]:
+        """The features and what the gate reads."""
+        feature = self.backbone(image)
+        if self.gate is None:
+            return [feature]
+        stages = [feature] if self.gate.features == "last" else self.gate_stages(image)
+        return [feature, *stages]
 
 
 class GRepQZeroShot(ContinualMethod):
@@ -243,6 +247,7 @@ class GRepQZeroShot(ContinualMethod):
     """
 
     readouts = ("single",)
+    training_images = TrainingImages("none")
 
     def __init__(
         self,
@@ -254,7 +259,7 @@ class GRepQZeroShot(ContinualMethod):
         **options: Any,
     ) -> None:
         super().__init__(backbone=ZeroShot(backbone, high, pristine, patch, stride), **options)
-        self.idle = nn.Parameter(torch.zeros(()))  # steps are counted
+        self.idle = nn.Parameter(torch.zeros(()))  # steps are counted, and are taken on this
 
     def score(self, image: Images) -> Float[Tensor, " batch"]:
         """Sum of both scores, in (0, 1.5)."""
@@ -273,12 +278,15 @@ class GRepQZeroShot(ContinualMethod):
         return []
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """Nothing that learns."""
-        return [self.idle]
+        """None."""
+        return []
 
-    def added_parameters(self) -> int:
-        """A task adds nothing."""
-        return 0
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Over a number that plays no part."""
+        optimizer = self.optimizer_factory([{"params": [self.idle]}])
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        return optimizer
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """There is nothing to learn."""
@@ -318,21 +326,6 @@ def affine(
     """Scores of a ridge whose last number is the intercept, summed in float64."""
     weights = ridge.double()
     return (feature.double() @ weights[:-1] + weights[-1]).float()
-
-
-def features_and_scores(
-    read: Callable[[Images], Tensor], images: Iterable[Batch]
-) -> tuple[Float[Tensor, "images width"], Float[Tensor, " images"]]:
-    """Features and MOS of all images of all ranks, in the order of the data set, on the CPU."""
-    with torch.no_grad():
-        rows = [
-            (batch["index"].cpu(), read(batch["image"]).cpu(), batch["mos"].cpu())
-            for batch in images
-        ]
-    columns = zip(*(row for share in from_all_ranks(rows) for row in share), strict=True)
-    index, feature, mos = (torch.cat(column) for column in columns)
-    order = index.argsort()
-    return feature[order], mos[order]
 
 
 def pristine_images(folder: str | None) -> list[Tensor]:

@@ -7,6 +7,7 @@ stream is design too.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,9 +25,8 @@ from iqa_lightning.losses.comparison import (
 )
 from iqa_lightning.methods.base import Batch
 from iqa_lightning.methods.gated import GatedHeads
-from iqa_lightning.methods.grepq import features_and_scores
 from iqa_lightning.methods.readouts import HeadScores, Known
-from iqa_lightning.models.backbones import Backbone, Images
+from iqa_lightning.models.backbones import Backbone, Images, Stages
 from iqa_lightning.models.gating import Gate, frozen
 from iqa_lightning.models.lpf_heads import (
     CategoryHead,
@@ -75,7 +75,7 @@ class LPF(GatedHeads):
         delta: least difference of targets that are compared.
         spread: deviation of a target, for soft comparisons; null: hard ones.
         gate: a class of `models.gating`, as a partial, reading the trunk; null: no readout `gated`.
-        options: see `GatedHeads`.
+        options: see `ContinualMethod`.
 
     Raises:
         ValueError: an unknown word among these, a gate with one model, or a joint task.
@@ -160,12 +160,15 @@ class LPF(GatedHeads):
         """Scores by the parts of each task so far, and their weights."""
         feature = self.backbone(image, known.frozen_output)
         heads = range(1 if self.per_task == "nothing" else self.seen)
-        score = torch.stack([self.score_of(feature, k) for k in heads], dim=1)
-        return self.weigh_heads(score, image, known, [feature])
+        scores = torch.stack([self.score_of(feature, k) for k in heads], dim=1)
+        read = [feature] if self.gate is not None and self.gate.features == "last" else None
+        known = replace(known, gate_features=known.gate_features or read)
+        return self.weigh_heads(scores, image, known, read)
 
-    def gate_stages(self, image: Images) -> list[Float[Tensor, "batch width"]]:
-        """What the trunk says."""
-        return self.backbone.stages(image)
+    def gate_stages(self, image: Images) -> Stages:
+        """What the gate reads of the trunk."""
+        assert self.gate is not None
+        return self.backbone.gate_stages(image, self.gate.features)
 
     def body_parameters(self) -> list[nn.Parameter]:
         """None: the trunk stands still."""
@@ -177,8 +180,9 @@ class LPF(GatedHeads):
         return [p for group in groups for p in of(group, self.seen - 1).parameters()]
 
     def added_parameters(self) -> int:
-        """What is read at test time and each task has of its own."""
-        groups = [group for group in (self.embeddings, self.regressions) if len(group) > 1]
+        """What each task has of its own; categories and comparisons are dropped at test time."""
+        parts_of = (self.embeddings, self.regressions, self.comparisons, self.categories)
+        groups = [group for group in parts_of if len(group) > 1]
         return sum(p.numel() for group in groups for p in group[0].parameters())
 
     def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
@@ -189,12 +193,13 @@ class LPF(GatedHeads):
                 f"method=lpf cannot pool the scales of {', '.join(task.datasets)}: make each a task "
                 "of its own"
             )
-        read = nothing if self.gate is None else self.backbone
-        feature, mos = features_and_scores(read, images)
+        mos, stages = self.collect_rated(
+            images, lambda image: self.gate_stages(image) if self.gate else []
+        )
         self.ranges[task.t - 1] = torch.stack([mos.min(), mos.max()])
         self.bounds[task.t - 1] = category_bounds(self.target(mos.to(self.ranges)), self.bins)
         if self.gate is not None:
-            self.gate.fit(task.t, [feature.to(self.device)])
+            self.gate.fit(task.t, stages)
 
     def target(self, mos: Float[Tensor, " images"]) -> Float[Tensor, " images"]:
         """Scores of the current task in [0, 1]."""
@@ -203,8 +208,7 @@ class LPF(GatedHeads):
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Weighted sum of the three losses."""
-        kept = batch.get("feature")  # of fixed crops
-        feature = self.feature(batch["image"]) if kept is None else kept
+        feature = batch["feature"] if "feature" in batch else self.feature(batch["image"])
         terms = self.terms(feature, batch["mos"], batch["pairs"])
         return torch.stack(list(terms.values())).sum()
 
@@ -228,11 +232,6 @@ class LPF(GatedHeads):
             "category": self.category_weight * category,
             "comparison": self.comparison_weight * compared,
         }
-
-
-def nothing(image: Images) -> Float[Tensor, "batch none"]:
-    """No feature, where scores alone are wanted."""
-    return torch.zeros(len(image), 0)
 
 
 def parts(build: Callable[[], nn.Module], count: int) -> nn.ModuleList:

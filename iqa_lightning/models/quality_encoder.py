@@ -42,7 +42,8 @@ class QualityEncoder(Backbone):
         width: int = 128,
         options: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(name, weights, [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], options)
+        black, white = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
+        super().__init__(name, weights, black, white, options)
         self.head = projection(self.width, hidden, width)
         self.width = width
         if weights is not None and Path(weights).is_file():

@@ -1,4 +1,4 @@
-"""Ridge regression from sums: what images were in them need not be known, so tasks can be added up.
+"""A ridge from sums whose strength needs no image either.
 
 Hoerl and Kennard, Technometrics 12, 1970; the strength by generalised cross-validation: Golub,
 Heath and Wahba, Technometrics 21, 1979.
@@ -8,36 +8,14 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from iqa_lightning.models.gating import frozen
-
-
-class RidgeSums(nn.Module):
-    """Sums over images of 1, x, y, x x', x y and y y, in float64; two of them add up exactly to one
-    over all images.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.moments = frozen(width + 2, width + 2)
-        self.moments.data = self.moments.data.double()
-
-    @torch.no_grad()
-    def add(self, x: Float[Tensor, "images width"], y: Float[Tensor, " images"]) -> None:
-        """Take in images."""
-        one = torch.ones(len(y), 1, dtype=torch.float64, device=self.moments.device)
-        rows = torch.cat([one, x.to(one), y[:, None].to(one)], dim=1)
-        self.moments.add_(rows.T @ rows)
-
-    @property
-    def count(self) -> int:
-        """Images so far."""
-        return int(self.moments[0, 0])
+from iqa_lightning.models.ridge import RidgeStatistics
 
 
-def ridge_fit(
-    sums: RidgeSums, alphas: Sequence[float], standardize: bool = True
+@torch.no_grad()
+def ridge_of_sums(
+    sums: RidgeStatistics, alphas: Sequence[float], standardize: bool = True
 ) -> tuple[Float[Tensor, " width+1"], float]:
     """Weights of the features, then the intercept, which is not shrunk; and the strength, of
     `alphas` that of the least generalised cross-validation error.
@@ -53,14 +31,13 @@ def ridge_fit(
     Raises:
         ValueError: there are fewer than 2 images.
     """
-    n = sums.count
+    n = int(sums.n)
     if n < 2:
         raise ValueError(f"a ridge regression needs 2 images or more, there are {n}")
-    moments = sums.moments
-    mean_x, mean_y = moments[0, 1:-1] / n, moments[0, -1] / n
-    covariance = moments[1:-1, 1:-1] - n * torch.outer(mean_x, mean_x)
-    cross = moments[1:-1, -1] - n * mean_x * mean_y
-    total = moments[-1, -1] - n * mean_y**2
+    mean_x, mean_y = sums.x / n, sums.y / n
+    covariance = sums.xx - n * torch.outer(mean_x, mean_x)
+    cross = sums.xy - n * mean_x * mean_y
+    total = sums.yy - n * mean_y**2
     scale = torch.ones_like(mean_x)
     if standardize:
         variance = covariance.diagonal() / n

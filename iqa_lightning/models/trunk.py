@@ -46,6 +46,7 @@ class Trunk(Backbone):
             for encoder in encoders:
                 drop_dense_layers(encoder.network)
         self.frozen, self.taps, self.deviation = frozen, taps, deviation
+        self.features = "last"
         self.images_forwarded = 0  # the encoders count their own
         self.width = sum(self.width_of(encoder) for encoder in encoders)
         self.stage_widths = [self.width]
@@ -70,12 +71,9 @@ class Trunk(Backbone):
             encoder.lay_out(layout)  # type: ignore[operator]  # modules are untyped
 
     def forward(self, image: Images, fixed: Tensor | None = None) -> Float[Tensor, "batch width"]:
-        """Features of images; `fixed` is what `frozen_output` gave for them."""
-        if not self.frozen:
-            return self.read_all(image)
+        """Features of images; `fixed` are these, where they are known."""
         found = self.frozen_output(image) if fixed is None else fixed
-        assert found is not None
-        return found
+        return self.read_all(image) if found is None else found
 
     def frozen_output(self, image: Images) -> Tensor | None:
         """The features, of a frozen trunk."""
@@ -116,20 +114,15 @@ class Trunk(Backbone):
         """The features are the only stage."""
         return [self(image)]
 
-    def gate_widths(self, features: str) -> list[int]:
-        """One stage, the features, whatever a gate asks for."""
-        return [self.width]
+    def statistics(self, image: Images) -> Float[Tensor, "batch statistics_width"]:
+        """Mean and deviation of every stage map of all backbones."""
+        with torch.no_grad():
+            return torch.cat([encoder.statistics(image) for encoder in self.encoders], dim=1)  # type: ignore[operator]
 
-    def gate_stages(self, image: Images, features: str) -> list[Float[Tensor, "batch stage_width"]]:
-        """The features."""
-        return [self(image)]
-
-    def with_stages(
-        self, image: Images, fixed: Tensor | None = None, features: str = "last"
-    ) -> tuple[Float[Tensor, "batch width"], list[Tensor]]:
-        """The features, twice."""
-        feature = self(image, fixed)
-        return feature, [feature]
+    @property
+    def statistics_width(self) -> int:
+        """Numbers an image of `statistics`."""
+        return sum(encoder.statistics_width for encoder in self.encoders)  # type: ignore[misc]
 
 
 def map_infos(encoder: Backbone) -> list[dict[str, int]]:

@@ -102,7 +102,7 @@ def test_two_encoders_stand_side_by_side_the_high_one_first() -> None:
 
 
 def test_frozen_encoders_do_not_move_and_cost_nothing() -> None:
-    method = build(GRepQ)
+    method = build(GRepQ, optimizer=partial(torch.optim.SGD, lr=0.0))
     method.trainer = type("T", (), {"optimizers": [method.configure_optimizers()]})()
     for phase in (WARMUP, FINETUNE):
         method.on_phase_start(at(phase))

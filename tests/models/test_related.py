@@ -21,7 +21,8 @@ from iqa_lightning.models.naturalness import (
     sharpness_of,
 )
 from iqa_lightning.models.quality_encoder import QualityEncoder
-from iqa_lightning.models.ridge_sums import RidgeSums, ridge_fit
+from iqa_lightning.models.ridge import RidgeStatistics
+from iqa_lightning.models.ridge_sums import ridge_of_sums
 from iqa_lightning.models.trunk import Trunk
 from tests.fidelity.test_grepq_golden import TINY
 
@@ -31,10 +32,10 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
 
-def summed(*parts: tuple[np.ndarray, np.ndarray]) -> RidgeSums:
-    sums = RidgeSums(parts[0][0].shape[1])
+def summed(*parts: tuple[np.ndarray, np.ndarray]) -> RidgeStatistics:
+    sums = RidgeStatistics(parts[0][0].shape[1])
     for x, y in parts:
-        sums.add(torch.from_numpy(x), torch.from_numpy(y))
+        sums.add(x, y)
     return sums
 
 
@@ -43,7 +44,7 @@ def summed(*parts: tuple[np.ndarray, np.ndarray]) -> RidgeSums:
 def test_ridge_is_that_of_scikit_learn_on_all_images(seed: int, width: int, images: int) -> None:
     rng = np.random.default_rng(seed)
     x, y = rng.normal(2, 3, (images + 5, width)), rng.normal(size=images + 5)
-    found, alpha = ridge_fit(summed((x[:5], y[:5]), (x[5:], y[5:])), [0.7], standardize=False)
+    found, alpha = ridge_of_sums(summed((x[:5], y[:5]), (x[5:], y[5:])), [0.7], standardize=False)
     expected = Ridge(0.7).fit(x, y)
     assert alpha == 0.7
     assert np.allclose(found[:-1].numpy(), expected.coef_, atol=1e-8)
@@ -60,18 +61,21 @@ def test_strength_is_that_of_the_least_generalised_cross_validation_error() -> N
         hat = z @ np.linalg.solve(z.T @ z + alpha * np.eye(20), z.T) + 1 / 30
         residual = y - hat @ y
         errors.append(30 * residual @ residual / (30 - np.trace(hat)) ** 2)
-    assert ridge_fit(summed((x, y)), alphas)[1] == alphas[int(np.argmin(errors))]
+    assert ridge_of_sums(summed((x, y)), alphas)[1] == alphas[int(np.argmin(errors))]
 
 
 def test_a_constant_feature_counts_for_nothing() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(20, 3)), rng.normal(size=20)
     more = np.concatenate([x, np.full((20, 1), 5.0)], axis=1)
-    found, expected = ridge_fit(summed((more, y)), [1.0])[0], ridge_fit(summed((x, y)), [1.0])[0]
+    found, expected = (
+        ridge_of_sums(summed((more, y)), [1.0])[0],
+        ridge_of_sums(summed((x, y)), [1.0])[0],
+    )
     assert float(found[3]) == 0
     assert torch.allclose(found[[0, 1, 2, 4]], expected)
     with pytest.raises(ValueError, match="needs 2 images or more, there are 1"):
-        ridge_fit(summed((x[:1], y[:1])), [1.0])
+        ridge_of_sums(summed((x[:1], y[:1])), [1.0])
 
 
 def test_sharpness_and_colourfulness_are_their_formulas() -> None:
