@@ -134,7 +134,7 @@ def test_a_broken_file_is_named_in_one_line(run: RunFolder) -> None:
 @pytest.mark.slow
 def test_unknown_keys_are_refused(run: RunFolder) -> None:
     result = evaluate(f"rum={run.path}", cwd=run.path.parent)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "rum" in result.stderr
 
 
