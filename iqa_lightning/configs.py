@@ -11,6 +11,7 @@ from typing import Any
 
 FREE = (
     *("paths", "root", "logger", "variant", "allow_leakage", "allow"),
+    "tune",
     *("cache", "cache_dir", "num_workers", "max_pixels"),
     *("accelerator", "log_every_n_steps", "enable_progress_bar", "enable_model_summary"),
 )

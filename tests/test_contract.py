@@ -24,7 +24,7 @@ from tests.walks import IN_BATCH, ROOT, composed, stream_of_folders, suited, wal
 
 IMAGES_SEEN = {  # 28 images to train on in each of two tasks, 3 epochs of batches of 8, 2 of them with replay
     "jl": 3 * 56 + 8,  # all at once, then one batch that changes nothing
-    "jl_cl": 3 * 28 + 3 * 56,
+    **dict.fromkeys(("jl_cl", "mh_jl"), 3 * 28 + 3 * 56),
     "gdumb": 3 * 28 + 3 * 56,  # the memory holds all
     "liqa": 3 * 3 * 28 + 2 * 4 * 28,  # three tasks, the phase of the generator after two of them
     **dict.fromkeys(

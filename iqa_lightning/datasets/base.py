@@ -26,6 +26,7 @@ from iqa_lightning.datasets.splits import (
     official_split,
     select_distortions,
     split_hash,
+    tuning_split,
 )
 from iqa_lightning.images.cache import ImageCache, build_cache
 from iqa_lightning.images.opening import ImageReader, open_image, other_case
@@ -325,7 +326,8 @@ class IQADataModule(pl.LightningDataModule):
             return split_from_files(
                 samples, self.split_files, (self.name, self.default_name()), self.split
             )
-        return generate_split(self.name, list(samples.table["reference"]), self.split)
+        draw = tuning_split if self.splits == "tuning" else generate_split
+        return draw(self.name, list(samples.table["reference"]), self.split)
 
     def part(self, name: str) -> SplitDataset:
         """The part `train`, `val` or `test`; `test` only inside `with unlocked_test_set():`.

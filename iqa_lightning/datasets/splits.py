@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from iqa_lightning.datasets.samples import Samples
 
-SOURCES = ("generated", "files", "official")
+SOURCES = ("generated", "files", "official", "tuning")
 
 
 SPLITS = 10
@@ -56,8 +56,30 @@ def generate_split(
     Raises:
         ValueError: `split` is not in 1..10, or there is no way to give every part two images.
     """
+    return _partition(name, reference, _checked(name, split), ratios)
+
+
+def tuning_split(name: str, reference: Sequence[str], split: int) -> Split:
+    """Split number `split` (1 to 10) of those that no table reports, to choose settings by.
+
+    They are what `generate_split` would go on with, so that they differ from its ten and from one
+    another where the table has that many.
+
+    Raises:
+        ValueError: `split` is not in 1..10, or there is no way to give every part two images.
+    """
+    return _partition(name, reference, SPLITS + _checked(name, split), RATIOS)
+
+
+def _checked(name: str, split: int) -> int:
     if not 1 <= split <= SPLITS:
         raise ValueError(f"data set {name!r}: split is {split}; there are the splits 1 to {SPLITS}")
+    return split
+
+
+def _partition(
+    name: str, reference: Sequence[str], number: int, ratios: tuple[float, float, float]
+) -> Split:
     groups, member, sizes = np.unique(
         np.asarray(reference, dtype=np.str_), return_inverse=True, return_counts=True
     )
@@ -65,7 +87,7 @@ def generate_split(
     # (NEP 19).
     bits = np.random.PCG64(_seed(groups, sizes))
     taken: set[bytes] = set()
-    for _ in range(split):
+    for _ in range(number):
         part_of_group = _draw(name, sizes, ratios, bits, taken)
         taken.add(part_of_group.tobytes())
     part = part_of_group[member]
@@ -174,8 +196,7 @@ def _carve(
     name: str, reference: NDArray[np.str_], train: NDArray[np.int64], split: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Train rows without, and those of, a val part drawn from them."""
-    if not 1 <= split <= SPLITS:
-        raise ValueError(f"data set {name!r}: split is {split}; there are the splits 1 to {SPLITS}")
+    _checked(name, split)
     groups, member, sizes = np.unique(reference[train], return_inverse=True, return_counts=True)
     bits = np.random.PCG64(_seed(groups, sizes))
     for _ in range(split):

@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iqa_lightning.losses.fidelity import pair_loss
 from iqa_lightning.methods.base import Batch, ContinualMethod
 from iqa_lightning.methods.gated import GatedHeads
 from iqa_lightning.methods.readouts import HeadScores, Known
+from iqa_lightning.methods.teacher import Teacher
 from iqa_lightning.models.backbones import Encoder, Images, Stages
 from iqa_lightning.models.gating import Gate
 from iqa_lightning.models.heads import CosineHeads
@@ -170,6 +172,56 @@ class JointSeen(SingleHead):
     """
 
     training_images = TrainingImages("seen")
+
+
+class JointHeads(MultiHead):
+    """One network and as many heads as tasks learn all tasks so far at each task; a gate weighs the
+    heads: what several heads with that gate could reach if nothing had to be forgotten.
+
+    Its last row is the upper bound. The loss is the mean over all pairs, each by the head of its
+    task. A task ends with its last epoch, since no score of one head could choose the best.
+
+    Args:
+        options: see `MultiHead`.
+    """
+
+    training_images = TrainingImages("seen")
+    selects_best = False
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The heads of all tasks so far."""
+        return list(self.heads.weight)[: self.seen]
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """Fidelity loss over the pairs of the batch, each by the head of its task."""
+        feature = batch["feature"] if "feature" in batch else self.backbone(batch["image"])
+        heads = torch.stack([self.heads(feature, k) for k in range(self.seen)], dim=1)
+        score = heads.gather(1, batch["task"][:, None] - 1)[:, 0]
+        return pair_loss(score, batch["pairs"], batch["target"], self.link)
+
+
+class WeightAverage(SingleHead):
+    """Sequential fine-tuning whose network and head, after each task, become their mean over the
+    ends of all tasks so far; the next task goes on from there.
+
+    After task t: mean + (learnt - mean) / t, running statistics of norms included. Weight averaging
+    after Izmailov et al., https://arxiv.org/abs/1803.05407, over tasks in the place of epochs; a
+    row for comparison.
+
+    Args:
+        options: see `SingleHead`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.mean = Teacher(self.backbone, self.heads)
+
+    def on_task_end(self, task: Task, images: Iterable[Batch], batches: Iterable[Batch]) -> None:
+        """Move the mean, and go on from it."""
+        super().on_task_end(task, images, batches)
+        self.mean.follow(self.backbone, self.heads, 1 - 1 / task.t)
+        self.backbone.load_state_dict(self.mean.backbone.state_dict())
+        self.heads.load_state_dict(self.mean.heads.state_dict())
 
 
 class SeparateModels(SingleHead):

@@ -19,6 +19,7 @@ from iqa_lightning.models.backbones import Images, Stages
 from iqa_lightning.models.frozen import freeze_convolutions
 from iqa_lightning.models.gating import Gate, KMeansGate
 from iqa_lightning.models.heads import CosineHeads
+from iqa_lightning.models.low_rank import LowRankSets
 from iqa_lightning.models.normalization import NormSets, chunks
 from iqa_lightning.stream.schedule import Task
 
@@ -66,12 +67,16 @@ class TSNIQA(GatedHeads):
         self.init, self.independent_tasks = init, init == "pretrained"
         self.backbone.requires_grad_(False)
         freeze_convolutions(self.backbone.network)
-        self.norms = NormSets(self.backbone.network, 1 + len(self.tasks))
+        self.sets = self.make_sets(1 + len(self.tasks))
         for t in range(1, 1 + len(self.tasks)):
-            for parameter in self.norms.parameters(t):
+            for parameter in self.sets.parameters(t):
                 parameter.requires_grad_(True)
         self.heads = CosineHeads(self.backbone.width, len(self.tasks), normalize_heads)
         self.gate = gate(self.backbone, len(self.tasks))
+
+    def make_sets(self, count: int) -> NormSets | LowRankSets:
+        """What tasks have of their own in the backbone, `count` sets of it; set 0 is as it starts."""
+        return NormSets(self.backbone.network, count)
 
     def score(self, image: Images) -> Float[Tensor, " batch"]:
         """Score by the current task's norms and head."""
@@ -79,7 +84,7 @@ class TSNIQA(GatedHeads):
 
     def feature(self, image: Images) -> Float[Tensor, "batch width"]:
         """The backbone's feature with the current task's norms."""
-        self.norms.use(self.seen)
+        self.sets.use(self.seen)
         return self.backbone(image)  # type: ignore[no-any-return]  # modules are untyped
 
     def score_feature(self, feature: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
@@ -94,7 +99,7 @@ class TSNIQA(GatedHeads):
         self, image: Images, t: int, fixed: Tensor | None = None
     ) -> Float[Tensor, " batch"]:
         """Score by the norms and head of task t."""
-        self.norms.use(t)
+        self.sets.use(t)
         return self.heads(self.backbone(image, fixed), t - 1)  # type: ignore[no-any-return]  # modules are untyped
 
     def scores_of(
@@ -104,11 +109,11 @@ class TSNIQA(GatedHeads):
         Without gradients.
         """
         scores: list[Tensor] = []
-        for some in chunks(tasks, image, self.norms.can_branch):
+        for some in chunks(tasks, image, self.sets.can_branch):
             if len(some) == 1:
                 scores.append(self.score_of(image, some[0], fixed))
                 continue
-            with self.norms.branches(some):
+            with self.sets.branches(some):
                 features = self.backbone(image, fixed).chunk(len(some))
             self.backbone.images_forwarded += (len(some) - 1) * len(image)
             scores += [
@@ -118,7 +123,7 @@ class TSNIQA(GatedHeads):
 
     def gate_stages(self, image: Images) -> Stages:
         """Features of the fixed pretrained network."""
-        self.norms.use(0)
+        self.sets.use(0)
         assert self.gate is not None
         return self.backbone.gate_stages(image, self.gate.features)
 
@@ -133,7 +138,7 @@ class TSNIQA(GatedHeads):
         the gate reads.
         """
         if self.gate is not None and self.task == 0:
-            self.norms.use(0)
+            self.sets.use(0)
             feature, stages = self.backbone.with_stages(
                 image, known.frozen_output, self.gate.features
             )
@@ -148,7 +153,7 @@ class TSNIQA(GatedHeads):
 
     def body_parameters(self) -> list[nn.Parameter]:
         """Norms of the current task."""
-        return self.norms.parameters(self.seen)
+        return self.sets.parameters(self.seen)
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Head of the current task."""
@@ -156,7 +161,7 @@ class TSNIQA(GatedHeads):
 
     def added_parameters(self) -> int:
         """A task adds a set of norms and a head."""
-        return sum(p.numel() for p in [*self.norms.parameters(1), self.heads.weight[0]])
+        return sum(p.numel() for p in [*self.sets.parameters(1), self.heads.weight[0]])
 
     def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
         """Fit the gate of the new task, then start its norms and head.
@@ -169,7 +174,7 @@ class TSNIQA(GatedHeads):
         assert self.gate is not None
         self.gate.fit(task.t, stages)
         source = self.start_from(task.t, stages)
-        self.norms.copy(source, task.t)
+        self.sets.copy(source, task.t)
         if source > 0:
             self.heads.weight[task.t - 1].data.copy_(self.heads.weight[source - 1].data)
 
@@ -181,3 +186,24 @@ class TSNIQA(GatedHeads):
             return t - 1
         assert self.gate is not None
         return 1 + int(self.gate.distances(stages, t - 1).mean(dim=(0, 1)).argmin())
+
+
+class LoRA(TSNIQA):
+    """TSN-IQA with low-rank updates in the place of norms: the network stays as it starts; each task
+    has its own update of every linear layer and every convolution of one pixel, and its own head.
+
+    A row for comparison; no paper has it for this field. LoRA: https://arxiv.org/abs/2106.09685.
+
+    Args:
+        rank: of an update.
+        alpha: scale of an update, divided by the rank.
+        options: see `TSNIQA`.
+    """
+
+    def __init__(self, rank: int = 4, alpha: float = 4.0, **options: Any) -> None:
+        self.rank, self.alpha = rank, alpha
+        super().__init__(**options)
+
+    def make_sets(self, count: int) -> LowRankSets:
+        """Low-rank updates."""
+        return LowRankSets(self.backbone.network, count, self.rank, self.alpha)

@@ -84,14 +84,14 @@ class TSNRidge(TSNIQA):
         """Of the current task: score of its head, statistics under its norms and as the network
         starts.
         """
-        self.norms.use(self.seen)
+        self.sets.use(self.seen)
         feature, (own,) = self.backbone.with_stages(image, None, "stages")
         trained = self.heads(feature, self.seen - 1)
         return [trained, own, self.frozen_statistics(image)]
 
     def frozen_statistics(self, image: Images) -> Float[Tensor, "batch statistics_width"]:
         """Stage statistics of the network as it starts."""
-        self.norms.use(0)
+        self.sets.use(0)
         return self.backbone.statistics(image)
 
     def parts_of(self, k: int, trained: Tensor, own: Tensor, frozen: Tensor) -> list[Tensor]:
@@ -140,12 +140,12 @@ class TSNRidge(TSNIQA):
         pays.
         """
         found: list[tuple[Tensor, Tensor]] = []
-        for some in chunks(tasks, image, self.norms.can_branch):
+        for some in chunks(tasks, image, self.sets.can_branch):
             if len(some) == 1:
-                self.norms.use(some[0])
+                self.sets.use(some[0])
                 feature, (statistics,) = self.backbone.with_stages(image, fixed, "stages")
             else:
-                with self.norms.branches(some):
+                with self.sets.branches(some):
                     feature, (statistics,) = self.backbone.with_stages(image, fixed, "stages")
                 self.backbone.images_forwarded += (len(some) - 1) * len(image)
             features, rows = feature.chunk(len(some)), statistics.chunk(len(some))

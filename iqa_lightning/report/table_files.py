@@ -8,6 +8,7 @@ from iqa_lightning.records import write_bytes
 from iqa_lightning.report.details import written_details
 from iqa_lightning.report.numbers.published import read_published
 from iqa_lightning.report.numbers.results import csv_bytes, read_results
+from iqa_lightning.report.numbers.trials import read_trials
 from iqa_lightning.report.numbers.verdicts import missing_runs, summarise
 from iqa_lightning.report.text.paper import latex, markdown, without_runs
 
@@ -36,7 +37,9 @@ def write_table(
         ("variance", summary.variance),
     ):
         write_bytes(folder / "results" / f"{table_name}.csv", csv_bytes(table))
-    text = markdown(name, summary, missing_runs(list(planned), results.runs), chosen)
+    text = markdown(
+        name, summary, missing_runs(list(planned), results.runs), chosen, read_trials(folder)
+    )
     write_bytes(folder / "table.md", text.encode())
     write_bytes(folder / "table.tex", latex(name, summary).encode())
     written_details(folder, name, results, summary, figures)

@@ -94,7 +94,7 @@ def test_compiled_steps_equal_plain_ones_and_names_stay() -> None:
         torch.testing.assert_close(compiled.state_dict()[key], tensor, rtol=0, atol=1e-5, msg=key)
     twin, image = compiled.backbone.twin().train(), images(1)["image"]
     before = twin(image)
-    for parameter in compiled.norms.parameters(1):
+    for parameter in compiled.sets.parameters(1):
         parameter.data.zero_()
     torch.testing.assert_close(twin(image), before, rtol=0, atol=1e-6)
     assert not torch.equal(compiled.backbone(image), before)

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from iqa_lightning.methods.finetune import Joint, JointSeen, SeparateModels
+from iqa_lightning.losses.fidelity import pair_loss
+from iqa_lightning.methods.finetune import (
+    Joint,
+    JointHeads,
+    JointSeen,
+    SeparateModels,
+    WeightAverage,
+)
 from iqa_lightning.methods.replay import GDumb
 from tests.methods.steps import build, changed, columns, images, learn, snapshot, start
 
@@ -52,3 +59,38 @@ def test_parameters_added_by_a_task() -> None:
     method = build(SeparateModels)
     assert method.added_parameters() == sum(p.numel() for p in method.backbone.parameters()) + 256
     assert [build(kind).added_parameters() for kind in (Joint, JointSeen, GDumb)] == [0, 0, 0]
+
+
+def test_joint_heads_rank_each_pair_by_the_head_of_its_task() -> None:
+    """Against the sum over tasks, each by its own head alone."""
+    method = build(JointHeads)
+    method.task.fill_(2)
+    image = images(0)[0]["image"][:6]
+    pairs = torch.tensor([[0, 1], [2, 1], [3, 4], [5, 3], [4, 5]])
+    target = torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0])
+    task = torch.tensor([1, 1, 1, 2, 2, 2])
+    found = method.loss({"image": image, "pairs": pairs, "target": target, "task": task})
+    feature = method.backbone(image)
+    own = [
+        pair_loss(method.heads(feature, k), pairs[a:b], target[a:b], method.link)
+        for k, a, b in ((0, 0, 2), (1, 2, 5))
+    ]
+    assert torch.allclose(found, (2 * own[0] + 3 * own[1]) / 5)
+
+
+def test_weights_become_the_mean_of_the_ends_of_tasks() -> None:
+    method, ends = build(WeightAverage), []
+    original = method.mean.follow
+
+    def follow(*args: object) -> None:
+        ends.append({key: value.clone() for key, value in method.backbone.state_dict().items()})
+        original(*args)
+
+    method.mean.follow = follow
+    for t in (1, 2, 3):
+        learn(method, t)
+    for key, value in method.backbone.state_dict().items():
+        if value.is_floating_point():
+            mean = torch.stack([end[key] for end in ends]).double().mean(dim=0)
+            assert torch.allclose(value.double(), mean, atol=1e-6), key
+    assert len(ends) == 3

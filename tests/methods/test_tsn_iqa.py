@@ -60,11 +60,11 @@ def test_golden_parameters(
 ) -> None:
     method = build(TSNIQA, network, tasks=("a",))
     assert method.added_parameters() == trainable
-    assert len(method.norms.norms) == layers
-    affine = sum(p.numel() for p in method.norms.parameters(1))
+    assert len(method.sets.norms) == layers
+    affine = sum(p.numel() for p in method.sets.parameters(1))
     buffers = sum(
         b.numel()
-        for layer in method.norms.layers(1)
+        for layer in method.sets.layers(1)
         for b in (layer.running_mean, layer.running_var)
     )
     assert (affine, affine + buffers) == (2 * channels, 4 * channels)
@@ -85,7 +85,7 @@ def test_a_task_leaves_all_others_bit_for_bit(network: str) -> None:
         gate = {key for key in touched if key.startswith("gate.")}
         assert {key for key in touched - gate if not of_task(key, t)} == {"task"}
         assert f"heads.weight.{t - 1}" in touched
-        assert len([key for key in touched if f".sets.{t}." in key]) >= 2 * len(method.norms.norms)
+        assert len([key for key in touched if f".sets.{t}." in key]) >= 2 * len(method.sets.norms)
         for level, old in zip(method.gate.centroids, centroids, strict=True):
             others = [k for k in range(3) if k != t - 1]
             assert torch.equal(level[others], old[others])
@@ -114,7 +114,7 @@ def test_old_heads_score_as_they_did(network: str) -> None:
 def test_tasks_are_learnt_independently() -> None:
     second = learn(learn(tsn(), 1, seed=8), 2, seed=9)
     alone = learn(tsn(tasks=("b",)), 1, seed=9)
-    for mine, other in zip(second.norms.layers(2), alone.norms.layers(1), strict=True):
+    for mine, other in zip(second.sets.layers(2), alone.sets.layers(1), strict=True):
         assert all(
             torch.equal(mine.state_dict()[key], tensor)
             for key, tensor in other.state_dict().items()
@@ -177,7 +177,7 @@ def test_statistics_move_in_the_first_epoch_only() -> None:
 
 def begins_like(method: TSNIQA, t: int, source: int) -> bool:
     """Whether the norms of task t are those of set `source`, and its head that of the task."""
-    layers = zip(method.norms.layers(t), method.norms.layers(source), strict=True)
+    layers = zip(method.sets.layers(t), method.sets.layers(source), strict=True)
     norms = all(
         torch.equal(one.state_dict()[key], v)
         for one, two in layers

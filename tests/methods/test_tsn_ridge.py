@@ -47,11 +47,11 @@ def test_a_score_is_the_sum_of_its_parts_each_on_one_scale() -> None:
     expected = np.zeros(len(x))
     with evaluation_mode(method), torch.no_grad():
         found = method.head_scores(x, NOTHING).score[:, 0]
-        method.norms.use(1)
+        method.sets.use(1)
         trained = [method.score_of(image, 1).double().numpy() for image in (seen["image"], x)]
         expected += z(trained[1], trained[0])
         for weight, norms in ((2.0, 1), (0.5, 0)):
-            method.norms.use(norms)
+            method.sets.use(norms)
             train, new = (
                 method.backbone.statistics(i).double().numpy() for i in (seen["image"], x)
             )

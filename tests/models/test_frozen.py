@@ -104,4 +104,4 @@ def test_mixed_precision_still_trains() -> None:
     method.on_phase_start(at(FINETUNE))
     with torch.autocast("cpu", torch.bfloat16):
         method.loss(images(0)).backward()
-    assert all(parameter.grad is not None for parameter in method.norms.parameters(1))
+    assert all(parameter.grad is not None for parameter in method.sets.parameters(1))

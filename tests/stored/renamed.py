@@ -57,6 +57,7 @@ def without_added(config: dict[str, Any]) -> dict[str, Any]:
             node = node.get(part) if isinstance(node, dict) else None
         if isinstance(node, dict) and last in node:
             assert node.pop(last) == value, key
+    found["method"].pop("tune", None) if isinstance(found.get("method"), dict) else None
     if found.get("variant") == "":  # which is none
         found["variant"] = None
     return found

@@ -9,6 +9,7 @@ import pandas as pd
 from iqa_lightning.metrics.splits import FEWEST_SPLITS
 from iqa_lightning.report.numbers.results import COST
 from iqa_lightning.report.numbers.statistics import ROPE
+from iqa_lightning.report.numbers.trials import Trial, winner
 from iqa_lightning.report.numbers.verdicts import (
     ALL_METHODS,
     TOLERANCE,
@@ -57,7 +58,11 @@ UNFLOORED = "not above its floor"
 
 
 def markdown(
-    name: str, summary: Summary, missing: Sequence[Mapping[str, Any]], chosen: str = ""
+    name: str,
+    summary: Summary,
+    missing: Sequence[Mapping[str, Any]],
+    chosen: str = "",
+    trials: Sequence[Trial] = (),
 ) -> str:
     """The whole report of a table as Markdown.
 
@@ -66,6 +71,7 @@ def markdown(
         summary: what `verdicts.summarise` made of its runs.
         missing: the planned runs without results.
         chosen: how the values of its rows were chosen.
+        trials: that were made to choose them.
     """
     lines = summary.lines
     parts = [f"# {name}", "Written by `python -m iqa_lightning.reproduce`, never by hand."]
@@ -75,9 +81,28 @@ def markdown(
     parts += ["## Beside the published numbers", *published_part(lines)]
     parts += ["## Differences between methods", *tests_part(summary.tests)]
     parts += ["## Where the variance comes from", *variance_part(summary.variance)]
-    how = chosen or "Not recorded: equal trials for every method were not made."
-    parts += ["## How the values were chosen", " ".join(how.split())]
+    parts += ["## How the values were chosen", *chosen_part(name, lines, chosen, trials)]
     return "\n\n".join([*parts, *missing_part(missing)]) + "\n"
+
+
+def chosen_part(name: str, lines: pd.DataFrame, chosen: str, trials: Sequence[Trial]) -> list[str]:
+    """A sentence, and for each row its trials: the best of them is the method `<method>_<table>`."""
+    if not trials:
+        how = chosen or "Not recorded: equal trials for every method were not made."
+        return [" ".join(how.split())]
+    searched: dict[str, list[Trial]] = {}
+    for trial in trials:
+        searched.setdefault(f"{trial.method}_{name}", []).append(trial)
+    rows = []
+    for method in dict.fromkeys(lines["method"]):
+        if (group := searched.get(str(method).split("@")[0])) is None:
+            rows.append([str(method), "0", "as its file stands", ""])
+            continue
+        best = winner(group)
+        values = ", ".join(f"{key} {value}" for key, value in best.values.items())
+        rows.append([str(method), str(len(group)), values, f"{best.score:.3f}"])
+    heads = ["method", "trials", "values of the best", "its validation SRCC"]
+    return [*([" ".join(chosen.split())] if chosen else []), grid(heads, rows)]
 
 
 def without_runs(name: str, published: pd.DataFrame, planned: Sequence[Mapping[str, Any]]) -> str:
