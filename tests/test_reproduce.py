@@ -20,16 +20,8 @@ from iqa_lightning.metrics.matrices import derive
 from iqa_lightning.records import RunFolder
 from iqa_lightning.report.numbers.forgetting import pair_flips
 from iqa_lightning.report.numbers.results import collect
-from iqa_lightning.reproduce import (
-    Run,
-    compare,
-    independent,
-    make,
-    overrides,
-    planned_runs,
-    read_grid,
-    reproduce,
-)
+from iqa_lightning.reproduce import compare, independent, overrides, reproduce
+from iqa_lightning.runs.grid import Run, make, planned_runs, read_grid
 from iqa_lightning.runs.process import Outcome
 from tests.walks import ROOT, TINY, call
 
@@ -390,7 +382,7 @@ def test_runs_share_the_cores_or_take_the_threads_that_are_set(
 ) -> None:
     seen = []
     monkeypatch.setattr(
-        "iqa_lightning.reproduce.run_subprocess",
+        "iqa_lightning.runs.grid.run_subprocess",
         lambda *words: (seen.append(words[-1]), Outcome("", ""))[1],
     )
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(4), raising=False)

@@ -65,7 +65,7 @@ def test_joint_heads_rank_each_pair_by_the_head_of_its_task() -> None:
     """Against the sum over tasks, each by its own head alone."""
     method = build(JointHeads)
     method.task.fill_(2)
-    image = images(0)[0]["image"][:6]
+    image = images(0)["image"][:6]
     pairs = torch.tensor([[0, 1], [2, 1], [3, 4], [5, 3], [4, 5]])
     target = torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0])
     task = torch.tensor([1, 1, 1, 2, 2, 2])

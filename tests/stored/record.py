@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
 from iqa_lightning.pretrain import pretrain, probe
-from iqa_lightning.reproduce import planned_runs, read_grid
+from iqa_lightning.runs.grid import planned_runs, read_grid
 from iqa_lightning.train import to_dict
 from tests.walks import ROOT, TINY, composed, stream_of_folders, walk, write_folder
 
