@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 
 from iqa_lightning.datasets.base import IQADataModule
 from iqa_lightning.datasets.splits import Split
-from iqa_lightning.images.opening import other_case
+from iqa_lightning.images.opening import other_name
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
@@ -176,7 +176,7 @@ def _check_images(audit: Audit, progress: Progress) -> None:
     audit.sha256 = {names[row]: images[row].sha256 for row in audit.rows if images[row].sha256}
     audit.facts |= {"found": len(rows) - len(missing), "missing": missing, "unreadable": unreadable}
     if missing:
-        hint = other_case(data.image_path(names.index(missing[0])))
+        hint = other_name(data.root, data.image_path(names.index(missing[0])))
         audit.note(
             "error",
             f"{len(missing)} of {len(rows)} images are missing in {data.root}: {_listed(missing)}{hint}; "

@@ -29,7 +29,7 @@ from iqa_lightning.datasets.splits import (
 )
 from iqa_lightning.images.cache import ImageCache, build_cache
 from iqa_lightning.images.decoding import ImageReader
-from iqa_lightning.images.opening import Rule, other_case
+from iqa_lightning.images.opening import Rule, other_name
 from iqa_lightning.images.transforms import View, evaluation_size, evaluation_view, random_view
 from iqa_lightning.records import is_name
 
@@ -272,7 +272,7 @@ class IQADataModule(pl.LightningDataModule):
             raise ValueError(
                 f"data set {self.name!r}: {len(missing)} of {len(self.samples)} images are "
                 "missing, the first is "
-                f"{first} (row {missing[0] + 1} of {self.table_path}){other_case(first)}; "
+                f"{first} (row {missing[0] + 1} of {self.table_path}){other_name(self.root, first)}; "
                 f"complete the folder or remove the rows"
             )
 

@@ -1,5 +1,6 @@
 """How an image file becomes 8-bit RGB: one rule for training, `check` and scoring."""
 
+import glob
 import struct
 import threading
 from collections.abc import Iterator
@@ -65,7 +66,13 @@ FOREIGN = (
     (b"\0\0\0\x0cJXL ", "JPEG XL"),
     (b"version https://git-lfs", "a Git LFS pointer and not the file: run `git lfs pull`"),
 )
-"""First bytes of what is often taken for a picture."""
+MARKUP = (
+    (b"<!doctype html", "a web page; get the file again"),
+    (b"<html", "a web page; get the file again"),
+    (b"<svg", "a drawing; convert it to PNG"),
+    (b"<?xml", "a drawing or other XML; convert it to PNG"),
+)
+"""First bytes of what is often taken for a picture; of texts in small letters."""
 
 RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw")
 
@@ -262,7 +269,7 @@ def is_wide(image: Image.Image) -> bool:
     if image.mode.startswith("I"):
         return True
     if image.format == "TIFF":
-        return max(getattr(image, "tag_v2", {}).get(BITS, (8,))) > 8
+        return bool(max(getattr(image, "tag_v2", {}).get(BITS, (8,))) > 8)
     # the raw mode of a PNG, or the largest value of a PPM
     return any(
         "16" in str(tile[3]) or (image.format == "PPM" and "65535" in str(tile[3]))
@@ -285,11 +292,9 @@ def foreign(path: Path, error: Exception) -> str:
     if start[4:8] == b"ftyp" and start[8:12] != b"avif":
         return "HEIC or a film; convert it to JPEG or PNG"
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith((b"<!doctype html", b"<html")):
-        return "a web page; get the file again"
-    if text.startswith((b"<svg", b"<?xml")):
-        return "a drawing or other XML; convert it to PNG"
-    found = next((kind for sign, kind in FOREIGN if start.startswith(sign)), "")
+    found = next((kind for sign, kind in FOREIGN if start.startswith(sign)), "") or next(
+        (kind for sign, kind in MARKUP if text.startswith(sign)), ""
+    )
     if found:
         return f"it is {found}"
     if path.suffix.lower() in RAW:
@@ -327,9 +332,17 @@ class _Limit:
             Image.MAX_IMAGE_PIXELS = max(self.held) if self.held else self.before
 
 
-def other_case(path: Path) -> str:
-    """A hint where a missing file is there in upper or lower case, else nothing."""
+def other_name(root: Path, path: Path) -> str:
+    """A hint where a missing file of a folder is there under another name, else nothing."""
     folder = path.parent
     names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
-    twin = next((name for name in names if name.casefold() == path.name.casefold()), None)
-    return "" if twin is None else f", where {twin} is: upper and lower case differ"
+    small = path.name.casefold()
+    if twin := next((name for name in names if name.casefold() == small), None):
+        return f", where {twin} is: upper and lower case differ"
+    if twin := next((name for name in names if Path(name).stem.casefold() == small), None):
+        return f", where {twin} is: write names with their suffix"
+    if twin := next((found for found in root.glob(f"*/{glob.escape(path.name)}")), None):
+        return f", but {twin.relative_to(root)} is there: names are relative to the folder"
+    if not path.name.isascii():
+        return "; its name is not ASCII: save the table as CSV in UTF-8"
+    return ""
