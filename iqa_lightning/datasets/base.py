@@ -16,6 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from iqa_lightning.datasets.labels import LabelLists, as_lists
+from iqa_lightning.datasets.ratings import read_groups
 from iqa_lightning.datasets.samplers import MAX_PIXELS
 from iqa_lightning.datasets.samples import Samples, check_range, check_table
 from iqa_lightning.datasets.split_files import split_from_files
@@ -132,6 +133,8 @@ class IQADataModule(pl.LightningDataModule):
         splits: `generated`: drawn here; `files`: published lists; `official`: the one split of the
             owners.
         split_files: the folder that holds the lists of `files` (see `data/split_files.py`).
+        group_file: a table with the columns image and group (and dataset, where it is of several):
+            images of one group stay in one part, as `check write_groups=<file>` proposes them.
         distortions: only images with one of these distortions, in the parts that the split of the
             whole set gives them.
         labels: the folder of LIQE's lists, or `LabelLists`: replace the columns `distortion` and
@@ -167,6 +170,7 @@ class IQADataModule(pl.LightningDataModule):
         split: int = 1,
         splits: str = "generated",
         split_files: str | Path | None = None,
+        group_file: str | Path | None = None,
         distortions: Sequence[str] | None = None,
         labels: LabelLists | str | Path | None = None,
         exif_turn: bool = True,
@@ -194,6 +198,7 @@ class IQADataModule(pl.LightningDataModule):
         self.distortions = None if distortions is None else list(distortions)
         self.split_files = None if split_files is None else Path(split_files).expanduser()
         self.rule = Rule(exif_turn, max_megapixels)
+        self.group_file = None if group_file is None else Path(group_file).expanduser()
         self.view = View(resize=0, crop=224) if view is None else view
         self.cache = cache
         self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
@@ -308,6 +313,8 @@ class IQADataModule(pl.LightningDataModule):
         check_range(self.name, self.table_path, samples.table, self.native_range)
         if self.labels is not None:
             samples = self.labels.label(samples, (self.name, self.default_name()), self.split)
+        if self.group_file is not None:
+            samples = self._grouped(samples, self.group_file)
         parts = self.make_split(samples)
         if self.distortions is not None:
             samples, parts = select_distortions(samples, parts, self.distortions)
@@ -321,6 +328,15 @@ class IQADataModule(pl.LightningDataModule):
                     "choose another split"
                 )
         self.samples, self.parts, self.split_hash = samples, parts, split_hash(samples, parts)
+
+    def _grouped(self, samples: Samples, file: Path) -> Samples:
+        where = f"data set {self.name!r}, group_file={file}"
+        groups = read_groups(file, where, (self.name, self.default_name()))
+        image = samples.table["image"]
+        if unknown := next((name for name in groups if name not in set(image)), None):
+            raise ValueError(f"{where}: the table of the set has no image {unknown!r}")
+        reference = image.map(groups).fillna(samples.table["reference"])
+        return Samples(samples.name, samples.table.assign(reference=reference))
 
     def make_split(self, samples: Samples) -> Split:
         """The parts, from where `splits` says; raises ValueError where it cannot be had."""

@@ -95,6 +95,36 @@ def read_ratings(path: Path, where: str) -> Ratings:
     return Ratings(table, names, None if contradictory else said["mos"])
 
 
+def read_groups(path: Path, where: str, datasets: Sequence[str]) -> dict[str, str]:
+    """The group of each image of a table with the columns `image` and `group`, empty cells left out.
+
+    Args:
+        path: the file.
+        where: data set and file, for messages.
+        datasets: names of the set, where the table has a column `dataset`.
+
+    Raises:
+        ValueError: there is no such table.
+    """
+    try:
+        header, rows = cells(decoded(path, where))
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{where} does not exist; `check write_groups=<file>` writes one"
+        ) from error
+    except csv.Error as error:
+        raise ValueError(f"{where} is not a readable table ({error}); {SAVE}") from error
+    names = [name.casefold() for name in header]
+    if not {"image", "group"} <= {*names}:
+        raise ValueError(f"{where}: the columns are {', '.join(header)}; give image,group")
+    found = [dict(zip(names, row, strict=False)) for row in rows]
+    return {
+        composed(row["image"]): row["group"]
+        for row in found
+        if row.get("group") and row.get("dataset", datasets[0]) in datasets
+    }
+
+
 def decoded(path: Path, where: str) -> str:
     """The text of a file.
 

@@ -341,8 +341,8 @@ def other_name(root: Path, path: Path) -> str:
         return f", where {twin} is: upper and lower case differ"
     if twin := next((name for name in names if Path(name).stem.casefold() == small), None):
         return f", where {twin} is: write names with their suffix"
-    if twin := next((found for found in root.glob(f"*/{glob.escape(path.name)}")), None):
-        return f", but {twin.relative_to(root)} is there: names are relative to the folder"
+    if below := next((found for found in root.glob(f"*/{glob.escape(path.name)}")), None):
+        return f", but {below.relative_to(root)} is there: names are relative to the folder"
     if not path.name.isascii():
         return "; its name is not ASCII: save the table as CSV in UTF-8"
     return ""
