@@ -59,6 +59,7 @@ def check(cfg: DictConfig) -> int:
 
     from iqa_lightning.audit.check import audit_dataset  # noqa: PLC0415  # torch
     from iqa_lightning.audit.duplicates import check_waivers, find_duplicates, findings  # noqa: PLC0415  # torch
+    from iqa_lightning.audit.groups import check_families, write_groups  # noqa: PLC0415  # torch
     from iqa_lightning.audit.manifest import verify_manifest  # noqa: PLC0415  # torch
     from iqa_lightning.records import write_bytes  # noqa: PLC0415  # pandas
 
@@ -77,14 +78,21 @@ def check(cfg: DictConfig) -> int:
             verify_manifest(audit, folder / f"{audit.name}.sha256")
     duplicates = find_duplicates(audits, waivers)
     found = [finding for audit in audits for finding in audit.findings] + findings(duplicates)
+    found += check_families(audits, OmegaConf.load(CONF / "families.yaml"))
     write_bytes(
         folder / "report.json",
         json.dumps(content(name, audits, duplicates, found), indent=1).encode(),
     )
     print_report(console, audits, duplicates, found)
-    console.print(
-        f"written: {folder / 'report.json'}", markup=False, highlight=False, soft_wrap=True
-    )
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    if cfg.write_groups is not None:
+        file = Path(cfg.write_groups).expanduser()
+        count = write_groups(file, audits, duplicates)
+        say(
+            f"written: {file}, {count} groups of contents that look alike; group_file={file} of a "
+            "data set or stream keeps each in one part"
+        )
+    say(f"written: {folder / 'report.json'}")
     return sum(finding.severity == "error" for finding in found)
 
 
@@ -98,6 +106,7 @@ def check_caches(cfg: DictConfig) -> int:
     from rich.console import Console  # noqa: PLC0415  # stays out of --help
 
     from iqa_lightning.images.cache import default_folder, find_caches, remove_caches, verify_cache  # noqa: PLC0415  # PIL
+    from iqa_lightning.models.feature_cache import remove_features  # noqa: PLC0415  # torch
 
     if cfg.cache not in ("verify", "remove"):
         raise ValueError(f"cache is {cfg.cache!r}; it is verify, remove or null")
@@ -111,9 +120,10 @@ def check_caches(cfg: DictConfig) -> int:
     )
     if cfg.cache == "remove":
         removed = [path for place, name in places for path in remove_caches(place, name)]
-        say(
-            "\n".join([*(f"removed: {path}" for path in removed), f"{len(removed)} caches removed"])
-        )
+        # features are those of a network, of whatever set: they go where all goes
+        kept = [] if chosen else remove_features(folder)
+        say("\n".join(f"removed: {path}" for path in [*removed, *kept]))
+        say(f"{len(removed)} caches removed" + (f", {len(kept)} of features" if kept else ""))
         return 0
     caches = [path for place, name in places for path in find_caches(place, name)]
     damaged = 0
@@ -180,23 +190,35 @@ def print_report(
 ) -> None:
     """Print the report."""
     from rich.table import Table  # noqa: PLC0415  # stays out of --help
+    from rich.text import Text  # noqa: PLC0415
+
+    from iqa_lightning.images.opening import DECISIONS  # noqa: PLC0415  # PIL
 
     columns = ["data set", "images", "missing", "unreadable", "contents", "parts", "checksums"]
     table = Table(*columns, title="On disk")
     for audit in audits:
         table.add_row(
-            audit.name, *(cells(audit.facts) if audit.facts else ["-"] * (len(columns) - 1))
+            Text(audit.name), *(cells(audit.facts) if audit.facts else ["-"] * (len(columns) - 1))
         )
     console.print(table)
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     for audit in audits:
         if audit.facts:
             say(f"{audit.name}: {line(audit.facts)}")
+            for decision, images in audit.facts["decisions"].items():
+                more = f" and {len(images) - NOTES} more" if len(images) > NOTES else ""
+                listed = ", ".join(images[:NOTES])
+                say(f"{audit.name}: {len(images)} {DECISIONS[decision]}: {listed}{more}")
     for pair in [pair for pair in duplicates if pair.severity == "note"][:NOTES]:
         say(f"note: one picture twice: {pair}; {pair.waived or 'in one part, so nothing leaks'}")
+    twins = [finding for finding in found if finding.text.startswith("one picture twice")][NOTES:]
     for finding in found:
+        if finding in twins:
+            continue
         console.print(f"{finding.severity}: ", style=STYLES[finding.severity], end="")
         say(finding.text)
+    if twins:
+        say(f"and {len(twins)} pictures more that are there twice, in the report")
     say(
         ", ".join(
             f"{sum(finding.severity == level for finding in found)} {level}s" for level in STYLES

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from PIL import Image
 
 from iqa_lightning.check import build, check, check_caches
 from iqa_lightning.datasets.csv import CSVData
 from iqa_lightning.images.cache import build_cache, find_caches
-from tests.audit.test_audit import write_photographs
+from tests.audit.test_audit import photograph, write_photographs
 from tests.images.test_cache import SOURCE
 from tests.walks import ROOT, call
 
@@ -83,6 +84,27 @@ def test_one_data_set_and_none(tmp_path: Path, capsys: pytest.CaptureFixture[str
             checked(*wrong, *words)
 
 
+def test_what_the_loader_decided_is_listed(
+    two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turn = Image.Exif()
+    turn[274] = 3
+    photograph(3).save(tmp_path / "a/images/3.png", exif=turn)
+    photograph(4).convert("LA").save(tmp_path / "a/images/4.png")
+    photograph(5).save(tmp_path / "b/images/5.png", "BMP")
+    assert checked(*two, f"write_groups={tmp_path / 'groups.csv'}") == 0
+    said = capsys.readouterr().out
+    assert "a: 1 are turned upright, as their EXIF tag says: images/3.png" in said
+    assert "a: 1 may be transparent: laid over white: images/4.png" in said
+    assert "b: 1 are not what their suffix says: what the file holds counts: images/5.png" in said
+    assert "groups.csv, 0 groups" in said
+    report = json.loads((tmp_path / "out/check/folders/report.json").read_text())
+    assert report["datasets"][0]["decisions"] == {
+        "turned": ["images/3.png"],
+        "alpha": ["images/4.png"],
+    }
+
+
 def cached(*words: str) -> int:
     """The damaged caches that the command counts, in this process."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -112,9 +134,13 @@ def test_caches_are_verified_and_removed(
     build_cache(replace(SOURCE, name="c"), 0, "disk", tmp_path / "cache")
     assert cached(*words, "cache=remove") == 0
     assert "2 caches removed" in capsys.readouterr().out
+    kept = tmp_path / "cache/features-0123456789abcdef.sqlite"
+    kept.write_bytes(b"")
     assert len(find_caches(tmp_path / "cache")) == 1, "that of a set which the stream does not have"
     assert cached(words[2], "cache=remove") == 0
     assert find_caches(tmp_path / "cache") == []
+    assert "1 caches removed, 1 of features" in capsys.readouterr().out
+    assert not kept.exists()
     with pytest.raises(ValueError, match="cache is 'empty'; it is verify, remove or null"):
         cached(*words, "cache=empty")
 

@@ -17,12 +17,25 @@ from scipy.stats import spearmanr
 
 from iqa_lightning.datasets.base import IQADataModule
 from iqa_lightning.datasets.splits import Split
-from iqa_lightning.images.opening import other_case
+from iqa_lightning.images.opening import DECISIONS, other_name
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 
 SHOWN = 20  # files named in one finding
+
+TURNS = {
+    Image.Transpose.FLIP_LEFT_RIGHT: "mirrored",
+    Image.Transpose.ROTATE_180: "turned by 180 degrees",
+    Image.Transpose.FLIP_TOP_BOTTOM: "upside down and mirrored",
+    Image.Transpose.TRANSPOSE: "turned and mirrored",
+    Image.Transpose.ROTATE_270: "turned by 90 degrees",
+    Image.Transpose.TRANSVERSE: "turned and mirrored",
+    Image.Transpose.ROTATE_90: "turned by 90 degrees",
+}
+"""Ways in which two images may be one picture."""
+
+REDUCED = 64  # pixels a side, from which the hashes of turned images are taken: they look at 32
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,7 @@ class Finding:
 @dataclass
 class Audit:
     """What was found of one data set. `hashes` (n, 2) are perceptual, of the images `rows` of its
-    table.
+    table; `turned` (7, n, 2) those of the images after each of `TURNS`.
     """
 
     name: str
@@ -48,6 +61,7 @@ class Audit:
     facts: dict[str, Any] = field(default_factory=dict)
     rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     hashes: NDArray[np.uint64] = field(default_factory=lambda: np.empty((0, 2), dtype=np.uint64))
+    turned: NDArray[np.uint64] = field(default_factory=lambda: np.empty((7, 0, 2), dtype=np.uint64))
     sha256: dict[str, str] = field(default_factory=dict)
 
     def note(self, level: str, text: str) -> None:
@@ -75,6 +89,8 @@ class _Image:
     size: tuple[int, int] = (0, 0)
     sha256: str = ""
     hashes: tuple[int, int] = (0, 0)
+    turned: tuple[tuple[int, int], ...] = ()
+    decisions: tuple[str, ...] = ()
     error: str = ""
 
 
@@ -173,10 +189,17 @@ def _check_images(audit: Audit, progress: Progress) -> None:
     audit.hashes = np.array([images[row].hashes for row in audit.rows], dtype=np.uint64).reshape(
         -1, 2
     )
+    turned = np.array([images[row].turned for row in audit.rows], dtype=np.uint64)
+    audit.turned = turned.reshape(-1, len(TURNS), 2).transpose(1, 0, 2)
     audit.sha256 = {names[row]: images[row].sha256 for row in audit.rows if images[row].sha256}
     audit.facts |= {"found": len(rows) - len(missing), "missing": missing, "unreadable": unreadable}
+    audit.facts["decisions"] = {
+        decision: [names[row] for row in rows if decision in images[row].decisions]
+        for decision in DECISIONS
+        if any(decision in image.decisions for image in images)
+    }
     if missing:
-        hint = other_case(data.image_path(names.index(missing[0])))
+        hint = other_name(data.root, data.image_path(names.index(missing[0])))
         audit.note(
             "error",
             f"{len(missing)} of {len(rows)} images are missing in {data.root}: {_listed(missing)}{hint}; "
@@ -196,10 +219,14 @@ def _examine(data: IQADataModule, row: int) -> _Image:
     path = data.image_path(row)
     try:
         image = data.load_image(row)
+        decisions = data.rule.decisions(path, data.name) if path.is_file() else []
     except ValueError as error:
         return _Image(error=str(error) if path.is_file() else "missing")
     digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-    return _Image((image.height, image.width), digest, perceptual_hashes(image))
+    small = image.convert("L").resize((REDUCED, REDUCED), Image.Resampling.LANCZOS)
+    turned = tuple(perceptual_hashes(small.transpose(turn)) for turn in TURNS)
+    size = (image.height, image.width)
+    return _Image(size, digest, perceptual_hashes(image), turned, tuple(decisions))
 
 
 def perceptual_hashes(image: Image.Image) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iqa_lightning.audit.check import Audit, Finding
+from iqa_lightning.audit.check import TURNS, Audit, Finding
 
 DISTANCES = (6, 10)
 """Largest numbers of bits, of 64 each, in which pHash and dHash of two versions of a picture
@@ -25,7 +25,7 @@ BLOCK = 256
 @dataclass(frozen=True)
 class Duplicate:
     """The nearest two images of two contents; `count` pairs of images of these contents are as near
-    as that counts.
+    as that counts. `turn` says how the second stands to the first, empty where alike.
     """
 
     datasets: tuple[str, str]
@@ -35,6 +35,7 @@ class Duplicate:
     identical: bool
     count: int
     waived: str = ""
+    turn: str = ""
 
     @property
     def severity(self) -> str:
@@ -50,7 +51,9 @@ class Duplicate:
         shown = " = ".join(
             f"{d}/{i} ({p or 'unused'})" for d, i, p in zip(*self._sides(), strict=True)
         )
-        return f"{shown}, {'the same file' if self.identical else f'{self.distance} of 64 bits differ'}"
+        turn = f"{self.turn}, " if self.turn else ""
+        near = "the same file" if self.identical else f"{self.distance} of 64 bits differ"
+        return f"{shown}, {turn}{near}"
 
     def _sides(self) -> tuple[tuple[str, str], tuple[str, str], tuple[str, str]]:
         return self.datasets, self.images, self.parts
@@ -59,7 +62,8 @@ class Duplicate:
 def find_duplicates(
     audits: Sequence[Audit], waivers: Sequence[Mapping[str, Any]] = ()
 ) -> list[Duplicate]:
-    """Pairs of images of different contents that look the same, nearest first.
+    """Pairs of images of different contents that look the same, be it mirrored or turned, nearest
+    first.
 
     Images of one reference in one data set are versions of one picture by design and are not
     compared.
@@ -74,27 +78,34 @@ def find_duplicates(
 
 def _between(first: Audit, second: Audit, waivers: Sequence[Mapping[str, Any]]) -> list[Duplicate]:
     references = first.column("reference"), second.column("reference")
-    pairs = near_pairs(first.hashes, second.hashes, same=first is second)
+    same = first is second
+    found = [near_pairs(first.hashes, second.hashes, same=same)]
+    found += [near_pairs(first.hashes, turned, same=same) for turned in second.turned]
+    turns = ("", *TURNS.values())
+    # the plain way comes first, and the nearest of the ways is kept
+    how = np.repeat(np.arange(len(found)), [len(pairs) for pairs in found])
+    pairs = np.column_stack([np.concatenate(found), how])
     if (
         first is second or first.data.root.resolve() == second.data.root.resolve()
     ):  # distortions of one data set
         pairs = pairs[references[0][pairs[:, 0]] != references[1][pairs[:, 1]]]
-    nearest: dict[tuple[str, str], tuple[int, int, int]] = {}
-    counts: dict[tuple[str, str], int] = {}
-    for i, j, distance in pairs.tolist():
+    nearest: dict[tuple[str, str], tuple[int, int, int, int]] = {}
+    near: dict[tuple[str, str], set[tuple[int, int]]] = {}
+    for i, j, distance, way in pairs.tolist():
         key = str(references[0][i]), str(references[1][j])
         key = (min(key), max(key)) if first is second else key
-        counts[key] = counts.get(key, 0) + 1
-        nearest[key] = min(nearest.get(key, (65, 0, 0)), (distance, i, j))
+        near.setdefault(key, set()).add((i, j))
+        nearest[key] = min(nearest.get(key, (65, 0, 0, 0)), (distance, way, i, j))
     images, parts = (first.column("image"), second.column("image")), (first.parts, second.parts)
     duplicates = []
-    for key, (distance, i, j) in nearest.items():
+    for key, (distance, way, i, j) in nearest.items():
         names = str(images[0][i]), str(images[1][j])
         digests = first.sha256.get(names[0]), second.sha256.get(names[1])
-        same = digests[0] is not None and digests[0] == digests[1]
+        identical = digests[0] is not None and digests[0] == digests[1]
         sides, sets = (str(parts[0][i]), str(parts[1][j])), (first.name, second.name)
         why = waived(sets, names, waivers)
-        duplicates.append(Duplicate(sets, names, sides, distance, same, counts[key], why))
+        count, turn = len(near[key]), turns[way]
+        duplicates.append(Duplicate(sets, names, sides, distance, identical, count, why, turn))
     return duplicates
 
 
@@ -166,7 +177,7 @@ def findings(duplicates: Sequence[Duplicate]) -> list[Finding]:
     """Errors and warnings among the duplicates."""
     remedy = {
         "error": "what is tested would have been learnt from: remove one of the two, or waive it with a reason",
-        "warning": "look at the two: remove one, give them one reference, or waive it with a reason",
+        "warning": "look at the two: remove one, give them one group (write_groups=<file> proposes it), or waive it with a reason",
     }
     return [
         Finding(

@@ -16,6 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from iqa_lightning.datasets.labels import LabelLists, as_lists
+from iqa_lightning.datasets.ratings import read_groups
 from iqa_lightning.datasets.samplers import MAX_PIXELS
 from iqa_lightning.datasets.samples import Samples, check_range, check_table
 from iqa_lightning.datasets.split_files import split_from_files
@@ -29,7 +30,8 @@ from iqa_lightning.datasets.splits import (
     tuning_split,
 )
 from iqa_lightning.images.cache import ImageCache, build_cache
-from iqa_lightning.images.opening import ImageReader, open_image, other_case
+from iqa_lightning.images.decoding import ImageReader
+from iqa_lightning.images.opening import Rule, other_name
 from iqa_lightning.images.transforms import View, evaluation_size, evaluation_view, random_view
 from iqa_lightning.records import is_name
 
@@ -132,10 +134,15 @@ class IQADataModule(pl.LightningDataModule):
         splits: `generated`: drawn here; `files`: published lists; `official`: the one split of the
             owners.
         split_files: the folder that holds the lists of `files` (see `data/split_files.py`).
+        group_file: a table with the columns image and group (and dataset, where it is of several):
+            images of one group stay in one part, as `check write_groups=<file>` proposes them.
         distortions: only images with one of these distortions, in the parts that the split of the
             whole set gives them.
         labels: the folder of LIQE's lists, or `LabelLists`: replace the columns `distortion` and
             `scene` of the table.
+        exif_turn: whether pictures are turned as their EXIF tag says; false for a set whose owners
+            showed them as stored.
+        max_megapixels: larger pictures are refused.
         view: how images are shown; default no resize, crop 224, whole images in evaluation.
         cache: `ram`, `disk` (decoded once for all runs) or `auto` (see `build_cache`).
         cache_dir: where caches on disk live; default the user's cache folder.
@@ -164,8 +171,11 @@ class IQADataModule(pl.LightningDataModule):
         split: int = 1,
         splits: str = "generated",
         split_files: str | Path | None = None,
+        group_file: str | Path | None = None,
         distortions: Sequence[str] | None = None,
         labels: LabelLists | str | Path | None = None,
+        exif_turn: bool = True,
+        max_megapixels: float = 200,
         view: View | None = None,
         cache: str = "auto",
         cache_dir: str | Path | None = None,
@@ -188,6 +198,8 @@ class IQADataModule(pl.LightningDataModule):
         self.split, self.splits, self.labels = split, splits, as_lists(labels)
         self.distortions = None if distortions is None else list(distortions)
         self.split_files = None if split_files is None else Path(split_files).expanduser()
+        self.rule = Rule(exif_turn, max_megapixels)
+        self.group_file = None if group_file is None else Path(group_file).expanduser()
         self.view = View(resize=0, crop=224) if view is None else view
         self.cache = cache
         self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
@@ -213,19 +225,16 @@ class IQADataModule(pl.LightningDataModule):
         raise NotImplementedError
 
     def load_image(self, row: int) -> Image.Image:
-        """Image `row` of the table, decoded, 8-bit RGB, pixels in stored order (an EXIF rotation is
-        not applied).
+        """Image `row` of the table, 8-bit RGB; how it is made so, `images.opening.Rule` says.
 
         Raises:
-            ValueError: the file is missing, unreadable, truncated, suspiciously large or not 8 bits
-                per channel.
+            ValueError: the file is missing, unreadable, truncated, too large or too small.
         """
-        return open_image(self.name, self.image_path(row), decode=True)
+        return self.rule.load(self.image_path(row), self.name)
 
     def image_size(self, row: int) -> tuple[int, int]:
-        """Height and width in pixels of image `row` as stored; raises what `load_image` does."""
-        image = open_image(self.name, self.image_path(row), decode=False)
-        return image.height, image.width
+        """Height and width in pixels of image `row`, upright; raises what `load_image` does."""
+        return self.rule.size(self.image_path(row), self.name)
 
     def image_path(self, row: int) -> Path:
         """The file of image `row`."""
@@ -236,9 +245,10 @@ class IQADataModule(pl.LightningDataModule):
         change.
         """
         paths = [self.image_path(row).resolve() for row in range(len(self.samples))]
-        return "\n".join(
+        files = "\n".join(
             f"{path}\t{(stat := path.stat()).st_size}\t{stat.st_mtime_ns}" for path in paths
         )
+        return f"exif_turn={self.rule.exif_turn}\n{files}"
 
     def prepare_data(self) -> None:
         """Check, without decoding, that the table is sound, can be split, and that every image
@@ -268,7 +278,7 @@ class IQADataModule(pl.LightningDataModule):
             raise ValueError(
                 f"data set {self.name!r}: {len(missing)} of {len(self.samples)} images are "
                 "missing, the first is "
-                f"{first} (row {missing[0] + 1} of {self.table_path}){other_case(first)}; "
+                f"{first} (row {missing[0] + 1} of {self.table_path}){other_name(self.root, first)}; "
                 f"complete the folder or remove the rows"
             )
 
@@ -304,6 +314,8 @@ class IQADataModule(pl.LightningDataModule):
         check_range(self.name, self.table_path, samples.table, self.native_range)
         if self.labels is not None:
             samples = self.labels.label(samples, (self.name, self.default_name()), self.split)
+        if self.group_file is not None:
+            samples = self._grouped(samples, self.group_file)
         parts = self.make_split(samples)
         if self.distortions is not None:
             samples, parts = select_distortions(samples, parts, self.distortions)
@@ -317,6 +329,15 @@ class IQADataModule(pl.LightningDataModule):
                     "choose another split"
                 )
         self.samples, self.parts, self.split_hash = samples, parts, split_hash(samples, parts)
+
+    def _grouped(self, samples: Samples, file: Path) -> Samples:
+        where = f"data set {self.name!r}, group_file={file}"
+        groups = read_groups(file, where, (self.name, self.default_name()))
+        image = samples.table["image"]
+        if unknown := next((name for name in groups if name not in set(image)), None):
+            raise ValueError(f"{where}: the table of the set has no image {unknown!r}")
+        reference = image.map(groups).fillna(samples.table["reference"])
+        return Samples(samples.name, samples.table.assign(reference=reference))
 
     def make_split(self, samples: Samples) -> Split:
         """The parts, from where `splits` says; raises ValueError where it cannot be had."""

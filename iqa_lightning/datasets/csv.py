@@ -1,35 +1,37 @@
 """Any folder with a `ratings.csv` is a data set."""
 
-import csv
 import re
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import pandas as pd
 
 from iqa_lightning.datasets.base import IQADataModule
+from iqa_lightning.datasets.ratings import composed, read_ratings
 from iqa_lightning.datasets.samples import check_range, check_table
-
-COLUMNS = ("image", "mos", "mos_std", "group", "distortion", "scene")
 
 
 class CSVData(IQADataModule):
     """A folder of images with a table `ratings.csv`.
 
-    Columns of the table (comma separated, UTF-8, header in any order):
+    Columns of the table (in any order, upper or lower case; others are not read; what is recognised
+    of encodings, delimiters and decimal commas says `ratings.read_ratings`):
 
     - `image`: path relative to the folder;
-    - `mos`: number, any scale;
-    - `mos_std` (optional): standard deviation of the raw ratings, empty where unknown;
+    - `mos`: number, any scale, higher is better; or `dmos`: lower is better;
+    - `mos_std` or `dmos_std` (optional): standard deviation of the raw ratings, empty where unknown;
     - `group` (optional): images of one group (same content) never straddle train, val and test; an
       image whose cell is empty is a group of its own;
     - `distortion` (optional): kind of distortion;
+    - `level` (optional): strength of the distortion, higher is stronger;
     - `scene` (optional): what the image shows, several labels joined with `+`.
 
     Args:
         root: the folder.
         higher_is_better: false for scores such as DMOS; they are mirrored about the middle of the
-            range, so that higher is better and the range stays the same.
+            range, so that higher is better and the range stays the same. Default: what the name of
+            the column says.
         native_range: lowest and highest score of the scale, checked; default: those that occur.
         options: see `IQADataModule`; `name` defaults to the name of the folder.
     """
@@ -38,12 +40,13 @@ class CSVData(IQADataModule):
         self,
         root: str | Path,
         *,
-        higher_is_better: bool = True,
+        higher_is_better: bool | None = None,
         native_range: tuple[float, float] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(root, **options)
-        self.native_higher_is_better = higher_is_better
+        self.higher_is_better = higher_is_better
+        self.native_higher_is_better = higher_is_better is not False
         self._declared = (
             None if native_range is None else (float(native_range[0]), float(native_range[1]))
         )
@@ -55,7 +58,7 @@ class CSVData(IQADataModule):
 
     def default_name(self) -> str:
         """The name of the folder, with `_` for characters that a name may not have."""
-        return re.sub(r"[^A-Za-z0-9_-]+", "_", self.root.resolve().name) or "csv"
+        return re.sub(r"[^\w-]+", "_", composed(self.root.resolve().name)) or "csv"
 
     @property
     def table_path(self) -> str:
@@ -70,54 +73,51 @@ class CSVData(IQADataModule):
                 of the folder.
         """
         self.check_root()
-        table = self._parsed()
-        if "image" in table:
-            table["image"] = [
-                self._inside(row, image) for row, image in enumerate(table["image"], start=1)
-            ]
-        table = check_table(self.name, self.table_path, table)
+        where = f"data set {self.name!r}, {self.table_path}"
+        try:
+            ratings = read_ratings(Path(self.table_path), where)
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"data set {self.name!r}: {self.table_path} does not exist; write it with the "
+                "header image,mos[,mos_std,group,distortion,level,scene], images relative to the "
+                "folder"
+            ) from error
+        self.native_higher_is_better = self._direction(ratings.higher_is_better, where)
+        table = ratings.table.rename(columns={"group": "reference"})
+        table["image"] = [self._inside(k, name) for k, name in enumerate(table["image"], start=1)]
+        table = check_table(self.name, self.table_path, table, ratings.names)
         mos = table["mos"]
         self.native_range = self._declared or (float(mos.min()), float(mos.max()))
-        check_range(self.name, self.table_path, table, self.native_range)
+        called = ratings.names["mos"]
+        check_range(self.name, self.table_path, table, self.native_range, called)
         if not self.native_higher_is_better:
             table["mos"] = sum(self.native_range) - mos
         return table
 
-    def _parsed(self) -> pd.DataFrame:
-        try:
-            with Path(self.table_path).open(encoding="utf-8-sig") as file:
-                lines = [line for line in csv.reader(file, strict=True) if line]
-        except FileNotFoundError as error:
+    def _direction(self, said: bool | None, where: str) -> bool:
+        """Whether a higher score is better: as the user says, else as the columns do."""
+        if self.higher_is_better is not None:
+            return self.higher_is_better
+        if said is None:
             raise ValueError(
-                f"data set {self.name!r}: {self.table_path} does not exist; write it with the "
-                "header "
-                f"image,mos[,mos_std,group,distortion,scene], images relative to the folder"
-            ) from error
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(
-                f"data set {self.name!r}: {self.table_path} is not a readable table ({error}); "
-                "save it as CSV in UTF-8"
-            ) from error
-        header, rows = ([name.strip() for name in lines[0]], lines[1:]) if lines else ([], [])
-        for number, row in enumerate(rows, start=1):
-            if len(row) != len(header):
-                raise ValueError(
-                    f"data set {self.name!r}, {self.table_path}, row {number}: {len(row)} cells, "
-                    f"{len(header)} in the "
-                    f"header; put quotation marks around a cell that holds a comma"
-                )
-        twice = next((name for name in COLUMNS if header.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(
-                f"data set {self.name!r}, {self.table_path}: two columns {twice!r}; keep one of "
-                "them"
+                f"{where}: 'mos' says that higher is better, 'dmos_std' that lower is; say "
+                "higher_is_better, or rename one of them"
             )
-        table = pd.DataFrame(rows, columns=header, dtype=str)
-        known = [name for name in COLUMNS if name in header] or header
-        return table[known].rename(columns={"group": "reference"})
+        return said
+
+    def image_path(self, row: int) -> Path:
+        """The file of image `row`, its accents composed or not, as the disk has them."""
+        path = super().image_path(row)
+        if path.exists() or (path.name.isascii() and str(path).isascii()):
+            return path
+        found = self.root
+        for part in PurePosixPath(str(self.samples.table["image"].iloc[row])).parts:
+            known = _spellings(found, found.stat().st_mtime_ns) if found.is_dir() else {}
+            found /= known.get(part, part)
+        return found
 
     def _inside(self, row: int, image: str) -> str:
-        path = PurePosixPath(image.strip().replace("\\", "/"))
+        path = PurePosixPath(composed(image.strip()).replace("\\", "/"))
         if path.is_absolute() or PureWindowsPath(image.strip()).drive or ".." in path.parts:
             raise ValueError(
                 f"data set {self.name!r}, {self.table_path}, row {row}: the image {image!r} lies "
@@ -125,3 +125,8 @@ class CSVData(IQADataModule):
                 f"use paths relative to {self.root} without '..'"
             )
         return str(path) if path.parts else ""
+
+
+@lru_cache(maxsize=256)
+def _spellings(folder: Path, changed: int) -> dict[str, str]:  # noqa: ARG001 -- a changed folder is listed again
+    return {composed(entry.name): entry.name for entry in sorted(folder.iterdir())}

@@ -1,7 +1,10 @@
 """The table of one data set: one row per rated image."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -37,7 +40,12 @@ class Samples:
         return len(self.table)
 
 
-def check_table(name: str, table_path: str, table: pd.DataFrame) -> pd.DataFrame:
+def check_table(
+    name: str,
+    table_path: str,
+    table: pd.DataFrame,
+    names: Mapping[str, str] = MappingProxyType({}),
+) -> pd.DataFrame:
     """A validated copy of a parsed table with its optional columns filled in.
 
     Rows are counted from 1 in messages, the header of a file not included.
@@ -46,6 +54,7 @@ def check_table(name: str, table_path: str, table: pd.DataFrame) -> pd.DataFrame
         name: the data set, for messages.
         table_path: the file or folder the table was read from, for messages.
         table: at least the columns `image` and `mos`; the others of `Samples` are optional.
+        names: what the file calls its columns, for messages, where it is not the same.
 
     Raises:
         ValueError: a column is missing, there are no rows, an image has no name, lies outside of
@@ -68,8 +77,10 @@ def check_table(name: str, table_path: str, table: pd.DataFrame) -> pd.DataFrame
     return pd.DataFrame(
         {
             "image": image,
-            "mos": _scores(where, image, table["mos"]),
-            "mos_std": _not_negative(where, image, table, "mos_std", "a standard deviation"),
+            "mos": _scores(where, image, table["mos"], names.get("mos", "mos")),
+            "mos_std": _not_negative(
+                where, image, table, "mos_std", "a standard deviation", names.get("mos_std")
+            ),
             "reference": reference.where(reference != "", image),
             "distortion": _optional_text(table, "distortion"),
             "level": _not_negative(where, image, table, "level", "the level of a distortion"),
@@ -80,7 +91,11 @@ def check_table(name: str, table_path: str, table: pd.DataFrame) -> pd.DataFrame
 
 
 def check_range(
-    name: str, table_path: str, table: pd.DataFrame, limits: tuple[float, float]
+    name: str,
+    table_path: str,
+    table: pd.DataFrame,
+    limits: tuple[float, float],
+    called: str = "mos",
 ) -> None:
     """Refuse a score outside of the range that the data set declares.
 
@@ -92,7 +107,7 @@ def check_range(
     if outside.size:
         row = int(outside[0])
         raise ValueError(
-            f"{_row(f'data set {name!r}, {table_path}', table['image'], row)}: mos "
+            f"{_row(f'data set {name!r}, {table_path}', table['image'], row)}: {called} "
             f"{table['mos'].iloc[row]:g} is outside "
             f"the range {low:g} to {high:g} of this data set; correct the score or the declared "
             "range"
@@ -151,39 +166,54 @@ def _numbers(where: str, image: pd.Series, column: pd.Series, label: str) -> np.
         row = int(wrong[0])
         given = column.iloc[row]
         raise ValueError(
-            f"{_row(where, image, row)}: {label} is {given!r}, not a finite number; correct or "
-            "remove it"
+            f"{_row(where, image, row)}: {label} is {given!r}, not a finite number; "
+            f"{_correction(str(given))}"
         )
     return values
 
 
-def _scores(where: str, image: pd.Series, column: pd.Series) -> np.ndarray:
-    mos = _numbers(where, image, column, "mos")
+def _correction(cell: str) -> str:
+    """What to do about a cell that is no number."""
+    if re.fullmatch(r"[+-]?[\d.,' ]*[.,' ]\d+", cell):
+        return "write it with a decimal point and without marks between thousands"
+    if cell.startswith("#"):
+        return "it is an error of a spreadsheet: mend the formula, or remove the row"
+    return "correct or remove it"
+
+
+def _scores(where: str, image: pd.Series, column: pd.Series, called: str) -> np.ndarray:
+    mos = _numbers(where, image, column, called)
     if np.isnan(mos).any():
         row = int(np.flatnonzero(np.isnan(mos))[0])
         raise ValueError(
-            f"{_row(where, image, row)}: mos is missing; give the row a score or remove it"
+            f"{_row(where, image, row)}: {called} is missing; give the row a score or remove it"
         )
     if (mos == mos[0]).all():
         raise ValueError(
-            f"{where}: all {len(mos)} mos are {mos[0]:g}; a rank correlation needs scores that "
+            f"{where}: all {len(mos)} {called} are {mos[0]:g}; a rank correlation needs scores that "
             "differ"
         )
     return mos
 
 
 def _not_negative(
-    where: str, image: pd.Series, table: pd.DataFrame, label: str, kind: str
+    where: str,
+    image: pd.Series,
+    table: pd.DataFrame,
+    label: str,
+    kind: str,
+    called: str | None = None,
 ) -> np.ndarray:
     """An optional column of numbers from 0, NaN where unknown."""
     if label not in table:
         return np.full(len(table), np.nan)
-    values = _numbers(where, image, table[label], label)
+    called = called or label
+    values = _numbers(where, image, table[label], called)
     negative = np.flatnonzero(values < 0)
     if negative.size:
         row = int(negative[0])
         raise ValueError(
-            f"{_row(where, image, row)}: {label} is {values[row]:g}; {kind} is 0 or more"
+            f"{_row(where, image, row)}: {called} is {values[row]:g}; {kind} is 0 or more"
         )
     return values
 

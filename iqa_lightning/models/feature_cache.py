@@ -139,3 +139,11 @@ def content_key(image: Tensor) -> bytes:
     """A hash of the size and the pixels of an image."""
     pixels = image.contiguous().numpy()
     return hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
+
+
+def remove_features(folder: Path) -> list[Path]:
+    """Remove the features kept in a folder, with what SQLite left beside them; the files."""
+    files = sorted(folder.glob("features-*.sqlite"))
+    for file in [*files, *folder.glob("features-*.sqlite-*")]:
+        file.unlink(missing_ok=True)
+    return files

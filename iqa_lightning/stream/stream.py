@@ -38,8 +38,9 @@ class TaskStream(pl.LightningDataModule):
     `order` picks from it: a name is a task, a list of names is one joint task, null takes all as
     they stand, `reverse` and `random:<seed>` (`data/orders.py`) all in that order. A data set that
     comes again is a task of its own, called `<name>_2`. `split` (1 to 10) and `seed` fix all that
-    is drawn. `splits` and `split_files` (see `IQADataModule`) hold for every data set that does not
-    set its own. `max_pixels` bounds a batch of an evaluation (see `SizeSampler`).
+    is drawn. `splits`, `split_files` and `group_file` (see `IQADataModule`) hold for every data set that does not
+    set its own. `max_pixels` bounds a batch of an evaluation (see `SizeSampler`); pictures of more
+    than `max_megapixels` are refused.
 
     Raises:
         ValueError: an order that names what `tasks` does not hold, an empty order or schedule.
@@ -55,11 +56,13 @@ class TaskStream(pl.LightningDataModule):
         split: int = 1,
         splits: str | None = None,
         split_files: str | None = None,
+        group_file: str | None = None,
         seed: int = 0,
         cache: str = "auto",
         cache_dir: str | None = None,
         num_workers: int = 0,
         max_pixels: int = MAX_PIXELS,
+        max_megapixels: float = 200,
     ) -> None:
         super().__init__()
         self.order = checked_order(list(tasks) if order is None else order, tasks)
@@ -70,10 +73,15 @@ class TaskStream(pl.LightningDataModule):
             "view": view or View(resize=0, crop=224),
             "cache": cache,
             "cache_dir": cache_dir,
+            "max_megapixels": max_megapixels,
         }
         given = {
             key: value
-            for key, value in (("splits", splits), ("split_files", split_files))
+            for key, value in (
+                ("splits", splits),
+                ("split_files", split_files),
+                ("group_file", group_file),
+            )
             if value is not None
         }
         own = {

@@ -63,8 +63,11 @@ def test_lower_is_better_is_mirrored(
     [
         ("", "no column 'image'"),
         ("image,mos\n", "no rows"),
-        ("picture,mos\n" + ROWS, "no column 'image'; the columns are mos"),
-        ("image;mos\n" + ROWS.replace(",", ";"), "no column 'image'; the columns are image;mos"),
+        (
+            "picture,mos\n" + ROWS,
+            "no column 'image'; the columns are picture, mos; if 'picture' is",
+        ),
+        ("image/mos\n" + ROWS.replace(",", "/"), "no column 'image'; the columns are image/mos"),
         ("image,mos\n" + ROWS.replace(",3\n", ",3,4\n"), "row 4: 3 cells, 2 in the header"),
         ("image,mos\n" + ROWS.replace(",3\n", "\n"), "row 4: 1 cells, 2 in the header"),
         ("image,mos,mos\n" + ROWS.replace(",", ",1,"), "two columns 'mos'"),

@@ -1,0 +1,266 @@
+"""A table of ratings as spreadsheets and editors save it: what is recognised, and what is refused by
+its name with the remedy.
+"""
+
+import codecs
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+COLUMNS = ("image", "mos", "mos_std", "group", "distortion", "level", "scene")
+"""What a table may say of an image."""
+
+NUMBERS = ("mos", "mos_std", "level")
+
+LOWER_IS_BETTER = {"dmos": "mos", "dmos_std": "mos_std"}
+"""Columns that say by their name that a lower score is a better image."""
+
+LIKELY = {
+    "image": ("file", "name", "path", "img", "picture", "stimul", "photo"),
+    "mos": ("score", "rating", "quality", "mean", "opinion", "label"),
+}
+"""Parts of the names that other tables give to the columns that have to be there."""
+
+DELIMITERS = (",", ";", "\t", "|")
+
+LARGEST = 1 << 28
+"""Bytes of a table that is read: some millions of rows."""
+
+SAVE = "save it as CSV in UTF-8"
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """A table as text, its columns in the words of this package.
+
+    Args:
+        table: those of `COLUMNS` that are there, texts; decimal points.
+        names: what the file calls them.
+        higher_is_better: what the names of the columns say; null where they contradict each other.
+    """
+
+    table: pd.DataFrame
+    names: Mapping[str, str]
+    higher_is_better: bool | None
+
+
+def read_ratings(path: Path, where: str) -> Ratings:
+    """Read a table of ratings.
+
+    Recognised are: UTF-8 and UTF-16, with and without a byte order mark; `,`, `;`, tab and `|`
+    between cells, or what a first line `sep=` says; any line ends; upper and lower case and spaces
+    in the header; empty cells at the end of rows, rows of empty cells; decimal commas, where all
+    numbers of a column have them.
+
+    Args:
+        path: the file.
+        where: data set and file, for messages.
+
+    Raises:
+        ValueError: the file is none, or a column is there twice or missing.
+        FileNotFoundError: there is no such file.
+    """
+    text = decoded(path, where)
+    try:
+        header, rows = cells(text)
+    except csv.Error as error:
+        raise ValueError(f"{where} is not a readable table ({error}); {SAVE}") from error
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise ValueError(
+                f"{where}, row {number}: {len(row)} cells, {len(header)} in the header; put "
+                "quotation marks around a cell that holds a comma"
+            )
+    names = named_columns(header, where)
+    positions = {column: header.index(name) for column, name in names.items()}
+    table = pd.DataFrame(
+        {column: [row[k] for row in rows] for column, k in positions.items()}, dtype=str
+    )
+    for column in NUMBERS:
+        if column in table:
+            table[column] = with_points(table[column].tolist())
+    said = {
+        column: name.casefold() not in LOWER_IS_BETTER
+        for column, name in names.items()
+        if column in LOWER_IS_BETTER.values()
+    }
+    # a deviation without a D says nothing
+    contradictory = said.get("mos") is True and said.get("mos_std") is False
+    return Ratings(table, names, None if contradictory else said["mos"])
+
+
+def read_groups(path: Path, where: str, datasets: Sequence[str]) -> dict[str, str]:
+    """The group of each image of a table with the columns `image` and `group`, empty cells left out.
+
+    Args:
+        path: the file.
+        where: data set and file, for messages.
+        datasets: names of the set, where the table has a column `dataset`.
+
+    Raises:
+        ValueError: there is no such table.
+    """
+    try:
+        header, rows = cells(decoded(path, where))
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{where} does not exist; `check write_groups=<file>` writes one"
+        ) from error
+    except csv.Error as error:
+        raise ValueError(f"{where} is not a readable table ({error}); {SAVE}") from error
+    names = [name.casefold() for name in header]
+    if not {"image", "group"} <= {*names}:
+        raise ValueError(f"{where}: the columns are {', '.join(header)}; give image,group")
+    found = [dict(zip(names, row, strict=False)) for row in rows]
+    return {
+        composed(row["image"]): row["group"]
+        for row in found
+        if row.get("group") and row.get("dataset", datasets[0]) in datasets
+    }
+
+
+def decoded(path: Path, where: str) -> str:
+    """The text of a file.
+
+    Raises:
+        ValueError: it is too large, no text, or in another encoding.
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(
+                f"{where} has {path.stat().st_size >> 20} MiB; no table of ratings is so large, "
+                "take out what is not a rating"
+            )
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"{where} is not a readable table ({error.strerror}); {SAVE}") from error
+    if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise ValueError(f"{where} is a workbook and not a readable table; {SAVE}")
+    encoding = encoding_of(content)
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{where} is not a readable table (line {line} is not "
+            f"{encoding.removesuffix('-sig').upper()}, it may be Latin-1, Windows-1252 or GBK); {SAVE}, in Excel 'CSV UTF-8', or by "
+            "`iconv -f WINDOWS-1252 -t UTF-8`"
+        ) from error
+    if "\0" in text:
+        raise ValueError(f"{where} is not a readable table (it holds zero bytes); {SAVE}")
+    return text
+
+
+def encoding_of(content: bytes) -> str:
+    """UTF-16 where a mark or the zero bytes of its ASCII letters say so, else UTF-8."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    start = content[:200]
+    if start[1::2].count(0) > len(start) / 4:
+        return "utf-16-le"
+    if start[::2].count(0) > len(start) / 4:
+        return "utf-16-be"
+    return "utf-8-sig"
+
+
+def cells(text: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, without what is empty at their ends.
+
+    Raises:
+        csv.Error: quotation marks that do not close, or a giant cell.
+    """
+    lines = io.StringIO(text, newline=None).read().split("\n")
+    first = next((k for k, line in enumerate(lines) if line.strip()), 0)
+    said = re.fullmatch(r'"?sep=(.)"?[,;\s]*', lines[first], re.IGNORECASE)
+    lines = lines[first + (said is not None) :]
+    header = next((line for line in lines if line.strip()), "")
+    delimiter = said[1] if said else delimiter_of(header)
+    found = [
+        [cell.strip() for cell in row]
+        for row in csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
+    ]
+    found = [row for row in found if any(row)]
+    if not found:
+        return [], []
+    width = max(k + 1 for k, cell in enumerate(found[0]) if cell)
+    return found[0][:width], [row[:width] if not any(row[width:]) else row for row in found[1:]]
+
+
+def delimiter_of(header: str) -> str:
+    """What parts a header into the most columns that are known, then into the most."""
+
+    def fit(delimiter: str) -> tuple[int, int]:
+        row = next(csv.reader([header], delimiter=delimiter), [])
+        known = {cell.strip().casefold() for cell in row} & {*COLUMNS, *LOWER_IS_BETTER}
+        return len(known), len(row)
+
+    return max(DELIMITERS, key=fit)
+
+
+def named_columns(header: Sequence[str], where: str) -> dict[str, str]:
+    """What the header calls each of `COLUMNS`.
+
+    Raises:
+        ValueError: one is there twice, or one that has to be there is not.
+    """
+    names: dict[str, str] = {}
+    for name in header:
+        small = name.casefold()
+        column = LOWER_IS_BETTER.get(small, small)
+        if column in names:
+            twice = (
+                f"two columns {name!r}"
+                if names[column] == name
+                else f"{names[column]!r} and {name!r}"
+            )
+            raise ValueError(
+                f"{where}: {twice}{'' if names[column] == name else ' are one column'}; keep one "
+                "of them"
+            )
+        if column in COLUMNS:
+            names[column] = name
+    for column in ("image", "mos"):
+        if column not in names:
+            raise ValueError(f"{where}: {missing_column(column, header, names)}")
+    return names
+
+
+def missing_column(column: str, header: Sequence[str], names: Mapping[str, str]) -> str:
+    """That a column is missing, and which one may be meant."""
+    free = [name for name in header if name and name not in names.values()]
+    likely = [name for name in free if any(part in name.casefold() for part in LIKELY[column])]
+    seen = ", ".join(name for name in header if name) or "none"
+    text = f"no column {column!r}; the columns are {seen}"
+    if not likely:
+        return f"{text}; the header is image,mos[,mos_std,group,distortion,level,scene]"
+    meant = f"{text}; if {likely[0]!r} is meant, call it {column!r}"
+    lower = ", or 'dmos' where lower is better" if column == "mos" else ""
+    return meant + lower
+
+
+def with_points(column: Sequence[str]) -> list[str]:
+    """A column of numbers with decimal points, where all its fractions are written with commas.
+
+    Left as they are, so that they are refused: points and commas in one column, and commas that
+    may part thousands, which is where three digits follow each.
+    """
+    commas = [cell for cell in column if re.fullmatch(r"[+-]?\d*,\d+(e[+-]?\d+)?", cell, re.I)]
+    thousands = all(re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", cell) for cell in commas)
+    points = any("." in cell for cell in column)
+    if not commas or points or thousands:
+        return list(column)
+    return [cell.replace(",", ".") if cell in commas else cell for cell in column]
+
+
+def composed(name: str) -> str:
+    """A name whose accents are composed (NFC), as they are in most tables and on most disks."""
+    return unicodedata.normalize("NFC", name)
