@@ -93,7 +93,7 @@ class ContinualLearning(Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         stream, method = stream_of(trainer), method_of(pl_module)
         position = stream.position
-        seed_epoch(stream.seed, trainer.current_epoch, trainer.global_rank)
+        seed_epoch(stream.seed, position.words, trainer.global_rank)
         if trainer.current_epoch == 0:
             self.evaluate(trainer, method, 0, "start")
         if position.starts_task:

@@ -28,6 +28,7 @@ from iqa_lightning.runs.compose import instantiate
 from iqa_lightning.runs.folder import is_first_process
 from iqa_lightning.runs.package import package
 from iqa_lightning.runs.process import lead_children
+from iqa_lightning.seeds import SCHEME
 from iqa_lightning.stream.stream import TaskStream
 
 HINTS = (
@@ -75,6 +76,7 @@ class Walk:
             "order": stream.order,
             "split": cfg.split,
             "seed": cfg.seed,
+            "seeds": SCHEME,
         }
         self.notes: list[str] = []
         stream.serve(method.training_images, method.phases)
