@@ -1,7 +1,8 @@
-"""A task learns the same whatever comes after it and, where tasks are independent, before it: byte
-for byte.
+"""A task learns the same whatever comes after it, so that an extended run is the longer one, and,
+where tasks are independent, before it: byte for byte.
 """
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,7 @@ import torch
 from iqa_lightning.metrics.matrices import derive
 from iqa_lightning.records import RunFolder
 from iqa_lightning.report.numbers.order_effects import all_orders
+from tests.contract import stable
 from tests.walks import (
     IN_BATCH,
     ROOT,
@@ -33,6 +35,8 @@ SHOWN_BY_ANOTHER = {"liqe_quality", "liqe_quality_distortion", "liqe_quality_sce
     if name.removesuffix(end) in set(METHODS) - {name}
 }
 """The same class with other values, see `tests/test_contract.py`."""
+FROM_TWO = ("icarl_v2", "liqa", "mh_cl_replay", "ridge_pooled", "tsn_iqa")
+"""Extended from two tasks to three, which takes half as long again; others from one to two."""
 INDEPENDENT = ("grmp_iqa_prompts", "lpf_per_task", "ridge", "sl", "tsn_iqa", "tsn_ridge")
 
 
@@ -44,21 +48,35 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def quick(method: str, folders: list[Path]) -> list[str]:
-    """A walk of an epoch a phase."""
+    """A walk of an epoch a task."""
     words = [f"method={method}", *suited(method), IN_BATCH, *stream_of_folders(folders)]
-    words += ["schedule.finetune.epochs=1", "schedule.warmup.epochs=1"]
+    words += ["schedule.finetune.epochs=1", f"schedule.warmup.epochs={int(method == 'lwf')}"]
     if method.startswith("liqa") and "gaussian" not in method:
         words += ["method.generator_phase.epochs=1", "method.feature_generator.steps=2"]
     return words
 
 
+def extended(parent: Path, output: Path, *words: str) -> Path:
+    """The run that goes on where a parent ended."""
+    return walk(output, f"from={parent}", *words, base=())
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """All files of a folder."""
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize(
     "method", [name for name in METHODS if name not in {*SHOWN_BY_ANOTHER, LOOKS_AHEAD}]
 )
-def test_what_comes_later_changes_nothing(method: str, three: list[Path], tmp_path: Path) -> None:
-    short = walk(tmp_path / "short", *quick(method, three[:2]))
-    long = walk(tmp_path / "long", *quick(method, three))
-    for t, name in enumerate("ab", start=1):
+def test_extended_is_the_longer_run(method: str, three: list[Path], tmp_path: Path) -> None:
+    """And what comes later changed nothing in the shorter one, weights of each task included."""
+    count = 2 if method in FROM_TWO else 1
+    old, names = three[:count], "abc"[:count]
+    short = walk(tmp_path / "short", *quick(method, old))
+    before = content(short)
+    long = walk(tmp_path / "long", *quick(method, three[: count + 1]))
+    for t, name in enumerate(names, start=1):
         few, many = (
             torch.load(run / "tasks" / f"{t}_{name}.ckpt", weights_only=True)
             for run in (short, long)
@@ -66,12 +84,21 @@ def test_what_comes_later_changes_nothing(method: str, three: list[Path], tmp_pa
         for key, tensor in few.items():
             part = many[key][tuple(map(slice, tensor.shape))]
             assert torch.equal(tensor, part), f"{key} after task {t}"
-    for after in ("0_start", "1_a", "2_b"):
-        few, many = (
-            pd.read_parquet(run / "predictions" / f"after_{after}.parquet") for run in (short, long)
-        )
-        same = many[many["dataset"] != "c"]
-        pd.testing.assert_frame_equal(few, same, check_exact=True)
+    for path in sorted(short.glob("predictions/*.parquet")):
+        few, many = (pd.read_parquet(run / "predictions" / path.name) for run in (short, long))
+        seen = many[many["dataset"].isin(list(names))]
+        pd.testing.assert_frame_equal(few, seen, check_exact=True)
+    new = stream_of_folders(three[count : count + 1])
+    found = extended(short, tmp_path / "extended", *new)
+    assert content(short) == before, "the parent is only read"
+    assert stable(found) == stable(long)
+    assert found.parts[-4:] == long.parts[-4:]
+    summary, wanted = (json.loads((run / "summary.json").read_text()) for run in (found, long))
+    same = {"method", "order", "split", "split_hash", "seed", "seeds", "config_hash", "readouts"}
+    for key in {*same, "finished", "images"}:
+        assert summary[key] == wanted[key], key
+    assert summary["parent"]["folder"] == str(short.resolve())
+    assert summary["cost"]["images_seen"] == wanted["cost"]["images_seen"]
 
 
 @pytest.mark.parametrize("method", INDEPENDENT)
