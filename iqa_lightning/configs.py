@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 FREE = (
-    *("paths", "root", "logger", "variant", "allow_leakage", "allow"),
+    *("paths", "root", "logger", "variant", "allow_leakage", "allow", "from"),
     "tune",
     *("cache", "cache_dir", "num_workers", "max_pixels", "max_megapixels"),
     *("accelerator", "log_every_n_steps", "enable_progress_bar", "enable_model_summary"),

@@ -127,7 +127,7 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     )
     seeds = LambdaCallback(
         on_train_epoch_start=lambda trainer, _: seed_epoch(
-            cfg.seed, trainer.current_epoch, trainer.global_rank
+            cfg.seed, ("", "pretrain", trainer.current_epoch), trainer.global_rank
         )
     )
 

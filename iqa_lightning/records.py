@@ -75,6 +75,7 @@ SUMMARY = (
         "split",
         "split_hash",
         "seed",
+        "seeds",
         "git",
         "package",
         "config_hash",

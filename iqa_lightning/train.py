@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from iqa_lightning.runs.compose import CONF, changes_of_experiment, describe, instantiate
+from iqa_lightning.runs.extend import Parent, described, extended, names_of
 from iqa_lightning.runs.folder import (
     check_config,
     is_first_process,
@@ -59,9 +60,13 @@ def run(cfg: DictConfig, begun: Begun | None = None) -> None:
     """
     from iqa_lightning.records import RunFolder  # noqa: PLC0415  # pandas
 
+    hydra, parent = HydraConfig.get(), None
+    words = list(hydra.overrides.task or [])
+    if cfg["from"] is not None:
+        cfg, parent = extended(cfg, words)
     check_values(cfg)
-    hydra = HydraConfig.get()
-    names = run_names(to_dict(cfg), hydra.runtime.choices, list(hydra.overrides.task or []))
+    config = to_dict(cfg)
+    names = names_of(config, parent) if parent else run_names(config, hydra.runtime.choices, words)
     records = RunFolder(Path(cfg.paths.output).joinpath(*names))
     if is_first_process():
         state = "finished" if records.finished else "going on" if records.begun else "starting"
@@ -69,12 +74,18 @@ def run(cfg: DictConfig, begun: Begun | None = None) -> None:
     check_config(records.path, to_dict(cfg, names))
     if not records.finished:
         check_writable(records.path)
-        train(cfg, names, records, begun or Begun())
+        train(cfg, names, records, begun or Begun(), parent)
     if is_first_process():
         print_results(records)
 
 
-def train(cfg: DictConfig, names: tuple[str, ...], records: RunFolder, begun: Begun) -> None:
+def train(
+    cfg: DictConfig,
+    names: tuple[str, ...],
+    records: RunFolder,
+    begun: Begun,
+    parent: Parent | None = None,
+) -> None:
     """Build, hold the folder, walk."""
     from iqa_lightning.runs.data import keep_data  # noqa: PLC0415
     from iqa_lightning.runs.walking import Walk, prepare  # noqa: PLC0415  # torch
@@ -85,7 +96,7 @@ def train(cfg: DictConfig, names: tuple[str, ...], records: RunFolder, begun: Be
             held.enter_context(sole_owner(records.path))
         stream = build_stream(cfg)
         cfg.stream.order = stream.order  # by name or not, it is the same run
-        walk = Walk(cfg, stream, build_method(cfg, stream), records, names)
+        walk = Walk(cfg, stream, build_method(cfg, stream), records, names, parent)
         signals.move_to(signals.RAISE)
         check_start(cfg, stream)
         walk.check()
@@ -95,13 +106,18 @@ def train(cfg: DictConfig, names: tuple[str, ...], records: RunFolder, begun: Be
             return
         keep_config(records.path, to_dict(cfg))
         if is_first_process():
-            choices = HydraConfig.get().runtime.choices
-            print("\n".join(describe(cfg, choices, changes_of_experiment())), flush=True)
-        if is_first_process():
-            keep_data(records.path, stream.data.values())
+            print("\n".join(lines_about(cfg, parent)), flush=True)
+            keep_data(records.path, stream.data.values(), parent.folder if parent else None)
         walk.find_restart()
         begun.yes = True
         walk.fit()
+
+
+def lines_about(cfg: DictConfig, parent: Parent | None) -> list[str]:
+    """What is said of a run before it trains."""
+    if parent is not None:
+        return list(described(to_dict(cfg), parent))
+    return describe(cfg, HydraConfig.get().runtime.choices, changes_of_experiment())
 
 
 def build_stream(cfg: DictConfig) -> TaskStream:

@@ -34,6 +34,13 @@ SEVERAL_HEADS = [
 ]
 
 
+NAMED_BY_HAND = {
+    "folders": ["stream.folders=[x/a,x/b]"],
+    "sets": ["+data@stream.tasks.bid=bid", "+data@stream.tasks.demo=demo_blur"],
+}
+"""What streams that hold no data set need."""
+
+
 def test_every_group_is_covered_here() -> None:
     covered = {
         "data",
@@ -57,7 +64,7 @@ def test_every_group_is_covered_here() -> None:
 
 @pytest.mark.parametrize("name", yamls("stream"))
 def test_stream(name: str) -> None:
-    words = ["stream.folders=[x/a,x/b]"] if name == "folders" else []
+    words = NAMED_BY_HAND.get(name, [])
     stream = build_stream(composed(f"stream={name}", *words))
     assert stream.num_epochs == sum(phase.epochs for phase in stream.phases) * len(stream.tasks)
 
@@ -65,7 +72,7 @@ def test_stream(name: str) -> None:
 @pytest.mark.parametrize("name", yamls("stream"))
 def test_split_source_of_a_stream(name: str) -> None:
     """Every stream takes the two keys from the command line."""
-    words = ["stream.folders=[x/a,x/b]"] if name == "folders" else []
+    words = NAMED_BY_HAND.get(name, [])
     stream = build_stream(
         composed(f"stream={name}", *words, "stream.splits=files", "stream.split_files=lists")
     )

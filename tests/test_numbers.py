@@ -1,8 +1,8 @@
 """Nothing that is made faster or put in another place changes a number: what was stored before is found again.
 
 `tests/stored` holds the SRCC matrices of every method in two budgets, the weights of small pre-trainings, and the
-configs of every table, experiment and method; `tests/stored/record.py` makes them, and says of what. The matrices in
-`matrices/first` are of the walk as it was at commit cdb93b6. Synthetic targets, small networks, one thread.
+configs of every table, experiment and method; `tests/stored/record.py` makes them, and says of what. Synthetic targets,
+small networks, one thread.
 """
 
 import json

@@ -1,8 +1,9 @@
 """The walk: one fit goes over all tasks, and this callback does what happens between them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from time import monotonic
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,12 @@ from iqa_lightning.continual.checkpoints import (
 )
 from iqa_lightning.continual.evaluation import (
     EvaluationCache,
+    Part,
     evaluation_mode,
     on_device,
     share_buffers,
 )
+from iqa_lightning.continual.inheritance import Inheritance
 from iqa_lightning.continual.loggers import Draw, log_identity, log_matrices
 from iqa_lightning.continual.stopping import interruptible
 from iqa_lightning.continual.warm_up import WarmUpFeatures
@@ -70,6 +73,7 @@ class ContinualLearning(Callback):
         self.best, self.cache, self.warm_up = BestWeights(), EvaluationCache(), WarmUpFeatures()
         self.cost = {"train_seconds": 0.0, "images_seen": 0, "forwards_eval": 0}
         self.clock, self.images = 0.0, 0
+        self.inheritance: Inheritance | None = None  # of a walk that begins where its parent ended
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -93,7 +97,8 @@ class ContinualLearning(Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         stream, method = stream_of(trainer), method_of(pl_module)
         position = stream.position
-        seed_epoch(stream.seed, trainer.current_epoch, trainer.global_rank)
+        self.inherit(trainer, method)
+        seed_epoch(stream.seed, position.words, trainer.global_rank)
         if trainer.current_epoch == 0:
             self.evaluate(trainer, method, 0, "start")
         if position.starts_task:
@@ -203,11 +208,28 @@ class ContinualLearning(Callback):
             fresh = {"best": BestWeights().state_dict(), "cost": self.cost}
             note_restart(self.records.path, task.t, trainer, fresh)
 
-    def evaluate(self, trainer: pl.Trainer, method: ContinualMethod, t: int, task: str) -> None:
+    def inherit(self, trainer: pl.Trainer, method: ContinualMethod) -> None:
+        """Score the new data sets by the weights that the parent had after each of its tasks."""
+        inheritance, self.inheritance = self.inheritance, None
+        if inheritance is None:
+            return
+        for t in inheritance.missing():
+            method.load_state_dict(inheritance.state(t))
+            self.evaluate(trainer, method, t, inheritance.name(t), inheritance.scores(t))
+        method.load_state_dict(inheritance.state(len(inheritance.tasks)))
+
+    def evaluate(
+        self,
+        trainer: pl.Trainer,
+        method: ContinualMethod,
+        t: int,
+        task: str,
+        known: Mapping[Part, Mapping[str, Any]] = MappingProxyType({}),
+    ) -> None:
         """Score the validation and test parts of every data set, seen or not, in one pass; write,
         derive, log.
 
-        What cannot have changed is not computed again, see `EvaluationCache`.
+        What cannot have changed is not computed again, see `EvaluationCache`; nor what is `known`.
         """
         stream, before = stream_of(trainer), method.images_forwarded
         parts = []
@@ -215,9 +237,11 @@ class ContinualLearning(Callback):
         with unlocked_test_set():
             for name, owner_task in stream.task_of_dataset.items():
                 for part in ("val", "test"):
-                    loader = stream.evaluation_dataloader(name, part)
-                    columns = self.cache.evaluate(method, loader, (name, part), owner_task)
-                    parts.append(pd.DataFrame(image_columns(stream, name, part) | columns))
+                    columns = known.get((name, part))
+                    if columns is None:
+                        loader = stream.evaluation_dataloader(name, part)
+                        columns = self.cache.evaluate(method, loader, (name, part), owner_task)
+                    parts.append(pd.DataFrame(image_columns(stream, name, part) | dict(columns)))
         self.cost["forwards_eval"] += sum(from_all_ranks(method.images_forwarded - before))
         if not trainer.is_global_zero:
             return

@@ -17,6 +17,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from iqa_lightning.records import RunFolder, read_predictions, verify, write_bytes, write_sealed
+from iqa_lightning.seeds import seed_of
 from iqa_lightning.stream.stream import TaskStream
 
 
@@ -287,11 +288,16 @@ def damage(records: RunFolder, t: int, names: Sequence[str]) -> str:
     return ""
 
 
-def seed_epoch(seed: int, epoch: int, rank: int = 0) -> None:
+def seed_epoch(seed: int, words: Sequence[str | int], rank: int = 0) -> None:
     """Reseed Python, NumPy and PyTorch, so that a resumed epoch draws what the interrupted one
     drew.
+
+    Args:
+        seed: of the run.
+        words: task, phase and epoch, as `seed_of` takes them.
+        rank: of this process.
     """
-    state = np.random.SeedSequence((seed, epoch, rank)).generate_state(3)
+    state = np.random.SeedSequence(seed_of(seed, "steps", *words, rank)).generate_state(3)
     random.seed(int(state[0]))
     np.random.seed(int(state[1]))  # noqa: NPY002  # third-party code draws from the global state
     torch.manual_seed(int(state[2]))

@@ -1,4 +1,4 @@
-"""Batch samplers: which images, seen how, in which order. Each is a pure function of (seed, epoch)."""
+"""Batch samplers: which images, seen how, in which order. Each is a pure function of its seed."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -28,7 +28,7 @@ class EpochSampler(Sampler[list[Key]]):
     def __init__(
         self,
         draw: Callable[[np.random.Generator], list[NDArray[np.int64]]],
-        seed: tuple[int, ...],
+        seed: int,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:

@@ -75,7 +75,7 @@ class ContinualMethod(pl.LightningModule, ABC):
     """
 
     phases: tuple[Phase, ...] = ()
-    """Phases of its own, after those of the schedule, in each task but the last."""
+    """Phases of its own, after those of the schedule, in each task."""
 
     selects_best: bool = True
     """Whether a task ends with the epoch that is best by validation; else with its last."""

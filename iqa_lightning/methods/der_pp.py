@@ -48,7 +48,7 @@ class DERpp(MultiHeadReplay):
         super().on_task_end(task, images, batches)
         self.heads.train()  # free norm
         (scores,) = self.collect(images, lambda image: [self.score(image)[:, None]])
-        rows = self.replay_memory.order(task.t, len(scores))[: self.replay_memory.capacity]
+        rows = self.replay_memory.order(task.name, len(scores))[: self.replay_memory.capacity]
         with torch.no_grad():
             self.rows[task.t - 1, : len(rows)] = torch.from_numpy(rows).to(self.rows.device)
             self.scores[task.t - 1, : len(rows)] = scores[rows, 0]

@@ -33,6 +33,7 @@ from iqa_lightning.models.naturalness import Naturalness
 from iqa_lightning.models.ridge import RidgeStatistics
 from iqa_lightning.models.ridge_sums import ridge_of_sums
 from iqa_lightning.models.trunk import Trunk
+from iqa_lightning.seeds import seed_of
 from iqa_lightning.stream.schedule import Position, Task
 from iqa_lightning.stream.training_images import TrainingImages
 
@@ -110,7 +111,7 @@ class GRepQ(GatedHeads):
         self.previous: Teacher[Backbone, nn.Module] | None = (
             Teacher(self.backbone) if adapts and weight else None
         )
-        self.draws_of: tuple[int, ...] | None = None
+        self.draws_of: tuple[str, str, int] | None = None
         if gate is not None:
             self.gate = gate(self.backbone, len(self.tasks))
             self.readouts = (*self.readouts, "gated")
@@ -181,7 +182,7 @@ class GRepQ(GatedHeads):
         super().on_phase_start(position)
         self.draws_of = None
         if self.adapts and position.phase.trains == "all":
-            self.draws_of = (self.seed, position.task.t, position.full_epoch)
+            self.draws_of = position.words
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """0 with frozen encoders or in a phase of heads, else the losses of both encoders without
@@ -191,7 +192,8 @@ class GRepQ(GatedHeads):
             return (0.0 * self.ridge.sum()).float()
         count = max(1, min(self.scenes // world_size(), len(batch["image"])))
         draws = [
-            np.random.default_rng((*self.draws_of, i)) for i in batch["index"][:count].tolist()
+            np.random.default_rng(seed_of(self.seed, "degradations", *self.draws_of, i))
+            for i in batch["index"][:count].tolist()
         ]
         loss = self.contrast(self.low, batch["image"][:count], [None] * count, draws)
         if self.clip is not None:

@@ -123,8 +123,7 @@ class GRMPIQA(GatedHeads):
         self.range = RatingRange()
         self.second_gradient: list[Tensor] | None = None
         if per_task:
-            # what dropout draws depends on where in the stream a task comes
-            self.independent_tasks = dropout == 0
+            self.independent_tasks = True
             self.readouts = ("latest", "oracle")
         if gate is not None:
             self.gate = gate(self.backbone, len(self.tasks))

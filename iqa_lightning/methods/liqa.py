@@ -30,6 +30,7 @@ from iqa_lightning.methods.teacher import Teacher
 from iqa_lightning.metrics.correlation import srcc
 from iqa_lightning.metrics.frechet import frechet_distance, total_variance
 from iqa_lightning.models.heads import AuxiliaryHeads
+from iqa_lightning.seeds import seed_of
 from iqa_lightning.stream.schedule import Phase, Position, Task
 
 LOSSES = ("fidelity", "huber")
@@ -62,8 +63,8 @@ class LIQA(SingleHead):
     (`hidden` 0) share nothing, so the split loss has nothing to hold: old ones stand still. A head
     in a new slot starts as H.
 
-    Then, in a phase `generator` of its own (not after the last task, which nobody replays),
-    `replay` learns the features of the best weights. A data set that comes again has its old slot
+    Then, in a phase `generator` of its own (also after the last task, so that the run can be
+    extended), `replay` learns the features of the best weights. A data set that comes again has its old slot
     (`on_repeat: reuse`) or a `new` one. The readout `single` is H; `oracle` is the auxiliary head
     of the image's own data set, for comparison.
 
@@ -177,10 +178,7 @@ class LIQA(SingleHead):
         self.trains = position.phase.trains
         self.backbone.train(self.trains != "generator")
         super().on_phase_start(position)
-        # the generator's phase was called so when the recorded runs drew their noise
-        name = "generate" if self.trains == "generator" else position.phase.name
-        words = (self.seed, position.task.t, position.epoch, *name.encode())
-        self.noise.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+        self.noise.manual_seed(seed_of(self.seed, "noise", *position.words))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # Lightning's signature
         """One step of the network and its heads or, in its phase, of the replay."""
@@ -275,15 +273,11 @@ class LIQA(SingleHead):
         return unit_norm(self.backbone(image))
 
     def on_task_end(self, task: Task, images: Iterable[Batch], batches: Iterable[Batch]) -> None:
-        """Let replay take in the features of the task, and look at how good it is; after the last
-        task nobody needs it.
+        """Let replay take in the features of the task, and look at how good it is.
 
         Crops of the last epoch, as the training shows them, at most about a thousand.
         """
         super().on_task_end(task, images, batches)
-        if task.t == len(self.tasks):
-            self.health = {}
-            return
         parts: list[tuple[Tensor, Tensor]] = []
         for batch in batches:
             parts.append((self.unit_features(batch["image"]).cpu(), batch["mos"].cpu()))

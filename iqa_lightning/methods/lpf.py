@@ -6,6 +6,7 @@ no code is known, the body could not be read, **and all numbers are design**. It
 stream is design too.
 """
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -237,10 +238,7 @@ class LPF(GatedHeads):
 def parts(build: Callable[[], nn.Module], count: int) -> nn.ModuleList:
     """One part for all tasks, or one for each; all start alike."""
     first = build()
-    rest = [build() for _ in range(count - 1)]
-    for part in rest:
-        part.load_state_dict(first.state_dict())
-    return nn.ModuleList([first, *rest])
+    return nn.ModuleList([first, *(copy.deepcopy(first) for _ in range(count - 1))])
 
 
 def of(group: nn.ModuleList, k: int) -> nn.Module:

@@ -165,7 +165,7 @@ class Ridge(GatedHeads):
         self.penalties[t - 1] = torch.tensor([len(y), np.log(fit.alpha)], dtype=torch.float64)
         if self.statistics is not None:
             self.statistics.add(x, y)
-            count, penalty = self.penalties.detach().cpu().T
+            count, penalty = self.penalties[:t].detach().cpu().T
             fit = self.statistics.solve(float(((count * penalty).sum() / count.sum()).exp()))
             head = 0
         self.weight[head] = torch.from_numpy(fit.weight).to(self.weight)

@@ -7,6 +7,8 @@ and give the softmin of a distance to each task, averaged over the stages. Sourc
 gate: it is a readout of its own.
 """
 
+import copy
+
 import torch
 from jaxtyping import Float
 from sklearn.cluster import KMeans
@@ -234,9 +236,9 @@ class ExpertGate(Gate):
         features: str = "last",
     ) -> None:
         super().__init__(widths, num_tasks, temperature, hard, stages, features)
+        starts = [auto_encoder(width, hidden) for width in self.widths]
         self.experts = nn.ModuleList(
-            nn.ModuleList(auto_encoder(width, hidden) for _ in range(num_tasks))
-            for width in self.widths
+            nn.ModuleList(copy.deepcopy(start) for _ in range(num_tasks)) for start in starts
         ).requires_grad_(False)
         self.hidden, self.epochs, self.decay_epochs, self.batch_size = (
             hidden,

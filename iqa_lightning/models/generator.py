@@ -4,18 +4,42 @@ Layers and constants of the nearest public relative, Generative Feature Replay (
 workshops 2020, https://arxiv.org/abs/2004.09199; code https://github.com/xialeiliu/GFR-IL): three
 linear layers each, LeakyReLU 0.2, weights N(0, 0.02). The generator reads noise and a one-hot
 condition, the critic adds a projection <V condition, h> (https://arxiv.org/abs/1802.05637). Here
-their hidden width is that of the feature unless it is given.
+their hidden width is that of the feature unless it is given, and the weights of the one-hot
+condition are a row for each slot, to the bit the same however many slots there are.
 """
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from iqa_lightning.seeds import seed_of
 
 SLOPE = 0.2
 
 
 START = 0.02
+
+
+class SlotRows(nn.Module):
+    """A row of weights for each slot: what a linear map without bias makes of a one-hot condition.
+
+    Each row starts from random numbers of its own, so that more slots change none of them.
+    """
+
+    def __init__(self, num_slots: int, width: int) -> None:
+        super().__init__()
+        seed = int(torch.randint(2**62, ()))
+        rows = [
+            torch.randn(
+                width, generator=torch.Generator().manual_seed(seed_of(seed, "slot", str(k)))
+            )
+            for k in range(num_slots)
+        ]
+        self.weight = nn.Parameter(START * torch.stack(rows))
+
+    def forward(self, slot: Int[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
+        """The row of each slot (from 0)."""
+        return self.weight[slot]
 
 
 class Generator(nn.Module):
@@ -26,27 +50,29 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         hidden = hidden or width
-        self.noise, self.num_slots = noise, num_slots
+        self.noise = noise
         self.layers = nn.Sequential(
-            nn.Linear(noise + num_slots, hidden),
+            nn.Linear(noise, hidden),
             nn.LeakyReLU(SLOPE),
             nn.Linear(hidden, hidden),
             nn.LeakyReLU(SLOPE),
             nn.Linear(hidden, width),
         ).apply(start)
+        self.condition = SlotRows(num_slots, hidden)
 
     def forward(
         self, z: Float[Tensor, "batch noise"], slot: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch width"]:
         """One feature for each row of noise and its slot (from 0)."""
-        condition = F.one_hot(slot, self.num_slots).to(z)
-        return self.layers(torch.cat([z, condition], dim=1))  # type: ignore[no-any-return]  # Sequential is untyped
+        first, *rest = self.layers
+        h = first(z) + self.condition(slot)
+        for layer in rest:
+            h = layer(h)
+        return h  # type: ignore[no-any-return]  # modules are untyped
 
     def row(self) -> int:
-        """Parameters that one more slot takes: its column of the first layer."""
-        first = self.layers[0]
-        assert isinstance(first, nn.Linear)
-        return first.out_features
+        """Parameters that one more slot takes: its row of weights."""
+        return self.condition.weight.shape[1]
 
 
 class Critic(nn.Module):
@@ -64,19 +90,18 @@ class Critic(nn.Module):
             nn.LeakyReLU(SLOPE),
         ).apply(start)
         self.score = nn.Linear(hidden, 1).apply(start)
-        self.projection = nn.Linear(num_slots, hidden, bias=False).apply(start)
+        self.projection = SlotRows(num_slots, hidden)
 
     def forward(
         self, feature: Float[Tensor, "batch width"], slot: Int[Tensor, " batch"]
     ) -> Float[Tensor, " batch"]:
         """One score an image."""
         h = self.layers(feature)
-        condition = F.one_hot(slot, self.projection.in_features).to(h)
-        return self.score(h)[:, 0] + (h * self.projection(condition)).sum(dim=1)  # type: ignore[no-any-return]  # modules are untyped
+        return self.score(h)[:, 0] + (h * self.projection(slot)).sum(dim=1)  # type: ignore[no-any-return]  # modules are untyped
 
     def row(self) -> int:
         """Parameters that one more slot takes: its row of V."""
-        return self.projection.out_features
+        return self.projection.weight.shape[1]
 
 
 def start(module: nn.Module) -> None:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from iqa_lightning.images.degradations.chain import ChainSpace
 from iqa_lightning.models.backbones import Backbone
+from iqa_lightning.seeds import seed_of
 
 Patches = UInt8[Tensor, "n 3 side side"] | Float[Tensor, "n 3 side side"]
 
@@ -103,7 +104,8 @@ class Contrastive(pl.LightningModule):
 
     def draws(self, index: Int[Tensor, " images"]) -> list[np.random.Generator]:
         """Random numbers of each image in this epoch, whichever batch or rank it is in."""
-        return [np.random.default_rng((self.seed, self.current_epoch, i)) for i in index.tolist()]
+        words = ("degradations", "", "pretrain", self.current_epoch)
+        return [np.random.default_rng(seed_of(self.seed, *words, i)) for i in index.tolist()]
 
     def scales(self, patches: Patches) -> list[Patches]:
         """The patches and, where asked for, the same at half size."""

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from iqa_lightning.audit.contents import content_of
 from iqa_lightning.datasets.base import IQADataModule, SplitDataset
+from iqa_lightning.seeds import seed_of
 
 Key = tuple[int, int, int]
 """Task, epoch, visit: what an episode is drawn from."""
@@ -60,7 +61,8 @@ class Episodes(Dataset[dict[str, Any]]):
     def __getitem__(self, key: Key) -> dict[str, Any]:
         """The episode of a key; a pure function of it."""
         task, shape = key[0], self.shape
-        generator = np.random.default_rng((self.seed, *key))
+        visit = seed_of(self.seed, "episode", "", "pretrain", key[1], task, key[2])
+        generator = np.random.default_rng(visit)
         support, query = split(self.codes[task], shape.support_share, generator)
         return {
             "support": [
@@ -99,7 +101,7 @@ class TaskSampler(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         """Keys of this rank's tasks, mini-batch by mini-batch."""
-        generator = np.random.default_rng((self.seed, self.epoch))
+        generator = np.random.default_rng(seed_of(self.seed, "batches", "", "pretrain", self.epoch))
         for visit in range(self.visits):
             order = generator.permutation(self.count).tolist()
             for start in range(0, self.count, self.tasks):

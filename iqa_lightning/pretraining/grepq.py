@@ -21,6 +21,7 @@ from iqa_lightning.models.clip import CLIP
 from iqa_lightning.models.clip_any_size import prompt_quality
 from iqa_lightning.models.quality_encoder import QualityEncoder, projection
 from iqa_lightning.pretraining.contrastive import lr_factor
+from iqa_lightning.seeds import seed_of
 
 OptimizerFactory = Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
 
@@ -76,7 +77,8 @@ class GRepQLow(pl.LightningModule):
     def loss(self, images: Sequence[Tensor], index: Int[Tensor, " images"]) -> Float[Tensor, ""]:
         """Loss of whole photographs, whose numbers are `index`."""
         scenes = index.tolist()
-        draws = [np.random.default_rng((self.seed, self.current_epoch, i)) for i in scenes]
+        words = ("degradations", "", "pretrain", self.current_epoch)
+        draws = [np.random.default_rng(seed_of(self.seed, *words, i)) for i in scenes]
         return self.contrast(self.encoder, images, scenes, draws)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

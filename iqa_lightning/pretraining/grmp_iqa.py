@@ -22,6 +22,7 @@ from iqa_lightning.models.clip import CLIP
 from iqa_lightning.models.prompted_clip import PREFIX, Prompts, use_statistics
 from iqa_lightning.pretraining.episodes import DistortionTasks, Episodes, Key, split
 from iqa_lightning.pretraining.metaiqa import copy_state, descend, floats
+from iqa_lightning.seeds import seed_of
 
 ADAM = ("official", "carry", "per_task")
 
@@ -147,7 +148,8 @@ class PromptEpisodes(Episodes):
     def __getitem__(self, key: Key) -> dict[str, Any]:
         """The episode of a key; a pure function of it."""
         task, shape = key[0], self.shape
-        generator = np.random.default_rng((self.seed, *key))
+        visit = seed_of(self.seed, "episode", "", "pretrain", key[1], task, key[2])
+        generator = np.random.default_rng(visit)
         support, query = split(self.codes[task], shape.support_share, generator)
         supports = in_batches(support, shape.support_batch)
         queries = islice(cycle(in_batches(query, shape.query_batch)), len(supports))
@@ -168,7 +170,7 @@ class GroupSampler(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         """Keys of the tasks."""
-        generator = np.random.default_rng((self.seed, self.epoch))
+        generator = np.random.default_rng(seed_of(self.seed, "batches", "", "pretrain", self.epoch))
         for group in np.unique(self.groups):
             for task in generator.permutation(np.flatnonzero(self.groups == group)).tolist():
                 yield [(task, self.epoch, 0)]

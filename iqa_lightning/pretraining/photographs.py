@@ -21,6 +21,7 @@ from iqa_lightning.datasets.samplers import EpochSampler, Key
 from iqa_lightning.images.cache import ImageCache, build_cache
 from iqa_lightning.images.decoding import ImageReader
 from iqa_lightning.images.opening import Rule
+from iqa_lightning.seeds import seed_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -139,9 +140,8 @@ class Photographs(pl.LightningDataModule):
             order = generator.permutation(len(self.contents))[: size * count]
             return list(order.reshape(count, size, 1))
 
-        sampler = EpochSampler(
-            draw, (self.seed, trainer.current_epoch), trainer.global_rank, trainer.world_size
-        )
+        seed = seed_of(self.seed, "batches", "", "pretrain", trainer.current_epoch)
+        sampler = EpochSampler(draw, seed, trainer.global_rank, trainer.world_size)
         return DataLoader(
             self.images,
             batch_sampler=sampler,

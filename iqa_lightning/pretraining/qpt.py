@@ -27,6 +27,7 @@ from iqa_lightning.pretraining.patches import (
     patch,
     random_corner,
 )
+from iqa_lightning.seeds import seed_of
 
 
 class QPT(Contrastive):
@@ -151,7 +152,9 @@ class QPT(Contrastive):
         if ranks == 1:
             keys: Tensor = self.key_encoder(patches)
             return keys
-        generator = torch.Generator().manual_seed(self.global_step)
+        generator = torch.Generator().manual_seed(
+            seed_of(self.seed, "ranks", "", "pretrain", self.global_step)
+        )
         order = torch.randperm(len(patches) * ranks, generator=generator).to(patches.device)
         share = order.view(ranks, -1)[self.global_rank]
         mixed = from_all(self.key_encoder(from_all(patches)[share]))

@@ -17,8 +17,9 @@ DATA = "data.json"
 THREADS = 4
 
 
-def keep_data(folder: Path, data: Iterable["IQADataModule"]) -> None:
-    """Note the data of a new run in its folder; refuse to go on with other data.
+def keep_data(folder: Path, data: Iterable["IQADataModule"], parent: Path | None = None) -> None:
+    """Note the data of a new run in its folder; refuse to go on with other data, or with others
+    than a `parent` learnt from.
 
     Of each data set: the hash of its split, the checksum of its table (names, scores, contents),
     and size, time and SHA-256 of each image. A file whose size and time are as noted is not read.
@@ -28,11 +29,13 @@ def keep_data(folder: Path, data: Iterable["IQADataModule"]) -> None:
     """
     from iqa_lightning.records import RunFolder, write_bytes  # noqa: PLC0415  # pandas
 
-    old = read_data(folder) if RunFolder(folder).begun else {}
+    begun = RunFolder(folder).begun
+    learnt = folder if begun or parent is None else parent
+    old = read_data(learnt) if begun or parent is not None else {}
     now = {module.name: describe(module, old.get(module.name, {})) for module in data}
     for module in {module.name: module for module in data}.values():
         if module.name in old:
-            compare(folder, module, old[module.name], now[module.name])
+            compare(learnt, module, old[module.name], now[module.name])
     text = json.dumps(now, indent=1, ensure_ascii=False, sort_keys=True)
     if now != old:
         write_bytes(folder / DATA, f"{text}\n".encode())
@@ -101,7 +104,7 @@ def compare(
         what.insert(0, f"the split of {module.name}")
     if what:
         raise ValueError(
-            f"data set {module.name!r}: {what[0]} is not what it was when this run began"
+            f"data set {module.name!r}: {what[0]} is not what it was when the run in {folder} began"
             f"{f' ({len(what)} files are not)' if len(what) > 1 else ''}: bring back what was "
-            f"there, or start again with what is there now: delete {folder}"
+            "there, or start again with what is there now in another folder (or delete that one)"
         )

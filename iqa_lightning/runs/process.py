@@ -97,6 +97,8 @@ def run_subprocess(
     text = given if isinstance(given, str) else "-".join(map(str, given or ["default"]))
     title = f"{choices.get('method')} {text} split{config['split']} seed{config['seed']}"
     try:
+        if config.get("from") is not None:
+            raise ValueError("from= extends one run: leave -m out")
         names = run_names(config, choices, words)
         title, folder = " ".join(names[1:]), Path(config["paths"]["output"]).joinpath(*names)
         records = RunFolder(folder)

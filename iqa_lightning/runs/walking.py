@@ -17,6 +17,7 @@ from iqa_lightning.configs import config_hash
 from iqa_lightning.continual.callback import ContinualLearning, stream_of
 from iqa_lightning.continual.checkpoints import AtomicCheckpointIO, find_restart
 from iqa_lightning.continual.display import Display
+from iqa_lightning.continual.inheritance import Inheritance
 from iqa_lightning.continual.loggers import warn_on_failure
 from iqa_lightning.continual.runtime import keep_freed_memory
 from iqa_lightning.continual.stopping import Stopping
@@ -25,9 +26,11 @@ from iqa_lightning.records import RunFolder
 from iqa_lightning.report import figures
 from iqa_lightning.report.text.terminal import print_matrix
 from iqa_lightning.runs.compose import instantiate
+from iqa_lightning.runs.extend import Parent, check_method
 from iqa_lightning.runs.folder import is_first_process
 from iqa_lightning.runs.package import package
 from iqa_lightning.runs.process import lead_children
+from iqa_lightning.seeds import SCHEME
 from iqa_lightning.stream.stream import TaskStream
 
 HINTS = (
@@ -58,6 +61,7 @@ class Walk:
         method: what learns.
         records: of the run.
         names: the five names of the run.
+        parent: the finished run that this one extends, if it does.
     """
 
     def __init__(
@@ -67,26 +71,36 @@ class Walk:
         method: ContinualMethod,
         records: RunFolder,
         names: tuple[str, ...],
+        parent: Parent | None = None,
     ) -> None:
         self.stream, self.method, self.records, self.names = stream, method, records, names
+        self.inheritance: Inheritance | None = None
         self.config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a dict
         self.identity: dict[str, Any] = {
             "method": names[1],
             "order": stream.order,
             "split": cfg.split,
             "seed": cfg.seed,
+            "seeds": SCHEME,
         }
         self.notes: list[str] = []
         stream.serve(method.training_images, method.phases)
+        if parent is not None:
+            check_method(method, parent)
+            self.identity["parent"] = parent.identity
+            self.inheritance = Inheritance(RunFolder(parent.folder), parent.tasks, records)
         self.make_loggers = instantiate(cfg.logger, _partial_=True)
         given = inspect.signature(self.make_loggers.func)
         given.bind(folder=records.path, name="", group="", **self.make_loggers.keywords)
         build = instantiate(cfg.trainer, _partial_=True)
         last = records.path / "last.ckpt"
+        self.learning = ContinualLearning(
+            records, self.identity, cfg.select_best, figures.heat_maps
+        )
         callbacks = [
             Stopping(in_task, str(last)),
             *build.keywords.get("callbacks", []),
-            ContinualLearning(records, self.identity, cfg.select_best, figures.heat_maps),
+            self.learning,
             Display(records, print_matrix, notes=self.notes),
             ModelCheckpoint(
                 records.path, "last", save_on_train_epoch_end=True, enable_version_counter=False
@@ -104,6 +118,8 @@ class Walk:
         """Read the data, which finds all that can be wrong with them, and say what is doubtful."""
         self.stream.prepare_data()
         self.stream.setup()
+        if self.inheritance is not None:
+            self.inheritance.check(self.stream)
         self.notes.extend(notes_of(self.stream))
         code = package()
         devices = [*self.records.read_summary().get("devices", []), device_name(self.trainer)]
@@ -129,6 +145,11 @@ class Walk:
         """
         if is_first_process():
             self.records.clean()
+        if self.inheritance is not None:
+            self.start = self.inheritance.take_over(self.method, self.stream, is_first_process())
+            if self.start is not None:
+                self.learning.inheritance = self.inheritance
+                return
         self.start, said = find_restart(self.records, self.stream, self.method.state_dict().keys())
         if said and is_first_process():
             print(f"note: {said}", flush=True)

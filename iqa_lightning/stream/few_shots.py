@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from iqa_lightning.seeds import seed_of
 from iqa_lightning.stream.pairs import Draw, InBatchPairs
 
 
@@ -55,5 +56,5 @@ class FewShots(InBatchPairs):
 
     def chosen(self, name: str, size: int) -> NDArray[np.int64]:
         """Positions of the images drawn from the `size` of a data set, in order."""
-        order = np.random.default_rng((self.seed, *name.encode())).permutation(size)
+        order = np.random.default_rng(seed_of(self.seed, "shots", name)).permutation(size)
         return np.sort(order[: self.shots])

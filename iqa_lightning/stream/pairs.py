@@ -17,6 +17,8 @@ from scipy.special import ndtr
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from iqa_lightning.seeds import seed_of
+
 Draw = Callable[[np.random.Generator], list[NDArray[np.int64]]]
 
 
@@ -126,9 +128,8 @@ class SampledPairs:
         pairs = []
         for start, size, name in zip(starts[:-1], sizes, names, strict=True):
             wanted = self.counts.get(name, self.count) if count is None else count
-            pairs.append(
-                start + draw_pairs(size, wanted, np.random.default_rng((seed, *name.encode())))
-            )
+            generator = np.random.default_rng(seed_of(seed, "pairs", name))
+            pairs.append(start + draw_pairs(size, wanted, generator))
         return shuffled(np.concatenate(pairs), batch_size)
 
     def positions(self, dataset_index: Int[Tensor, " batch"]) -> Int[Tensor, "pairs 2"]:

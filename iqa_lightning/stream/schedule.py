@@ -78,3 +78,8 @@ class Position:
     full_epoch: int  # of the task's phases that train all, from 0; -1 in the warm-up
     starts_task: bool
     ends_task: bool
+
+    @property
+    def words(self) -> tuple[str, str, int]:
+        """What `seed_of` takes of it: names of task and phase, epoch of the phase."""
+        return self.task.name, self.phase.name, self.epoch

@@ -17,6 +17,7 @@ from iqa_lightning.datasets.base import IQADataModule, SplitDataset
 from iqa_lightning.datasets.csv import CSVData
 from iqa_lightning.datasets.samplers import MAX_PIXELS, EpochSampler, Key, SizeSampler
 from iqa_lightning.images.transforms import View
+from iqa_lightning.seeds import seed_of
 from iqa_lightning.stream.folders import Folders, named_folders
 from iqa_lightning.stream.orders import Order, checked_order, numbered
 from iqa_lightning.stream.pairs import InBatchPairs, ListedPairs, PairCollate, Pairs
@@ -107,7 +108,8 @@ class TaskStream(pl.LightningDataModule):
     def serve(self, training_images: TrainingImages, after: Sequence[Phase] = ()) -> None:
         """Make batches of what a method learns from; called before the walk begins.
 
-        `after` are phases of the method's own, which follow the schedule in each task but the last.
+        `after` are phases of the method's own, which follow the schedule in each task: also in the
+        last, which it is only until the run is extended.
 
         Raises:
             ValueError: the method's memory is too small for the tasks.
@@ -125,7 +127,7 @@ class TaskStream(pl.LightningDataModule):
         """
         images = self.training_images.images
         if images != "none" and (images != "all" or task.t == 1):
-            return self.phases + (self.after if task.t < len(self.tasks) else [])
+            return self.phases + self.after
         return [
             replace(
                 self.phases[-1],
@@ -211,11 +213,11 @@ class TaskStream(pl.LightningDataModule):
         trainer = self._trainer
         epoch = min(trainer.current_epoch, self.num_epochs - 1)
         position = self.at(epoch)
-        images, sampler, own = self._training(position, (self.seed, epoch))
+        images, sampler, own = self._training(position)
         return DataLoader(
             images
             if (bank := position.phase.fixed_crops) is None
-            else FixedCrops(images, bank, (self.seed, position.task.t)),
+            else FixedCrops(images, bank, seed_of(self.seed, "crops", *position.words[:2])),
             batch_sampler=sampler,
             collate_fn=PairCollate(self.pairs, own),
             num_workers=self.num_workers,
@@ -223,9 +225,7 @@ class TaskStream(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def _training(
-        self, position: Position, seed: tuple[int, ...]
-    ) -> tuple[TaskImages, Sampler[list[Key]], int]:
+    def _training(self, position: Position) -> tuple[TaskImages, Sampler[list[Key]], int]:
         """Images that an epoch may show, its batches, and how many of the data sets are not of the
         replay memory.
         """
@@ -236,7 +236,10 @@ class TaskStream(pl.LightningDataModule):
         if isinstance(self.pairs, ListedPairs):
             self._find_listed(self.pairs, images, position.task)
         memory = self.training_images.replay_memory
-        sizes = [sum(map(len, self._parts(k, "train").values())) for k in range(1, t + 1)]
+        sizes = {
+            task.name: sum(map(len, self._parts(task.t, "train").values()))
+            for task in self.tasks[:t]
+        }
         rows = (
             dict(enumerate(memory.rows(sizes), start=1))
             if memory and self.training_images.images == "replay_memory"
@@ -248,11 +251,17 @@ class TaskStream(pl.LightningDataModule):
         draw = draw_from(pool, self.pairs, self.seed, phase.batch_size)
         if phase.trains == "nothing":
             draw = cycled(draw, 1)
+        seed = seed_of(self.seed, "batches", *position.words)
         sampler = EpochSampler(draw, seed, trainer.global_rank, trainer.world_size)
         if not memory or not replayed:
             return images, sampler, len(pool)
-        kept = enumerate(memory.rows(sizes[:-1]), start=1)
-        pools = {k: images.positions(k, found) for k, found in kept}
+        earlier = {task.name: sizes[task.name] for task in self.tasks[: t - 1]}
+        pools = {
+            name: images.positions(k, found)
+            for k, (name, found) in enumerate(
+                zip(earlier, memory.rows(earlier), strict=True), start=1
+            )
+        }
         batch_size = round(memory.share(len(replayed)) * phase.batch_size)
         return images, replay(sampler, pools, self.pairs, self.seed, batch_size), len(pool)
 
@@ -289,7 +298,8 @@ class TaskStream(pl.LightningDataModule):
             np.concatenate([part.nbytes for part in self._parts(k, "train").values()])
             for k in numbers
         ]
-        kept = self.training_images.kept(t, [len(images) for images in nbytes])
+        sizes = {task.name: len(images) for task, images in zip(self.tasks, nbytes, strict=True)}
+        kept = self.training_images.kept(t, sizes)
         return sum(int(images[rows].sum()) for images, rows in zip(nbytes, kept, strict=False))
 
     def evaluation_dataloader(self, name: str, part: str) -> DataLoader[Any]:

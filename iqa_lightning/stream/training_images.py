@@ -5,7 +5,7 @@ holds of them.
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from iqa_lightning.datasets.base import SplitDataset
 from iqa_lightning.datasets.samplers import EpochSampler, JoinedSampler, Key, SizeSampler
+from iqa_lightning.seeds import seed_of
 from iqa_lightning.stream.pairs import Draw, Pairs
 
 IMAGES = ("task", "seen", "all", "replay_memory", "none")
@@ -26,8 +27,8 @@ class ReplayMemory:
     at most floor(capacity / t) images after task t: earlier tasks are trimmed at random, the new
     one is sampled at random, and a share that a small task leaves unused is not given to others.
 
-    What is kept is a pure function of (`seed`, numbers of images, t): task k keeps a prefix of a
-    random order of its images, and trimming shortens the prefix. So nothing is stored, and a
+    What is kept is a pure function of (`seed`, names and numbers of images of the tasks so far): a
+    task keeps a prefix of a random order of its images, and trimming shortens the prefix. So nothing is stored, and a
     resumed run or another rank finds the same images; their pixels come from the cache of decoded
     images.
 
@@ -70,16 +71,19 @@ class ReplayMemory:
             )
         return kept
 
-    def order(self, t: int, size: int) -> NDArray[np.int64]:
-        """Task t's training images, `size` of them, in the order in which the memory prefers them."""
-        return np.random.default_rng((self.seed, t)).permutation(size)
+    def order(self, task: str, size: int) -> NDArray[np.int64]:
+        """Training images of a task, `size` of them, in the order in which the memory prefers them."""
+        return np.random.default_rng(seed_of(self.seed, "memory", task)).permutation(size)
 
-    def rows(self, sizes: Sequence[int]) -> list[NDArray[np.int64]]:
+    def rows(self, sizes: Mapping[str, int]) -> list[NDArray[np.int64]]:
         """Positions, among its training images, of what is kept of each task after tasks of `sizes`
-        images.
+        images, by name.
         """
-        pairs = enumerate(zip(sizes, self.counts(sizes), strict=True), start=1)
-        return [self.order(t, size)[:count] for t, (size, count) in pairs]
+        counts = self.counts(list(sizes.values()))
+        return [
+            self.order(task, size)[:count]
+            for (task, size), count in zip(sizes.items(), counts, strict=True)
+        ]
 
     def share(self, earlier: int) -> float:
         """Images of each of `earlier` tasks that a step replays, as a share of the batch."""
@@ -124,14 +128,14 @@ class TrainingImages:
         """Tasks whose validation parts choose the best epoch: a memory holds no validation images."""
         return range(t, t + 1) if self.images == "replay_memory" else self.learnt(t, count)
 
-    def kept(self, t: int, sizes: Sequence[int]) -> list[NDArray[np.int64]]:
+    def kept(self, t: int, sizes: Mapping[str, int]) -> list[NDArray[np.int64]]:
         """Training images of each task that must still be there once task t is learnt, by position;
-        `sizes` of all.
+        `sizes` of all, by name.
         """
         if self.replay_memory is not None:
-            return self.replay_memory.rows(sizes[:t])
+            return self.replay_memory.rows(dict(islice(sizes.items(), t)))
         last = {"task": 0, "none": 0, "seen": t}.get(self.images, len(sizes))
-        return [np.arange(size) for size in sizes[:last]]
+        return [np.arange(size) for size in islice(sizes.values(), last)]
 
     def check(self, tasks: int) -> None:
         """Refuse a memory that cannot hold a pair of each task.
@@ -211,7 +215,7 @@ def draw_from(
 
 def replay(
     current: EpochSampler,
-    pools: Mapping[int, Mapping[str, NDArray[np.int64]]],
+    pools: Mapping[str, Mapping[str, NDArray[np.int64]]],
     pairs: Pairs,
     seed: int,
     batch_size: int,
@@ -229,14 +233,16 @@ def replay(
     steps, ranks = len(current), current.world_size
     units = sum(len(batch) for batch in current.batches(np.random.default_rng(current.seed)))
     samplers = [current]
-    for t, pool in pools.items():
+    for task, pool in pools.items():
         share = units // len(pools) // len(pool)
         draw = draw_from(pool, pairs, seed, max(batch_size, 2 * ranks), share)
-        sampler = EpochSampler(cycled(draw, steps), (*current.seed, t), current.rank, ranks)
+        sampler = EpochSampler(
+            cycled(draw, steps), seed_of(current.seed, "replay", task), current.rank, ranks
+        )
         if len(sampler) < steps:
             held = sum(map(len, pool.values()))
             raise ValueError(
-                f"the memory holds {held} images of task {t}, too few for a pair on each of "
+                f"the memory holds {held} images of task {task}, too few for a pair on each of "
                 f"{ranks} devices: "
                 "raise method.replay_memory.capacity"
             )
@@ -272,7 +278,7 @@ class FixedCrops(Dataset[dict[str, Any]]):
     `crop` which it is.
     """
 
-    def __init__(self, images: TaskImages, crops: int, seed: tuple[int, ...]) -> None:
+    def __init__(self, images: TaskImages, crops: int, seed: int) -> None:
         self.images, self.crops = images, crops
         self.views = np.random.default_rng(seed).random((len(images), crops, 3))
 

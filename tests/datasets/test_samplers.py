@@ -12,9 +12,7 @@ few = settings(deadline=None, max_examples=40)
 Unit = tuple[Key, ...]
 
 
-def pair_sampler(
-    rank: int = 0, ranks: int = 1, seed: tuple[int, ...] = (0, 0), batch: int = 24
-) -> EpochSampler:
+def pair_sampler(rank: int = 0, ranks: int = 1, seed: int = 0, batch: int = 24) -> EpochSampler:
     return EpochSampler(SampledPairs(100).draw([30], ["a"], 0, batch), seed, rank, ranks)
 
 
@@ -31,9 +29,8 @@ def test_a_second_iteration_gives_the_same_batches() -> None:
     assert list(sampler) == list(pair_sampler())
 
 
-@pytest.mark.parametrize("seed", [(0, 1), (1, 0)])
-def test_another_epoch_or_seed_gives_others(seed: tuple[int, ...]) -> None:
-    assert list(pair_sampler(seed=seed)) != list(pair_sampler())
+def test_another_seed_gives_others() -> None:
+    assert list(pair_sampler(seed=1)) != list(pair_sampler())
 
 
 @few
@@ -41,10 +38,10 @@ def test_another_epoch_or_seed_gives_others(seed: tuple[int, ...]) -> None:
 def test_ranks_share_out_each_batch(ranks: int, batch: int, single: bool, epoch: int) -> None:
     pairs = InBatchPairs() if single else SampledPairs(60)
     draw = pairs.draw([30], ["a"], 0, batch)
-    drawn = [one[: len(one) // ranks * ranks] for one in draw(np.random.default_rng((0, epoch)))]
+    drawn = [one[: len(one) // ranks * ranks] for one in draw(np.random.default_rng(epoch))]
     expected = [one for one in drawn if one.size >= 2 * ranks]
-    shares = [list(EpochSampler(draw, (0, epoch), rank, ranks)) for rank in range(ranks)]
-    assert {len(share) for share in shares} == {len(EpochSampler(draw, (0, epoch), 0, ranks))}
+    shares = [list(EpochSampler(draw, epoch, rank, ranks)) for rank in range(ranks)]
+    assert {len(share) for share in shares} == {len(EpochSampler(draw, epoch, 0, ranks))}
     for batch_of_all, *parts in zip(expected, *shares, strict=True):
         assert len({len(part) for part in parts}) == 1
         found = [
@@ -91,7 +88,7 @@ def test_what_leaves_a_rank_without_a_pair_is_left_out(
     first = np.arange(8)[:, None]
     last = 10 + np.arange(shape[0] * shape[1]).reshape(shape)
     for rank in range(ranks):
-        sampler = EpochSampler(lambda _: [first, last], (0,), rank, ranks)
+        sampler = EpochSampler(lambda _: [first, last], 0, rank, ranks)
         batches = list(sampler)
         assert [len(batch) for batch in batches] == [8 // ranks, *([left] if left else [])]
         assert len(sampler) == len(batches)

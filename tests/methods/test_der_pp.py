@@ -32,7 +32,7 @@ def finish(method: DERpp, t: int, count: int = 12) -> torch.Tensor:
 def test_kept_scores_are_those_of_the_remembered_images() -> None:
     method = in_task(DERpp, 1, replay_memory={"capacity": 6})
     expected = finish(method, 1)
-    rows = method.training_images.replay_memory.rows([12])[0]
+    rows = method.training_images.replay_memory.rows({"x": 12})[0]
     assert method.rows[0].tolist() == rows.tolist()
     torch.testing.assert_close(method.scores[0], expected[rows])
     later = [int(rows[0]), int(rows[2])]

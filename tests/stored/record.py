@@ -1,8 +1,7 @@
 """Makes the stored numbers: `OMP_NUM_THREADS=1 python -m tests.stored.record [name ...]`, all or those that begin so.
 
 A name is that of a file here: `matrices/cpu/lwf.csv`, `pretraining/qpt`, `configs`. What is written is text, which
-`tests/test_numbers.py` finds again; no number depends on what ran before it. `matrices/first` is older than this script
-and stays as it is: its last digits are of another processor.
+`tests/test_numbers.py` finds again; no number depends on what ran before it, nor on the processor.
 
 What says which numbers these are stands in two kinds of tables. WORDS are the choices whose values are shown to stay:
 none of their rates, gates, weights and the like is set here. SIZE, NETWORK, READER and SMALLER only make a run short.
@@ -14,8 +13,8 @@ import io
 import json
 import sys
 import warnings
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -129,9 +128,21 @@ def decimals(cell: str) -> str:
         return cell
 
 
+@contextmanager
+def portable() -> Iterator[None]:
+    """Without oneDNN and NNPACK, whose blocks, and so whose rounding, follow the sizes of the caches."""
+    mkldnn: Any = torch.backends.mkldnn
+    before, mkldnn.enabled = mkldnn.enabled, False
+    try:
+        with torch.backends.nnpack.flags(enabled=False):
+            yield
+    finally:
+        mkldnn.enabled = before
+
+
 def matrix(budget: str, method: str) -> str:
     """The matrices of a method in a budget."""
-    with TemporaryDirectory() as folder:
+    with portable(), TemporaryDirectory() as folder:
         return matrices(walk(Path(folder), *WORDS[budget][method], *sized(budget, method), base=()))
 
 
@@ -143,12 +154,12 @@ FIRST = {
     "lwf_dbcnn": ("method=lwf_cpu", "backbone=dbcnn_tiny", "stream.order=[blur,noise]"),
     "mh_cl": ("method=mh_cl_cpu", "stream.order=[blur,noise,tone]"),
 }
-"""Made by commit cdb93b6, before evaluations, input and networks were made faster; with schedule=cpu."""
+"""The walks whose matrices were stored before any other; with schedule=cpu."""
 
 
 def first_matrix(name: str) -> str:
     """The matrices of one of the four walks that were stored first."""
-    with TemporaryDirectory() as folder:
+    with portable(), TemporaryDirectory() as folder:
         return matrices(walk(Path(folder), *FIRST_SIZE, *FIRST[name], base=()))
 
 
@@ -191,7 +202,7 @@ def pretraining(name: str) -> str:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with TemporaryDirectory() as place:
+        with portable(), TemporaryDirectory() as place:
             folders = [write_folder(Path(place) / key, seed) for seed, key in enumerate("ab")]
             words = (
                 f"pretraining={name}",

@@ -137,7 +137,7 @@ def test_a_schedule_without_phases_is_refused() -> None:
 # --- phases and positions
 
 
-def test_phases_of_a_method_follow_the_schedule_in_each_task_but_the_last() -> None:
+def test_phases_of_a_method_follow_the_schedule_in_each_task() -> None:
     stream = named("a", "b", "c")
     stream.serve(TrainingImages(), [Phase("generator", 2, 64, trains="generator")])
     found = [
@@ -146,9 +146,9 @@ def test_phases_of_a_method_follow_the_schedule_in_each_task_but_the_last() -> N
     ]
     learnt = [("warmup", 0), ("finetune", 0), ("finetune", 1)]
     whole = [*learnt, ("generator", 0), ("generator", 1)]
-    expected = [(t, *step) for t in (1, 2) for step in whole] + [(3, *step) for step in learnt]
+    expected = [(t, *step) for t in (1, 2, 3) for step in whole]
     assert [step[:3] for step in found] == expected
-    assert [k for k, step in enumerate(found) if step[3]] == [4, 9, 12]
+    assert [k for k, step in enumerate(found) if step[3]] == [4, 9, 14]
     assert [stream.at(epoch).full_epoch for epoch in range(5)] == [-1, 0, 1, -1, -1]
 
 
@@ -269,7 +269,7 @@ def test_a_missing_folder_is_found_before_the_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "pairs", [InBatchPairs(), SampledPairs(60), SampledPairs(60, target="soft")]
+    "pairs", [InBatchPairs(), SampledPairs(200), SampledPairs(200, target="soft")]
 )
 def test_a_task_gets_its_own_images_with_the_targets_of_their_scores(
     folders: list[Path], pairs: object
