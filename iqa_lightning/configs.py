@@ -11,7 +11,7 @@ from typing import Any
 
 FREE = (
     *("paths", "root", "logger", "variant", "allow_leakage", "allow"),
-    *("cache", "cache_dir", "num_workers", "max_pixels"),
+    *("cache", "cache_dir", "num_workers", "max_pixels", "max_megapixels"),
     *("accelerator", "log_every_n_steps", "enable_progress_bar", "enable_model_summary"),
 )
 """Config keys, at any depth, that change where things lie, how fast they go or what is shown, but

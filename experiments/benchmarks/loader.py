@@ -27,7 +27,7 @@ from skimage import data
 
 from iqa_lightning.datasets.csv import CSVData
 from iqa_lightning.images.cache import ImageCache, build_cache
-from iqa_lightning.images.opening import ImageReader
+from iqa_lightning.images.decoding import ImageReader
 from iqa_lightning.images.transforms import View, adaptive_resize, random_view
 from iqa_lightning.stream.schedule import Phase
 from iqa_lightning.stream.stream import TaskStream

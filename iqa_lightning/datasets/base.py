@@ -28,7 +28,8 @@ from iqa_lightning.datasets.splits import (
     split_hash,
 )
 from iqa_lightning.images.cache import ImageCache, build_cache
-from iqa_lightning.images.opening import ImageReader, open_image, other_case
+from iqa_lightning.images.decoding import ImageReader
+from iqa_lightning.images.opening import Rule, other_case
 from iqa_lightning.images.transforms import View, evaluation_size, evaluation_view, random_view
 from iqa_lightning.records import is_name
 
@@ -135,6 +136,9 @@ class IQADataModule(pl.LightningDataModule):
             whole set gives them.
         labels: the folder of LIQE's lists, or `LabelLists`: replace the columns `distortion` and
             `scene` of the table.
+        exif_turn: whether pictures are turned as their EXIF tag says; false for a set whose owners
+            showed them as stored.
+        max_megapixels: larger pictures are refused.
         view: how images are shown; default no resize, crop 224, whole images in evaluation.
         cache: `ram`, `disk` (decoded once for all runs) or `auto` (see `build_cache`).
         cache_dir: where caches on disk live; default the user's cache folder.
@@ -165,6 +169,8 @@ class IQADataModule(pl.LightningDataModule):
         split_files: str | Path | None = None,
         distortions: Sequence[str] | None = None,
         labels: LabelLists | str | Path | None = None,
+        exif_turn: bool = True,
+        max_megapixels: float = 200,
         view: View | None = None,
         cache: str = "auto",
         cache_dir: str | Path | None = None,
@@ -187,6 +193,7 @@ class IQADataModule(pl.LightningDataModule):
         self.split, self.splits, self.labels = split, splits, as_lists(labels)
         self.distortions = None if distortions is None else list(distortions)
         self.split_files = None if split_files is None else Path(split_files).expanduser()
+        self.rule = Rule(exif_turn, max_megapixels)
         self.view = View(resize=0, crop=224) if view is None else view
         self.cache = cache
         self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
@@ -212,19 +219,16 @@ class IQADataModule(pl.LightningDataModule):
         raise NotImplementedError
 
     def load_image(self, row: int) -> Image.Image:
-        """Image `row` of the table, decoded, 8-bit RGB, pixels in stored order (an EXIF rotation is
-        not applied).
+        """Image `row` of the table, 8-bit RGB; how it is made so, `images.opening.Rule` says.
 
         Raises:
-            ValueError: the file is missing, unreadable, truncated, suspiciously large or not 8 bits
-                per channel.
+            ValueError: the file is missing, unreadable, truncated, too large or too small.
         """
-        return open_image(self.name, self.image_path(row), decode=True)
+        return self.rule.load(self.image_path(row), self.name)
 
     def image_size(self, row: int) -> tuple[int, int]:
-        """Height and width in pixels of image `row` as stored; raises what `load_image` does."""
-        image = open_image(self.name, self.image_path(row), decode=False)
-        return image.height, image.width
+        """Height and width in pixels of image `row`, upright; raises what `load_image` does."""
+        return self.rule.size(self.image_path(row), self.name)
 
     def image_path(self, row: int) -> Path:
         """The file of image `row`."""
@@ -235,9 +239,10 @@ class IQADataModule(pl.LightningDataModule):
         change.
         """
         paths = [self.image_path(row).resolve() for row in range(len(self.samples))]
-        return "\n".join(
+        files = "\n".join(
             f"{path}\t{(stat := path.stat()).st_size}\t{stat.st_mtime_ns}" for path in paths
         )
+        return f"exif_turn={self.rule.exif_turn}\n{files}"
 
     def prepare_data(self) -> None:
         """Check, without decoding, that the table is sound, can be split, and that every image

@@ -21,7 +21,7 @@ from PIL import __version__ as pillow_version
 from rich.console import Console
 from torch import Tensor
 
-from iqa_lightning.images.opening import (
+from iqa_lightning.images.decoding import (
     Decoder,
     ImageReader,
     Pixels,
@@ -158,7 +158,8 @@ def _map(file: Path) -> Tensor:
     return torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="c"))
 
 
-LAYOUT = "2"
+LAYOUT = "3"
+"""Rises when the bytes that a file is decoded to can change (`opening.Rule`)."""
 
 
 BUILDING = ".building-"

@@ -1,69 +1,330 @@
-"""Image files, opened with every mistake named."""
+"""How an image file becomes 8-bit RGB: one rule for training, `check` and scoring."""
 
-import multiprocessing
-import os
-import signal
+import struct
 import threading
-from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
-from jaxtyping import UInt8
-from numpy.typing import NDArray
-from PIL import Image
-from rich.console import Console
-from rich.progress import track
-
-from iqa_lightning.images.transforms import adaptive_resize, resized_size
+from PIL import Image, UnidentifiedImageError
 
 REMEDY = "replace the file, or remove its row from the table"
 
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "JPEG2000", "PPM", "AVIF")
+"""What is opened, in Pillow's words, whatever the suffix. No format that starts another program
+(PostScript starts Ghostscript) is among them."""
 
-def open_image(name: str, path: Path, *, decode: bool) -> Image.Image:
-    """An image file of data set `name` as 8-bit RGB, or only its header.
+SUFFIXES = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
+    **dict.fromkeys((".png", ".apng"), "PNG"),
+    **dict.fromkeys((".bmp", ".dib"), "BMP"),
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+    **dict.fromkeys((".jp2", ".j2k", ".jpf", ".jpx", ".j2c"), "JPEG2000"),
+    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PPM"),
+    **{".gif": "GIF", ".webp": "WEBP", ".avif": "AVIF"},
+}
+"""The format that a suffix promises."""
 
-    What the file holds counts, not its suffix. Greyscale, palette and CMYK become RGB as Pillow
-    converts them, an alpha channel is dropped, of 16-bit colours Pillow keeps the upper 8 bits;
-    other pixels of more than 8 bits are refused, and so is more than `Image.MAX_IMAGE_PIXELS`, from
-    which Pillow suspects a decompression bomb.
+DECISIONS = {
+    "turned": "are turned upright, as their EXIF tag says",
+    "not turned": "stay as stored, though their EXIF tag asks for a turn",
+    "alpha": "may be transparent: laid over white",
+    "frames": "hold several pictures: the first is taken",
+    "16 bits": "have 16 bits a channel: the upper 8 are taken",
+    "cmyk": "are CMYK: made RGB without a colour profile",
+    "suffix": "are not what their suffix says: what the file holds counts",
+}
+"""What the rule may decide for a file, as `check` lists it."""
 
-    Raises:
-        ValueError: the file is missing, unreadable, truncated, suspiciously large or not 8 bits per
-            channel.
+ORIENTATION, SUBFILE, BITS, PHOTOMETRIC, DNG = 274, 254, 258, 262, 50706
+"""Numbers of TIFF and EXIF tags."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture of this orientation upright."""
+
+SIDEWAYS = (5, 6, 7, 8)
+
+FOREIGN = (
+    (b"%!PS", "PostScript"),
+    (b"\xc5\xd0\xd3\xc6", "PostScript"),
+    (b"%PDF", "a PDF"),
+    (b"8BPS", "a Photoshop file"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"version https://git-lfs", "a Git LFS pointer and not the file: run `git lfs pull`"),
+)
+"""First bytes of what is often taken for a picture."""
+
+RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How an image file becomes 8-bit RGB.
+
+    What the file holds counts, not its suffix, and only `FORMATS` are opened. Of several pictures
+    (GIF, APNG, TIFF pages, the second picture of a phone's JPEG) the first is taken. A picture
+    whose EXIF tag asks for a turn is turned, since people rated it upright. Transparent parts show
+    white. Of 16 bits a channel the upper 8 are taken, in grey as in colour. Greyscale, palettes and
+    CMYK become RGB as Pillow converts them; colour profiles are not applied.
+
+    Args:
+        exif_turn: false for a set whose owners showed the pictures as stored.
+        max_megapixels: larger pictures are refused, before a pixel is decoded.
+        min_side: pixels of the shorter side below which a picture is refused; ConvNeXt takes no
+            smaller ones, and the maps of the others are a single pixel there.
     """
-    if not path.is_file():
-        raise ValueError(f"data set {name!r}: {path} does not exist; {REMEDY}")
-    try:
-        with Image.open(path) as image:
-            if (
-                Image.MAX_IMAGE_PIXELS is not None
-                and image.width * image.height > Image.MAX_IMAGE_PIXELS
-            ):
-                # Pillow only warns of twice as many
-                raise Image.DecompressionBombError(f"{image.width * image.height} pixels")
-            wide = image.mode.startswith(("I", "F"))
-            # Pillow warns where the transparency of a palette would be lost; by way of RGBA it is
-            # dropped quietly.
-            palette = image.mode == "P" and "transparency" in image.info
-            found = (
-                (image.convert("RGBA") if palette else image).convert("RGB")
-                if decode and not wide
-                else image
+
+    exif_turn: bool = True
+    max_megapixels: float = 200
+    min_side: int = 32
+
+    def __post_init__(self) -> None:
+        if not self.max_megapixels > 0:
+            raise ValueError(
+                f"max_megapixels is {self.max_megapixels!r}; give the millions of pixels up to "
+                "which a picture is opened, as 200"
             )
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"data set {name!r}: {path} is too large ({error}); {REMEDY}") from error
-    except Exception as error:
-        raise ValueError(
-            f"data set {name!r}: {path} is not a readable image ({error}); {REMEDY}"
-        ) from error
-    if wide:
-        raise ValueError(
-            f"data set {name!r}: {path} has more than 8 bits per channel; convert it to 8 bits"
-        )
-    return found
+
+    def load(self, path: Path, name: str = "") -> Image.Image:
+        """The picture, upright, 8-bit RGB.
+
+        Args:
+            path: the file.
+            name: the data set, for messages.
+
+        Raises:
+            ValueError: the file is missing, unreadable, truncated, too large or too small, in
+                another format, or its pixels are of more than 16 bits.
+        """
+        with self._opened(path, name) as image:
+            return self._decoded(image)
+
+    def size(self, path: Path, name: str = "") -> tuple[int, int]:
+        """Height and width of what `load` gives, from the header; raises what it raises."""
+        with self._opened(path, name) as image:
+            return self._size(image)
+
+    def decisions(self, path: Path, name: str = "") -> list[str]:
+        """Which of `DECISIONS` hold for a file, from its header; raises what `load` raises."""
+        with self._opened(path, name) as image:
+            turn = orientation(image) in TURNS
+            promised = SUFFIXES.get(path.suffix.lower())
+            held = {
+                "turned": turn and self.exif_turn,
+                "not turned": turn and not self.exif_turn,
+                "alpha": image.has_transparency_data,
+                "frames": bool(getattr(image, "is_animated", False)),
+                "16 bits": is_wide(image),
+                "cmyk": image.mode == "CMYK",
+                "suffix": promised is not None and promised != file_format(image),
+            }
+            return [decision for decision in DECISIONS if held[decision]]
+
+    @contextmanager
+    def _opened(self, path: Path, name: str) -> Iterator[Image.Image]:
+        """The file with its header read and checked; whatever goes wrong is a ValueError."""
+        what = f"data set {name!r}: {path}" if name else str(path)
+        if not path.is_file():
+            raise ValueError(f"{what} does not exist; {REMEDY}")
+        limit = int(self.max_megapixels * 1e6)
+        try:
+            with _Limit(limit), Image.open(path, formats=FORMATS) as image:
+                self._check(image, limit)
+                yield image
+        except _RefusedError as error:
+            raise ValueError(f"{what} {error}") from error
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise ValueError(f"{what} is too large ({error}); {self._raise_limit()}") from error
+        except Exception as error:
+            raise ValueError(
+                f"{what} is not a readable image ({foreign(path, error)}); {REMEDY}"
+            ) from error
+
+    def _check(self, image: Image.Image, limit: int) -> None:
+        pixels, side = image.width * image.height, min(image.size)
+        if pixels > limit:
+            raise _RefusedError(
+                f"is too large ({pixels} pixels, {pixels / 1e6:.1f} megapixels); "
+                f"{self._raise_limit()}"
+            )
+        if side < self.min_side:
+            raise _RefusedError(
+                f"is too small ({image.width} x {image.height} pixels, where the networks take "
+                f"{self.min_side} or more); {REMEDY}"
+            )
+        if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+            raise _RefusedError(
+                "has more than 16 bits per channel; convert it to 8 or 16 bits, so that it is "
+                "known what is black and white"
+            )
+        tags = getattr(image, "tag_v2", {})
+        if DNG in tags or tags.get(SUBFILE, 0) & 1:
+            raise _RefusedError(
+                "is a camera's raw file, whose first picture is a preview; develop it to JPEG or "
+                "PNG as the raters saw it"
+            )
+
+    def _raise_limit(self) -> str:
+        return f"raise stream.max_megapixels, which is {self.max_megapixels:g}, or {REMEDY}"
+
+    def _size(self, image: Image.Image) -> tuple[int, int]:
+        width, height = image.size
+        # Pillow turns TIFF by itself, and tells the size after the turn
+        turn = orientation(image) in SIDEWAYS
+        swap = turn and self.exif_turn == (image.format != "TIFF")
+        return (width, height) if swap else (height, width)
+
+    def _decoded(self, image: Image.Image) -> Image.Image:
+        turn = orientation(image)
+        tiff = image.format == "TIFF"
+        image.load()
+        rgb = narrow(image) if image.mode.startswith("I") else over_white(image)
+        if turn in TURNS and self.exif_turn != tiff:
+            # a TIFF that is to stay as stored is turned back: 6 and 8 undo each other
+            back = {6: 8, 8: 6}.get(turn, turn) if tiff else turn
+            return rgb.transpose(TURNS[back])
+        return rgb
+
+
+def over_white(image: Image.Image) -> Image.Image:
+    """8-bit RGB of an 8-bit picture, its transparent parts laid over white."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    clear = image.convert("RGBA")
+    white = Image.new("RGBA", clear.size, "white")
+    return Image.alpha_composite(white, clear).convert("RGB")
+
+
+def narrow(image: Image.Image) -> Image.Image:
+    """8-bit RGB of a grey picture of up to 16 bits: the upper 8 of them."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(BITS, (16,))[0]  # a TIFF may have 12
+    grey = np.asarray(image).astype(np.int64)
+    upper = (grey >> (bits - 8)).clip(0, 255).astype(np.uint8)
+    if tags.get(PHOTOMETRIC) == 0:  # white is zero
+        upper = 255 - upper
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        upper[grey == clear] = 255
+    return Image.fromarray(upper).convert("RGB")
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an opened file, 1 where it has none or a damaged one."""
+    if image.format == "TIFF":
+        found: Any = getattr(image, "tag_v2", {}).get(ORIENTATION, 1)
+    else:
+        block = image.info.get("exif") or late_exif(image)
+        exif = Image.Exif()
+        try:
+            exif.load(block)
+            found = exif.get(ORIENTATION, 1)
+        except Exception:  # whatever a damaged block makes Pillow raise: viewers take no notice
+            return 1
+    return found if isinstance(found, int) else 1
+
+
+def late_exif(image: Image.Image) -> bytes:
+    """The EXIF block that a PNG has behind its pixels, which Pillow finds by decoding them only."""
+    file: BinaryIO | None = getattr(image, "fp", None)
+    if image.format != "PNG" or file is None:
+        return b""
+    place = file.tell()
+    try:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if kind == b"eXIf":
+                return b"Exif\0\0" + file.read(length)
+            if kind == b"IEND":
+                break
+            file.seek(length + 4, 1)
+        return b""
+    finally:
+        file.seek(place)
+
+
+def is_wide(image: Image.Image) -> bool:
+    """Whether an opened file has more than 8 bits a channel, as far as its header tells."""
+    if image.mode.startswith("I"):
+        return True
+    if image.format == "TIFF":
+        return max(getattr(image, "tag_v2", {}).get(BITS, (8,))) > 8
+    # the raw mode of a PNG, or the largest value of a PPM
+    return any(
+        "16" in str(tile[3]) or (image.format == "PPM" and "65535" in str(tile[3]))
+        for tile in getattr(image, "tile", [])
+    )
+
+
+def file_format(image: Image.Image) -> str:
+    """The format of an opened file; a JPEG with several pictures is a JPEG."""
+    known = {"MPO": "JPEG", "DIB": "BMP"}
+    return known.get(str(image.format), str(image.format))
+
+
+def foreign(path: Path, error: Exception) -> str:
+    """What a file is that could not be read, else what was wrong with it."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start:
+        return "the file is empty"
+    if start[4:8] == b"ftyp" and start[8:12] != b"avif":
+        return "HEIC or a film; convert it to JPEG or PNG"
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "a web page; get the file again"
+    if text.startswith((b"<svg", b"<?xml")):
+        return "a drawing or other XML; convert it to PNG"
+    found = next((kind for sign, kind in FOREIGN if start.startswith(sign)), "")
+    if found:
+        return f"it is {found}"
+    if path.suffix.lower() in RAW:
+        return "a camera's raw file; develop it to JPEG or PNG as the raters saw it"
+    known = ", ".join(FORMATS)
+    return f"it is none of {known}" if isinstance(error, UnidentifiedImageError) else str(error)
+
+
+class _RefusedError(Exception):
+    """A sound file that the rule does not take; the text goes on after its name."""
+
+
+class _Limit:
+    """While it is held, Pillow opens pictures of so many pixels; it knows one number for all
+    threads, which is that of the user's program again afterwards.
+    """
+
+    lock: ClassVar[threading.Lock] = threading.Lock()
+    held: ClassVar[list[int]] = []
+    before: ClassVar[int | None] = None
+
+    def __init__(self, pixels: int) -> None:
+        self.pixels = pixels
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.held:
+                type(self).before = Image.MAX_IMAGE_PIXELS
+            self.held.append(self.pixels)
+            Image.MAX_IMAGE_PIXELS = max(self.held)
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.held.remove(self.pixels)
+            Image.MAX_IMAGE_PIXELS = max(self.held) if self.held else self.before
 
 
 def other_case(path: Path) -> str:
@@ -72,147 +333,3 @@ def other_case(path: Path) -> str:
     names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
     twin = next((name for name in names if name.casefold() == path.name.casefold()), None)
     return "" if twin is None else f", where {twin} is: upper and lower case differ"
-
-
-Pixels = UInt8[np.ndarray, "3 height width"]
-
-
-PER_PROCESS = 200  # images: a process takes some seconds to start, about as long as these to decode
-
-
-MOST = 8  # processes and threads: more wait for one disk
-
-
-@dataclass(frozen=True)
-class ImageReader:
-    """The images of one data set before they are decoded.
-
-    Args:
-        name: the data set, for messages and file names.
-        fingerprint: text that differs whenever a decoded pixel could differ (files, their sizes and
-            times).
-        count: number of images.
-        size: height and width in pixels of image i, from its header.
-        load: image i, decoded, RGB. It travels to other processes where the images are many.
-    """
-
-    name: str
-    fingerprint: str
-    count: int
-    size: Callable[[int], tuple[int, int]]
-    load: Callable[[int], Image.Image]
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """Decodes image i, resizes it and hands it to `store(i, pixels)`; what `store` returns is
-    passed on.
-
-    `sizes` (images, 2) are the heights and widths that are expected (see `resized_sizes`).
-    """
-
-    reader: ImageReader
-    resize: int
-    sizes: NDArray[np.int64]
-    store: Callable[[int, Pixels], str]
-
-    def __call__(self, i: int) -> str:
-        """Raises ValueError where the image is not readable or not of the expected size."""
-        image = adaptive_resize(self.reader.load(i), self.resize)
-        if (image.height, image.width) != tuple(self.sizes[i]):
-            raise ValueError(
-                f"data set {self.reader.name!r}: image {i + 1} changed its size while it was "
-                "read; start again"
-            )
-        return self.store(i, np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)))
-
-
-def resized_sizes(reader: ImageReader, resize: int) -> NDArray[np.int64]:
-    """Height and width of every image after the adaptive resize, (images, 2), from the headers of
-    the files.
-
-    Raises:
-        ValueError: an image that is not readable, or suspiciously large.
-    """
-    native = [reader.size(i) for i in range(reader.count)]
-    return np.array([resized_size(*size, resize) for size in native], dtype=np.int64).reshape(-1, 2)
-
-
-def sensible_processes(count: int) -> int:
-    """How many processes decode `count` images: one for a few hundred, no more than there are CPUs
-    for this one.
-    """
-    # a process that its parent declares a daemon, as some launchers do, may have no children
-    return (
-        1
-        if multiprocessing.current_process().daemon
-        else max(1, min(_cpus(), MOST, count // PER_PROCESS))
-    )
-
-
-def decode_all(decoder: Decoder, processes: int) -> list[str]:
-    """What the decoder returns for every image, in order; with a progress bar on the terminal.
-
-    With one process the work is done by threads of this one, else by that many new ones. These are
-    spawned and not forked, since this one may have threads and a GPU; they end with this one,
-    however it ends.
-
-    Raises:
-        ValueError: the first image that is not readable, or a process that ended before its work.
-    """
-    name, console = decoder.reader.name, Console(stderr=True)
-    work: Callable[[int], str] = decoder if processes == 1 else _work
-    spawn = multiprocessing.get_context("spawn")
-    pool: Executor = (
-        ThreadPoolExecutor(min(4, _cpus()))
-        if processes == 1
-        else ProcessPoolExecutor(processes, spawn, initializer=_enter, initargs=(decoder,))
-    )
-    try:
-        done = pool.map(work, range(decoder.reader.count), chunksize=8)
-        shown = track(
-            done,
-            f"decoding {name}",
-            decoder.reader.count,
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        return list(shown)
-    except BrokenProcessPool as error:
-        raise ValueError(
-            f"data set {name!r}: a process that decodes its images ended before its work, killed "
-            "or out of memory; "
-            f"start again, or use cache=ram, which needs none (a script of your own needs "
-            f"`if __name__ == '__main__':` around what it starts)"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-_decoders: list[Decoder] = []  # of a process that decodes: the one it was started with
-
-
-def _enter(decoder: Decoder) -> None:
-    """Begin as a process that decodes."""
-    _decoders.append(decoder)
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group; the parent ends the work
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed cannot end its children: they would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _work(i: int) -> str:
-    return _decoders[0](i)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from iqa_lightning.datasets.demo import PHOTOGRAPHS, photograph
 from iqa_lightning.distributed import world_size
-from iqa_lightning.images.opening import open_image
+from iqa_lightning.images.opening import Rule
 from iqa_lightning.losses.group_contrast import extreme_groups, group_contrast
 from iqa_lightning.losses.scene_contrast import SceneContrast
 from iqa_lightning.methods.base import Batch, ContinualMethod
@@ -337,7 +337,7 @@ def pristine_images(folder: str | None) -> list[Tensor]:
         paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in suffixes)
         if not paths:
             raise ValueError(f"method.pristine={folder!r} holds no image file")
-        found = [open_image("pristine", path, decode=True) for path in paths]
+        found = [Rule().load(path, "pristine") for path in paths]
     return [
         torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
         for image in found

@@ -19,7 +19,8 @@ from iqa_lightning.datasets.base import IQADataModule
 from iqa_lightning.datasets.demo import PHOTOGRAPHS, photograph
 from iqa_lightning.datasets.samplers import EpochSampler, Key
 from iqa_lightning.images.cache import ImageCache, build_cache
-from iqa_lightning.images.opening import ImageReader, open_image
+from iqa_lightning.images.decoding import ImageReader
+from iqa_lightning.images.opening import Rule
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -33,6 +34,9 @@ class Found(NamedTuple):
     content: str
     size: Callable[[], tuple[int, int]]
     load: Callable[[], Image.Image]
+
+
+RULE = Rule()
 
 
 class WholeImages(Dataset[dict[str, Any]]):
@@ -110,9 +114,9 @@ class Photographs(pl.LightningDataModule):
             if not files:
                 raise ValueError(f"{folder} holds no image file ({', '.join(SUFFIXES)})")
             for path in files:
-                load = partial(open_image, "photographs", path, decode=True)
-                header = partial(open_image, "photographs", path, decode=False)
-                yield Found(str(path), file_content(path), partial(size_of, header), load)
+                size = partial(RULE.size, path, "photographs")
+                load = partial(RULE.load, path, "photographs")
+                yield Found(str(path), file_content(path), size, load)
         for data in self.data:
             data.prepare_data()
             for row in data.parts.train.tolist():

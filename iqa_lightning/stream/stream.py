@@ -39,7 +39,8 @@ class TaskStream(pl.LightningDataModule):
     they stand, `reverse` and `random:<seed>` (`data/orders.py`) all in that order. A data set that
     comes again is a task of its own, called `<name>_2`. `split` (1 to 10) and `seed` fix all that
     is drawn. `splits` and `split_files` (see `IQADataModule`) hold for every data set that does not
-    set its own. `max_pixels` bounds a batch of an evaluation (see `SizeSampler`).
+    set its own. `max_pixels` bounds a batch of an evaluation (see `SizeSampler`); pictures of more
+    than `max_megapixels` are refused.
 
     Raises:
         ValueError: an order that names what `tasks` does not hold, an empty order or schedule.
@@ -60,6 +61,7 @@ class TaskStream(pl.LightningDataModule):
         cache_dir: str | None = None,
         num_workers: int = 0,
         max_pixels: int = MAX_PIXELS,
+        max_megapixels: float = 200,
     ) -> None:
         super().__init__()
         self.order = checked_order(list(tasks) if order is None else order, tasks)
@@ -70,6 +72,7 @@ class TaskStream(pl.LightningDataModule):
             "view": view or View(resize=0, crop=224),
             "cache": cache,
             "cache_dir": cache_dir,
+            "max_megapixels": max_megapixels,
         }
         given = {
             key: value

@@ -10,7 +10,10 @@ from pathlib import Path
 from PIL import Image
 
 from iqa_lightning.images.cache import build_cache
-from iqa_lightning.images.opening import ImageReader, open_image
+from iqa_lightning.images.decoding import ImageReader
+from iqa_lightning.images.opening import Rule
+
+RULE = Rule(min_side=1)
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,11 @@ class SlowFiles:
         with self.log.open("a") as log:
             log.write(f"{i}\n")
         time.sleep(self.seconds)
-        return open_image("set", self.folder / f"{i}.png", decode=True)
+        return RULE.load(self.folder / f"{i}.png", "set")
 
     def size(self, i: int) -> tuple[int, int]:
         """Height and width."""
-        image = open_image("set", self.folder / f"{i}.png", decode=False)
-        return image.height, image.width
+        return RULE.size(self.folder / f"{i}.png", "set")
 
     def source(self) -> ImageReader:
         """All of them."""

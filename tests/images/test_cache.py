@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from iqa_lightning.images.cache import ImageCache, build_cache, find_caches, ram_budget
-from iqa_lightning.images.opening import ImageReader
+from iqa_lightning.images.decoding import ImageReader
 from iqa_lightning.images.transforms import View, random_view
 from tests.datasets.folders import noise
 

@@ -19,9 +19,9 @@ from PIL import Image
 from rich.console import Console
 
 from iqa_lightning.datasets.csv import CSVData
-from iqa_lightning.images import opening as decoding
+from iqa_lightning.images import decoding
 from iqa_lightning.images.cache import build_cache, find_caches, verify_cache
-from iqa_lightning.images.opening import sensible_processes
+from iqa_lightning.images.decoding import sensible_processes
 from tests.datasets.folders import noise, write_csv
 from tests.images.slow_files import SlowFiles
 from tests.walks import ROOT, environment

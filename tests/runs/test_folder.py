@@ -70,7 +70,14 @@ def test_a_removed_key_is_refused(tmp_path: Path) -> None:
     "key",
     [
         *("paths__data", "paths__output", "stream__tasks__a__root", "logger", "logger__wandb"),
-        *("variant", "allow_leakage", "stream__cache", "stream__cache_dir", "stream__num_workers"),
+        *(
+            "variant",
+            "allow_leakage",
+            "stream__cache",
+            "stream__cache_dir",
+            "stream__num_workers",
+            "stream__max_megapixels",
+        ),
         *("stream__max_pixels", "trainer__accelerator", "trainer__log_every_n_steps"),
         *("trainer__enable_progress_bar", "trainer__enable_model_summary"),
     ],
