@@ -57,11 +57,11 @@ def run(cfg: DictConfig, begun: Begun | None = None) -> None:
     """One run in its folder: nothing to do if it is finished, go on if it was interrupted, start
     otherwise. Nothing is written before all is built and checked.
     """
-    from iqa_lightning.records import RunFolder  # noqa: PLC0415  # pandas
-
     check_values(cfg)
     hydra = HydraConfig.get()
     names = run_names(to_dict(cfg), hydra.runtime.choices, list(hydra.overrides.task or []))
+    from iqa_lightning.records import RunFolder  # noqa: PLC0415  # pandas, which takes a second
+
     records = RunFolder(Path(cfg.paths.output).joinpath(*names))
     if is_first_process():
         state = "finished" if records.finished else "going on" if records.begun else "starting"
