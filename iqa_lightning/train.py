@@ -58,8 +58,6 @@ def run(cfg: DictConfig, begun: Begun | None = None) -> None:
     """One run in its folder: nothing to do if it is finished, go on if it was interrupted, start
     otherwise. Nothing is written before all is built and checked.
     """
-    from iqa_lightning.records import RunFolder  # noqa: PLC0415  # pandas
-
     hydra, parent = HydraConfig.get(), None
     words = list(hydra.overrides.task or [])
     if cfg["from"] is not None:
@@ -67,6 +65,8 @@ def run(cfg: DictConfig, begun: Begun | None = None) -> None:
     check_values(cfg)
     config = to_dict(cfg)
     names = names_of(config, parent) if parent else run_names(config, hydra.runtime.choices, words)
+    from iqa_lightning.records import RunFolder  # noqa: PLC0415  # pandas, which takes a second
+
     records = RunFolder(Path(cfg.paths.output).joinpath(*names))
     if is_first_process():
         state = "finished" if records.finished else "going on" if records.begun else "starting"

@@ -3,6 +3,7 @@ ranks, probes.
 """
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file
 
+from iqa_lightning import signals
 from iqa_lightning.pretrain import pretrain, probe
 from tests.walks import IN_BATCH, call, composed, stream_of_folders, walk
 
@@ -53,18 +55,14 @@ def run(output: Path, *overrides: str, start: Callable = pretrain) -> Path:
     return next(iter(output.glob("pretrain/*/*/split*/seed*")), output)
 
 
-class Interrupted(Exception):  # noqa: N818  # what happens, not what is wrong
-    """A run breaks off."""
-
-
-def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """Let the training break off in the middle of an epoch."""
+def signal_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Let SIGTERM come in the middle of an epoch."""
     seen = [0]
 
     def hook(self: pl.LightningModule, batch: object, batch_idx: int) -> None:
         seen[0] += 1
         if seen[0] == steps:
-            raise Interrupted
+            monkeypatch.setattr(signals._State, "received", signal.SIGTERM)
 
     monkeypatch.setattr(pl.LightningModule, "on_train_batch_start", hook)
 
@@ -79,9 +77,10 @@ def test_resumes_to_the_same_bytes_and_starts_a_method(
 ) -> None:
     whole = run(tmp_path / "whole", *words(kind, folders))
     with monkeypatch.context() as patch:
-        interrupt_after(patch, {"qpt": 10, "metaiqa": 4}[kind])  # in the second epoch
-        with pytest.raises(Interrupted):
+        signal_after(patch, {"qpt": 10, "metaiqa": 4}[kind])
+        with pytest.raises(signals.Interrupted, match=r"in epoch 2 of 3; the same") as end:
             run(tmp_path / "broken", *words(kind, folders))
+    assert end.value.status == 143
     assert not list((tmp_path / "broken").rglob("weights.safetensors"))
     broken = run(tmp_path / "broken", *words(kind, folders))
     assert (broken / "weights.safetensors").read_bytes() == (

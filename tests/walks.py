@@ -163,7 +163,7 @@ def call(
         text=True,
         env=environment(),
         cwd=ROOT,
-        timeout=600,
+        timeout=900,
         check=False,
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr

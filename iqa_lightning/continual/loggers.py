@@ -152,7 +152,7 @@ def wandb_logger(folder: Path, offline: bool, **options: Any) -> list[Logger]:
         import wandb  # noqa: PLC0415  # a run without wandb must not need it
 
         identifier = folder / "wandb_id"
-        if not identifier.is_file():
+        if not identifier.is_file() or not identifier.read_bytes().strip():
             write_bytes(identifier, uuid4().hex[:8].encode())
         given = {"save_dir": folder, "id": identifier.read_text(), "resume": "allow", **options}
         limits: dict[str, Any] = {"silent": True, "init_timeout": TIMEOUT, "login_timeout": TIMEOUT}

@@ -2,11 +2,8 @@
 
 import multiprocessing
 import os
-import signal
-import threading
-from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +13,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from iqa_lightning.images.processes import ProcessGoneError, in_processes
 from iqa_lightning.images.transforms import adaptive_resize, resized_size
 
 Pixels = UInt8[np.ndarray, "3 height width"]
@@ -97,33 +95,24 @@ def sensible_processes(count: int) -> int:
 def decode_all(decoder: Decoder, processes: int) -> list[str]:
     """What the decoder returns for every image, in order; with a progress bar on the terminal.
 
-    With one process the work is done by threads of this one, else by that many new ones. These are
-    spawned and not forked, since this one may have threads and a GPU; they end with this one,
-    however it ends.
+    With one process the work is done by threads of this one, else by that many new ones.
 
     Raises:
-        ValueError: the first image that is not readable, or a process that ended before its work.
+        ValueError: an image is not readable, or a process ended before its work.
     """
-    name, console = decoder.reader.name, Console(stderr=True)
-    work: Callable[[int], str] = decoder if processes == 1 else _work
-    spawn = multiprocessing.get_context("spawn")
-    pool: Executor = (
-        ThreadPoolExecutor(min(4, _cpus()))
-        if processes == 1
-        else ProcessPoolExecutor(processes, spawn, initializer=_enter, initargs=(decoder,))
+    name, count, console = decoder.reader.name, decoder.reader.count, Console(stderr=True)
+    done = in_threads(decoder) if processes == 1 else in_processes(decoder, count, processes)
+    shown = track(
+        done,
+        f"decoding {name}",
+        count,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
     )
     try:
-        done = pool.map(work, range(decoder.reader.count), chunksize=8)
-        shown = track(
-            done,
-            f"decoding {name}",
-            decoder.reader.count,
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        return list(shown)
-    except BrokenProcessPool as error:
+        found = dict(shown)
+    except ProcessGoneError as error:
         raise ValueError(
             f"data set {name!r}: a process that decodes its images ended before its work, killed "
             "or out of memory; "
@@ -131,32 +120,18 @@ def decode_all(decoder: Decoder, processes: int) -> list[str]:
             f"`if __name__ == '__main__':` around what it starts)"
         ) from error
     finally:
+        done.close()
+    return [found[i] for i in range(count)]
+
+
+def in_threads(decoder: Decoder) -> Generator[tuple[int, str], None, None]:
+    """`i, decoder(i)` for each image, by threads of this process."""
+    pool = ThreadPoolExecutor(min(4, _cpus()))
+    try:
+        yield from enumerate(pool.map(decoder, range(decoder.reader.count)))
+    finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-_decoders: list[Decoder] = []  # of a process that decodes: the one it was started with
-
-
-def _enter(decoder: Decoder) -> None:
-    """Begin as a process that decodes."""
-    _decoders.append(decoder)
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group; the parent ends the work
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed cannot end its children: they would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _work(i: int) -> str:
-    return _decoders[0](i)

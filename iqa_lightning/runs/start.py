@@ -38,7 +38,7 @@ OWNED = {
 FOREIGN = (
     *("max_steps", "min_steps", "min_epochs", "max_time", "fast_dev_run", "overfit_batches"),
     *("val_check_interval", "check_val_every_n_epoch", "enable_checkpointing", "default_root_dir"),
-    *("logger", "plugins"),
+    *("limit_test_batches", "limit_predict_batches", "logger", "plugins"),
 )
 """Arguments of the trainer that would cut a walk short or are given by the command itself."""
 
@@ -76,7 +76,7 @@ def one_line() -> Iterator[Begun]:
     except (ValueError, OSError) as error:
         fail(error, FAILED if begun.yes else NOT_BEGUN)
     except Exception as error:
-        if begun.yes and not is_of_another_rank(error):
+        if begun.yes and not is_from_outside(error):
             raise
         fail(error, FAILED if begun.yes else NOT_BEGUN)
 
@@ -111,6 +111,8 @@ def one_line_of(error: BaseException) -> str:
         error = error.__cause__
     if is_of_another_rank(error):
         return f"another process of this run has gone; {signals.AGAIN}"
+    if is_from_outside(error):
+        return f"{first_line(error)}: {MEMORY}; {signals.AGAIN}"
     if isinstance(error, OSError) and error.errno is not None:
         return f"{error.filename or 'a file'}: {error.strerror}; {remedy(error.errno)}"
     if type(error).__module__.startswith("omegaconf"):
@@ -143,6 +145,22 @@ def is_of_another_rank(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
 
 
+def is_from_outside(error: BaseException) -> bool:
+    """Whether something beyond this process is the reason: another rank, a process that loads
+    images, memory.
+    """
+    text = str(error)
+    signs = ("DataLoader worker", "out of memory", "can't allocate memory")
+    short = isinstance(error, RuntimeError) and any(sign in text for sign in signs)
+    return short or isinstance(error, MemoryError) or is_of_another_rank(error)
+
+
+MEMORY = (
+    "the memory is not enough, or a process was killed; close what else is running, or take "
+    "stream.num_workers=0, stream.cache=disk or a smaller schedule.<phase>.batch_size"
+)
+
+
 def check_values(cfg: Mapping[str, Any]) -> None:
     """Refuse, in less than a second, values that no run can have.
 
@@ -165,12 +183,13 @@ def whole_number(key: str, value: Any, low: int, high: int) -> None:
 
 
 def check_trainer(trainer: Mapping[str, Any], walks: bool) -> None:
-    """Refuse values of the trainer that a walk sets by itself, and a device that is not there."""
+    """Refuse values of the trainer that a command sets by itself, and a device that is not there."""
     for key, value in trainer.items():
-        if walks and (key in FOREIGN or (key in OWNED and value != OWNED[key])):
+        if key in FOREIGN or (key in OWNED and value != OWNED[key]):
             raise ValueError(
-                f"trainer.{key} is {value!r}, but the walk sets it by itself: leave it out; "
-                "how long a run trains is schedule.<phase>.epochs"
+                f"trainer.{key} is {value!r}, but {'the walk' if walks else 'a pre-training'} sets "
+                "it by itself: leave it out; how long a run trains is "
+                f"{'schedule.<phase>.epochs' if walks else 'epochs'}"
             )
     if trainer.get("accelerator") in ("gpu", "cuda") and sys.platform == "linux" and not has_gpu():
         raise ValueError(

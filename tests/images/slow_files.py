@@ -23,6 +23,7 @@ class SlowFiles:
     folder: Path
     log: Path
     seconds: float = 0.0
+    ballast: bytes = bytes(300_000)  # more than a pipe holds, as the names of many images are
 
     def __call__(self, i: int) -> Image.Image:
         with self.log.open("a") as log:

@@ -50,6 +50,14 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     start.check_trainer({"accelerator": "gpu"}, True)
 
 
+def test_what_a_pre_training_sets_by_itself() -> None:
+    with pytest.raises(
+        ValueError, match=r"max_epochs is 5, but a pre-training .* trains is epochs"
+    ):
+        start.check_trainer({"max_epochs": 5}, False)
+    start.check_trainer({"max_epochs": -1, "limit_val_batches": 0}, False)
+
+
 def instantiation() -> InstantiationException:
     error = InstantiationException("Error in call\nfull_key: method.gate")
     error.__cause__ = TypeError("no such\n  argument")
@@ -66,6 +74,14 @@ def instantiation() -> InstantiationException:
         (BusyError("at work"), False, BUSY, "error: at work"),
         (instantiation(), False, 2, "error: method.gate: TypeError: no such argument"),
         (RuntimeError("Connection closed by peer"), True, 1, "another process of this run"),
+        (RuntimeError("DataLoader worker (pid 7) is killed"), True, 1, "stream.num_workers=0"),
+        (
+            RuntimeError("CUDA out of memory. Tried\nto"),
+            True,
+            1,
+            "out of memory. Tried: the memory",
+        ),
+        (MemoryError(), True, 1, "MemoryError: the memory is not enough"),
         (
             signals.Interrupted(15, "in task 2 of 4"),
             True,

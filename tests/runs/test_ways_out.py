@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -214,27 +216,55 @@ def test_small_data_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert all(f"note: {note}" in said for note in notes)
 
 
-def start(words: list[str], until: str, log: Path) -> subprocess.Popen:
-    """A run in the background that has said something."""
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            command(*words),
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=environment(),
-            cwd=ROOT,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
-        )
-    end = time.monotonic() + 120
-    while until not in log.read_text():
+BEGIN, LEAVE = 400, 120
+"""Seconds for a start and for an end: many times what they take where nothing else is at work."""
+
+
+Start = Callable[[list[str], str, Path], subprocess.Popen]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts a run in the background and returns it once it has said something; all that was
+    started ends with the test.
+    """
+    started: list[subprocess.Popen] = []
+
+    def begin(words: list[str], until: str, log: Path) -> subprocess.Popen:
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                command(*words),
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment(),
+                cwd=ROOT,
+                start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+            )
+        started.append(process)
+        wait_for(log, until, process)
+        return process
+
+    yield begin
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def wait_for(log: Path, text: str, process: subprocess.Popen) -> None:
+    """Wait until a log holds a text."""
+    end = time.monotonic() + BEGIN
+    while text not in log.read_text():
         assert process.poll() is None, log.read_text()
-        assert time.monotonic() < end
+        assert time.monotonic() < end, log.read_text()
         time.sleep(0.05)
-    return process
 
 
 @pytest.mark.slow
-def test_signals_have_a_status_and_a_line(folders: list[Path], tmp_path: Path) -> None:
+def test_signals_have_a_status_and_a_line(
+    start: Start, folders: list[Path], tmp_path: Path
+) -> None:
     """SIGINT before the run began, SIGTERM in the first task, SIGINT in the second; then the bytes
     of a run that was left alone.
     """
@@ -242,17 +272,17 @@ def test_signals_have_a_status_and_a_line(folders: list[Path], tmp_path: Path) -
     words, log = [*more, f"paths.output={tmp_path / 'out'}"], tmp_path / "log"
     early = start(words, "starting: ", log)
     early.send_signal(signal.SIGINT)
-    assert early.wait(60) == 130
+    assert early.wait(LEAVE) == 130
     assert "interrupted before the run began; the same command goes on" in log.read_text()
     assert not (tmp_path / "out").exists()
-    for number, status, until, said in (
+    for number, status, until, text in (
         (signal.SIGTERM, 143, "1/2 a, finetune 2/6", "interrupted in task 1 of 2 (a, "),
         (signal.SIGINT, 130, "2/2 b, finetune 1/6", "interrupted in task 2 of 2 (b, "),
     ):
         process = start(words, until, log)
         process.send_signal(number)
-        assert process.wait(60) == status
-        assert said in log.read_text().splitlines()[-1]
+        assert process.wait(LEAVE) == status
+        assert text in log.read_text().splitlines()[-1]
         assert log.read_text().splitlines()[-1].endswith("; the same command goes on")
         assert "Traceback" not in log.read_text()
     call(*words)
@@ -272,11 +302,11 @@ def children(process: subprocess.Popen) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds ranks in /proc")
-def test_no_rank_is_left_behind(folders: list[Path], tmp_path: Path) -> None:
+def test_no_rank_is_left_behind(start: Start, folders: list[Path], tmp_path: Path) -> None:
     """Both ranks told to end, one told to end, one killed."""
     words = [*LONG, "schedule.finetune.epochs=60", *stream_of_folders(folders), *TWO_RANKS]
     words, log = [*words, f"paths.output={tmp_path / 'out'}"], tmp_path / "log"
-    for whom, number, status, said in (
+    for whom, number, status, text in (
         ("all", signal.SIGTERM, 143, "interrupted in task 1 of 2"),
         ("first", signal.SIGTERM, 143, "interrupted in task 1 of 2"),
         ("second", signal.SIGKILL, 1, "the same command goes on"),
@@ -285,26 +315,25 @@ def test_no_rank_is_left_behind(folders: list[Path], tmp_path: Path) -> None:
         (second,) = children(process)
         for pid in {"all": (process.pid, second), "first": (process.pid,)}.get(whom, (second,)):
             os.kill(pid, number)
-        assert process.wait(30) == status, log.read_text()
-        assert said in log.read_text()
-        end = time.monotonic() + 10
+        assert process.wait(LEAVE) == status, log.read_text()
+        assert text in log.read_text()
+        end = time.monotonic() + LEAVE
         while Path(f"/proc/{second}").exists() and time.monotonic() < end:
             time.sleep(0.1)
         assert not Path(f"/proc/{second}").exists()
 
 
 @pytest.mark.slow
-def test_a_sweep_believes_the_record(folders: list[Path], tmp_path: Path) -> None:
+def test_a_sweep_believes_the_record(start: Start, folders: list[Path], tmp_path: Path) -> None:
     """A run that is told to end is unfinished, the next one goes its way; so does the sweep itself."""
     words = [*LONG, "schedule.finetune.epochs=30", *stream_of_folders(folders), "seed=0,1"]
     words, log = ["-m", *words, f"paths.output={tmp_path / 'out'}"], tmp_path / "log"
     sweep = start(words, "task 1/2 a", log)
     (run,) = children(sweep)
     os.kill(run, signal.SIGTERM)
-    while "seed1: training" not in log.read_text():
-        time.sleep(0.1)
+    wait_for(log, "seed1: training", sweep)
     sweep.send_signal(signal.SIGINT)
-    assert sweep.wait(60) == 130
+    assert sweep.wait(LEAVE) == 130
     text = log.read_text()
     assert "2 runs: 2 unfinished" in text
     assert "interrupted in task 1 of 2" in text.split("2 runs:")[1]
