@@ -11,11 +11,11 @@ import torch
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from iqa_lightning.audit.contents import content_of
 from iqa_lightning.datasets.base import IQADataModule, SplitDataset
+from iqa_lightning.images.transforms import square
 
 Key = tuple[int, int, int]
 """Task, epoch, visit: what an episode is drawn from."""
@@ -226,13 +226,6 @@ def cycled(rows: NDArray[np.int64], size: int, batches: int) -> list[NDArray[np.
     """Consecutive batches of the rows, again from the start where they end."""
     size = min(size, len(rows))
     return [np.take(rows, np.arange(k * size, (k + 1) * size), mode="wrap") for k in range(batches)]
-
-
-def square(image: UInt8[Tensor, "3 height width"], side: int) -> UInt8[Tensor, "3 side side"]:
-    """Scaled to a square, aspect lost."""
-    if tuple(image.shape[-2:]) == (side, side):
-        return image
-    return interpolate(image[None], [side, side], mode="bilinear", antialias=True)[0]
 
 
 def cut(

@@ -284,7 +284,8 @@ def describe(cfg: Mapping[str, Any], choices: Mapping[str, Any], changes: Change
         changes: of the experiment.
     """
     phases = [
-        f"{name} {phase['epochs']} x {phase['batch_size']} ({phase.get('trains', 'all')})"
+        f"{name} {phase['epochs']} x {phase['batch_size']} ({phase.get('trains', 'all')}"
+        f"{'' if phase.get('tasks', 'all') == 'all' else ', tasks: ' + phase['tasks']})"
         for name, phase in cfg["schedule"].items()
         if phase["epochs"]
     ]

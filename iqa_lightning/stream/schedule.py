@@ -15,7 +15,8 @@ class Phase:
     along a half `cosine` to zero, or in the `triangle` waves of LIQE: down that cosine for five
     epochs and up again for four. With a `fixed_crops`, a phase of heads shows each image in so many
     fixed crops instead of a new one each time: methods then compute their features once
-    (`data/bank.py`).
+    (`data/bank.py`). `tasks` says which tasks have the phase: `all`, the `first` alone, or all
+    `later` ones (the official code of SH-CL warms up once).
     """
 
     name: str
@@ -25,12 +26,14 @@ class Phase:
     lr_factor: float = 1.0
     decay: str = "constant"
     fixed_crops: int | None = None
+    tasks: str = "all"
 
     def __post_init__(self) -> None:
         """Refuse what cannot run."""
         for key, value, known in (
             ("trains", self.trains, ("heads", "all", "nothing", "generator")),
             ("decay", self.decay, ("constant", "cosine", "triangle")),
+            ("tasks", self.tasks, ("all", "first", "later")),
         ):
             if value not in known:
                 raise ValueError(
@@ -46,6 +49,10 @@ class Phase:
                 f"schedule: phase {self.name!r} has fixed_crops, which takes trains='heads' and 1 "
                 "crop or more"
             )
+
+    def in_task(self, t: int) -> bool:
+        """Whether task t (from 1) has the phase."""
+        return self.tasks == "all" or (self.tasks == "first") == (t == 1)
 
     def lr_at(self, epoch: int) -> float:
         """Factor on the learning rates in epoch `epoch` (from 0) of the phase."""
