@@ -121,6 +121,7 @@ class Backbone(Encoder):
     ) -> None:
         super().__init__()
         self.features = checked_features(features)
+        self.name, self.weights = name, weights
         self.network = build_network(name, weights, dict(options or {}))
         self.lay_out(torch.channels_last)
         config = self.network.pretrained_cfg
@@ -303,12 +304,12 @@ def build_network(name: str, weights: str | None, options: dict[str, Any]) -> An
     return network
 
 
-def pretrained_network(name: str, options: dict[str, Any]) -> Any:
-    """The network with timm's ImageNet weights, or an error that says what to do without a network
+def pretrained_network(name: str, options: dict[str, Any], num_classes: int = 0) -> Any:
+    """The network with timm's ImageNet weights and so many classes, 0 for no classifier, or an error that says what to do without a network
     connection.
     """
     try:
-        return timm.create_model(name, pretrained=True, num_classes=0, **options)
+        return timm.create_model(name, pretrained=True, num_classes=num_classes, **options)
     except Exception as error:  # the hub client raises errors of many libraries
         raise ValueError(
             f"the ImageNet weights of {name!r} are neither in timm's cache nor could be "

@@ -55,6 +55,7 @@ HOMES = (
 FUNCTIONS = (
     "iqa_lightning.continual.loggers.make_loggers",
     "iqa_lightning.stream.distortions.distortion_stream",
+    "iqa_lightning.stream.distortions.distortion_streams",
     "iqa_lightning.stream.stream.folder_stream",
 )
 """The functions that a config may name; others, such as those that delete a cache, it may not."""
