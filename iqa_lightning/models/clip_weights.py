@@ -2,6 +2,7 @@
 or not at all.
 """
 
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,9 @@ def unwrapped(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             content = load_file(file)
         elif is_torchscript(file):  # as OpenAI distributes CLIP; its code is not run
-            content = dict(torch.jit.load(file, map_location="cpu").state_dict())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that torch would have another format
+                content = dict(torch.jit.load(file, map_location="cpu").state_dict())
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader has errors of its own
