@@ -13,11 +13,13 @@ from pytorch_lightning.callbacks import Callback
 from typing_extensions import override
 
 from iqa_lightning.continual.checkpoints import (
+    LATEST,
     BestWeights,
     note_restart,
     restart_optimizers,
     save_atomic,
     seed_epoch,
+    walk_on,
 )
 from iqa_lightning.continual.evaluation import (
     EvaluationCache,
@@ -192,8 +194,9 @@ class ContinualLearning(Callback):
 
     def end_task(self, trainer: pl.Trainer, method: ContinualMethod, task: Task) -> None:
         """Best weights back, task hook (a gate may be fitted in it, which the scoring needs),
-        records, weights file.
+        records, weights file; then the latest weights again, where the next task goes on from them.
         """
+        latest = {key: value.detach().clone() for key, value in method.walked().items()}
         self.best.restore(method)
         with evaluation_mode(method):
             images = self.images_of_task(trainer, method, task)
@@ -205,6 +208,15 @@ class ContinualLearning(Callback):
                 self.records.path / "tasks" / f"{task.t}_{task.name}.ckpt",
                 self.records.path,
             )
+        if method.continue_from == "latest":
+            walk_on(method, latest)
+            if trainer.is_global_zero:
+                save_atomic(
+                    method.state_dict(),
+                    self.records.path / LATEST / f"{task.t}_{task.name}.ckpt",
+                    self.records.path,
+                )
+        if trainer.is_global_zero:
             fresh = {"best": BestWeights().state_dict(), "cost": self.cost}
             note_restart(self.records.path, task.t, trainer, fresh)
 

@@ -5,7 +5,7 @@ half-written.
 import json
 import math
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -95,7 +95,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read_checkpoint(path, path.parent)
 
 
-TASKS, RESTART = "tasks", "restart.json"
+TASKS, LATEST, RESTART = "tasks", "latest", "restart.json"
+"""Folders of the weights that a task is scored with, and of those that the next goes on from where
+these are others; what else it takes to go on.
+"""
+
+
+@torch.no_grad()
+def walk_on(method: pl.LightningModule, weights: Mapping[str, Tensor]) -> None:
+    """Put some weights back, by name; the others stay."""
+    named = dict(method.named_parameters()) | dict(method.named_buffers())
+    for key, value in weights.items():
+        named[key].copy_(value)
 
 
 def save_atomic(content: dict[str, Any], path: Path, root: Path | None = None) -> None:
@@ -192,7 +203,9 @@ def task_checkpoint(path: Path) -> dict[str, Any]:
         ValueError: One of them is missing or damaged.
     """
     folder = path.parent.parent
-    weights, noted = read_checkpoint(path, folder), read_restart(folder)
+    latest = folder / LATEST / path.name
+    weights = read_checkpoint(latest if latest.is_file() else path, folder)
+    noted = read_restart(folder)
     t = path.name.split("_")[0]
     if t not in noted:
         raise ValueError(f"{folder / RESTART} does not know task {t}")
@@ -248,7 +261,8 @@ def fall_back(records: RunFolder, names: Sequence[str], why: str) -> tuple[Path 
     """
     t = whole_tasks(records, names)
     for later in range(t + 1, len(names) + 1):
-        for pattern in (f"predictions/after_{later}_*.parquet", f"{TASKS}/{later}_*.ckpt"):
+        weights = (f"{folder}/{later}_*.ckpt" for folder in (TASKS, LATEST))
+        for pattern in (f"predictions/after_{later}_*.parquet", *weights):
             for path in records.path.glob(pattern):
                 path.unlink(missing_ok=True)
     weights = records.path / TASKS / f"{t}_{names[t - 1]}.ckpt"

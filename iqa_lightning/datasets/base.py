@@ -136,6 +136,8 @@ class IQADataModule(pl.LightningDataModule):
         split_files: the folder that holds the lists of `files` (see `data/split_files.py`).
         group_file: a table with the columns image and group (and dataset, where it is of several):
             images of one group stay in one part, as `check write_groups=<file>` proposes them.
+        train_on_val: whether the images of the validation part are trained with too (80/20, as
+            UNIQUE has it); the part stays, and chooses nothing that is worth choosing.
         distortions: only images with one of these distortions, in the parts that the split of the
             whole set gives them.
         labels: the folder of LIQE's lists, or `LabelLists`: replace the columns `distortion` and
@@ -172,6 +174,7 @@ class IQADataModule(pl.LightningDataModule):
         splits: str = "generated",
         split_files: str | Path | None = None,
         group_file: str | Path | None = None,
+        train_on_val: bool = False,
         distortions: Sequence[str] | None = None,
         labels: LabelLists | str | Path | None = None,
         exif_turn: bool = True,
@@ -195,6 +198,7 @@ class IQADataModule(pl.LightningDataModule):
             raise ValueError(
                 f"data set {self.name!r}: splits=files needs split_files=<the folder of the lists>"
             )
+        self.train_on_val = train_on_val
         self.split, self.splits, self.labels = split, splits, as_lists(labels)
         self.distortions = None if distortions is None else list(distortions)
         self.split_files = None if split_files is None else Path(split_files).expanduser()
@@ -328,7 +332,12 @@ class IQADataModule(pl.LightningDataModule):
                     f"{self.split} have the mos {mos[rows[0]]:g}, so no rank correlation exists; "
                     "choose another split"
                 )
-        self.samples, self.parts, self.split_hash = samples, parts, split_hash(samples, parts)
+        self.split_hash = split_hash(samples, parts)
+        if self.train_on_val:
+            both = np.union1d(parts.train, parts.val)
+            self.split_hash = split_hash(samples, Split(both, parts.val[:0], parts.test))
+            parts = parts._replace(train=both)
+        self.samples, self.parts = samples, parts
 
     def _grouped(self, samples: Samples, file: Path) -> Samples:
         where = f"data set {self.name!r}, group_file={file}"
@@ -373,6 +382,20 @@ class IQADataModule(pl.LightningDataModule):
                 self.samples, getattr(self.parts, name), cache, self.view
             )
         return self._made[name]
+
+    def whole(self) -> SplitDataset:
+        """All images as one part: for a pre-training that keeps none back, and says so in its card.
+
+        Raises:
+            PermissionError: the test part is not open.
+        """
+        if not _test_is_open.get():
+            raise PermissionError(
+                f"data set {self.name!r}: all images are read inside `with unlocked_test_set():` "
+                "only"
+            )
+        assert self._images is not None, "setup() comes first"
+        return SplitDataset(self.samples, np.arange(len(self.samples)), self._images, self.view)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of random crops of the train part, in a new order each epoch."""

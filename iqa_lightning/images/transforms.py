@@ -8,6 +8,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+EVALUATIONS = ("full", "center", "squeezed", "windows")
+
 
 @dataclass(frozen=True)
 class View:
@@ -21,12 +23,14 @@ class View:
         crop: side of the square training crop in pixels. A smaller image is enlarged until it fits.
         flip: mirror the training crop left to right with probability 1/2.
         evaluation: `full` shows the whole image, `center` its central square of side `crop`,
-            `windows` several such squares at once, which is LIQE's way (`data/windows.py`), in
+            `squeezed` all of it as such a square, aspect lost, `windows` several such squares at once, which is LIQE's way (`data/windows.py`), in
             training too.
         evaluation_resize: the same as `resize` for the validation and test parts; null: `resize`
             for these too.
         windows: how many of an image's windows evaluation shows; one that has fewer shows all.
         train_windows: how many windows training draws.
+        squeeze: side of the square that training scales images to, aspect lost, before the crop
+            (MetaIQA); 0: the aspect stays.
     """
 
     resize: int
@@ -36,6 +40,7 @@ class View:
     evaluation_resize: int | None = None
     windows: int = 15
     train_windows: int = 3
+    squeeze: int = 0
 
     def __post_init__(self) -> None:
         for key, side in (("resize", self.resize), ("evaluation_resize", self.evaluation_resize)):
@@ -47,9 +52,14 @@ class View:
             raise ValueError(
                 f"view.crop is {self.crop}; give the side of the training crop in pixels"
             )
-        if self.evaluation not in ("full", "center", "windows"):
+        if self.evaluation not in EVALUATIONS:
             raise ValueError(
-                f"view.evaluation is {self.evaluation!r}; it is 'full', 'center' or 'windows'"
+                f"view.evaluation is {self.evaluation!r}; it is one of {', '.join(EVALUATIONS)}"
+            )
+        if 0 < self.squeeze < self.crop or self.squeeze < 0:
+            raise ValueError(
+                f"view.squeeze is {self.squeeze}; give the side of a square that holds a crop of "
+                f"{self.crop}, or 0"
             )
         if self.windows < 1 or not 1 <= self.train_windows <= 6:
             raise ValueError(
@@ -90,7 +100,7 @@ def random_view(
     of its mirror image. Mirroring is part of the copy that cuts the crop and takes no time of its
     own; of a batch on the device it would be one more copy.
     """
-    image = _enlarge(image, view.crop)
+    image = square(image, view.squeeze) if view.squeeze else _enlarge(image, view.crop)
     if view.evaluation == "windows":
         drawn = drawn_indices(
             count(image.shape[-2], image.shape[-1], view.crop), view.train_windows, top, left
@@ -114,6 +124,8 @@ def evaluation_view(
     """
     if view.evaluation == "full":
         return image.clone(memory_format=torch.contiguous_format)
+    if view.evaluation == "squeezed":
+        return square(image, view.crop).clone(memory_format=torch.contiguous_format)
     image = _enlarge(image, view.crop)
     if view.evaluation == "windows":
         windows = count(image.shape[-2], image.shape[-1], view.crop)
@@ -132,10 +144,17 @@ def evaluation_size(height: int, width: int, view: View) -> tuple[int, int]:
     """
     if view.evaluation == "full":
         return height, width
-    if view.evaluation == "center":
+    if view.evaluation in ("center", "squeezed"):
         return view.crop, view.crop
     windows = count(*_enlarged_size(height, width, view.crop), view.crop)
     return len(fixed_indices(windows, view.windows)) * view.crop, view.crop
+
+
+def square(image: UInt8[Tensor, "3 height width"], side: int) -> UInt8[Tensor, "3 side side"]:
+    """Scaled to a square, aspect lost (bilinear, antialiased)."""
+    if tuple(image.shape[-2:]) == (side, side):
+        return image
+    return interpolate(image[None], [side, side], mode="bilinear", antialias=True)[0]
 
 
 def _enlarge(image: UInt8[Tensor, "3 height width"], side: int) -> UInt8[Tensor, "3 rows columns"]:

@@ -3,12 +3,13 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from iqa_lightning.distributed import from_all_ranks
@@ -32,6 +33,8 @@ Batch = dict[str, Any]
 OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 BN_STATS = ("first_epoch", "always", "frozen")
+BN_PAIRS = ("joint", "separate")
+CONTINUE_FROM = ("best", "latest")
 
 
 class ContinualMethod(pl.LightningModule, ABC):
@@ -56,6 +59,11 @@ class ContinualMethod(pl.LightningModule, ABC):
             statistics: `first_epoch` (what the official codes do: evaluation after the first epoch
             leaves them in evaluation mode), `always`, `frozen`.
         link: from the difference of two scores to a preference, see `losses.fidelity`.
+        bn_pairs: while batch normalisation is live, `separate` passes the first images of the pairs
+            and then the second ones, two batches to it (what the official codes do), where no image
+            is in two pairs; `joint` passes all at once.
+        continue_from: where the next task begins, with the weights of the `best` epoch, by which
+            the task is scored and kept, or of the `latest`.
         task_datasets: what each task learns, where that comes more than once; the tasks' names by
             default.
 
@@ -106,6 +114,8 @@ class ContinualMethod(pl.LightningModule, ABC):
         head_lr_factor: float = 1.0,
         bn_stats: str = "first_epoch",
         link: str = "phi",
+        bn_pairs: str = "joint",
+        continue_from: str = "best",
         task_datasets: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
@@ -115,12 +125,18 @@ class ContinualMethod(pl.LightningModule, ABC):
                 "optimizer: {_target_: torch.optim.Adam, _partial_: true, lr: 2.0e-4}, and its "
                 "constructor must pass it on by super().__init__(**options)"
             )
-        if bn_stats not in BN_STATS:
-            raise ValueError(f"method.bn_stats={bn_stats!r}: choose one of {BN_STATS}")
+        for key, value, known in (
+            ("bn_stats", bn_stats, BN_STATS),
+            ("bn_pairs", bn_pairs, BN_PAIRS),
+            ("continue_from", continue_from, CONTINUE_FROM),
+        ):
+            if value not in known:
+                raise ValueError(f"method.{key}={value!r}: choose one of {known}")
         self.backbone = backbone
         self.tasks, self.task_datasets = list(tasks), list(task_datasets or tasks)
         self.optimizer_factory, self.head_lr_factor = optimizer, head_lr_factor
         self.bn_stats, self.link = bn_stats, link
+        self.bn_pairs, self.continue_from = bn_pairs, continue_from
         self.task: Tensor
         self.register_buffer("task", torch.tensor(0))
 
@@ -225,9 +241,25 @@ class ContinualMethod(pl.LightningModule, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """`loss` of the batch, logged."""
-        loss = self.loss(batch)
+        with self.pair_passes(batch):
+            loss = self.loss(batch)
         self.log("train/loss", loss, batch_size=len(batch["pairs"]))
         return loss
+
+    def pair_passes(self, batch: Batch) -> AbstractContextManager[None]:
+        """Within it the backbone passes the two sides of the pairs one after the other, where
+        `bn_pairs` asks for it and batch normalisation is live.
+        """
+        live = self.bn_pairs == "separate" and any(
+            layer.training for layer in batch_norms(self.backbone)
+        )
+        return self.backbone.in_passes(sides(batch["pairs"], len(batch["image"])) if live else ())
+
+    def walked(self) -> dict[str, Tensor]:
+        """What the training of a task moves: parameters in training and running statistics."""
+        norms = {id(b) for layer in batch_norms(self) for b in layer.buffers()}
+        parameters = {k: v for k, v in self.named_parameters() if v.requires_grad}
+        return parameters | {k: v for k, v in self.named_buffers() if id(v) in norms}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """A fresh optimiser over what the current task trains; called again at each task."""
@@ -282,3 +314,12 @@ class ContinualMethod(pl.LightningModule, ABC):
         order = columns[0].argsort()
         mos, *found = (column[order].to(self.device) for column in columns[1:])
         return mos, found
+
+
+def sides(pairs: Int[Tensor, "pairs 2"], images: int) -> Sequence[Int[Tensor, " rows"]]:
+    """Rows of the first and of the second images of pairs, in the order of the batch; none where an
+    image is in two pairs or in no one.
+    """
+    if pairs.unique().numel() != images or 2 * len(pairs) != images:
+        return ()
+    return [pairs[:, side].sort().values for side in range(2)]

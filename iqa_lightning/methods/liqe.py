@@ -41,6 +41,7 @@ Joint = Float[Tensor, "batch qualities scenes distortions"]
 
 
 LABELS = ("scene", "distortion")
+DTYPES = ("float32", "float16_rounded")
 
 
 class LIQE(ContinualMethod):
@@ -69,6 +70,9 @@ class LIQE(ContinualMethod):
         weight: of learning without forgetting, from the second task on: the joint distribution and
             the preferences of the model as it was before the task are kept. 0 keeps no copy.
         distils: how joint distributions are compared, `fidelity` or `kl`.
+        weights_dtype: `float32`, or `float16_rounded`: before the first step and after each, the
+            weights that OpenAI's CLIP holds in float16 are rounded to it, as the official code does
+            (a step in float32 on weights kept in float16; at 5e-6 many changes round away).
         options: see `ContinualMethod`.
 
     Raises:
@@ -85,9 +89,13 @@ class LIQE(ContinualMethod):
         weighting: Callable[[int], Weighting] = DynamicWeightAverage,
         weight: float = 0.0,
         distils: str = "fidelity",
+        weights_dtype: str = "float32",
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        if weights_dtype not in DTYPES:
+            raise ValueError(f"method.weights_dtype={weights_dtype!r}: choose one of {DTYPES}")
+        self.rounded = weights_dtype == "float16_rounded"
         self.new_distortions = {
             task: list(words) for task, words in (new_distortions or {}).items()
         }
@@ -178,6 +186,16 @@ class LIQE(ContinualMethod):
             for parameter in self.clip.projections():
                 parameter.requires_grad_(id(parameter) in trained)
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # Lightning's
+        """Weights begin rounded, where they are kept so."""
+        if self.rounded and batch_idx == 0:
+            round_weights(self.clip.network)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # Lightning's
+        """Round what the step has moved."""
+        if self.rounded:
+            round_weights(self.clip.network)
+
     def task_losses(
         self, logits: Joint, batch: Batch
     ) -> tuple[Float[Tensor, " tasks"], Float[Tensor, " tasks"]]:
@@ -241,6 +259,21 @@ class LIQE(ContinualMethod):
                 self.log(f"train/{name}", value, batch_size=size)
         self.log("train/loss", loss, batch_size=size)
         return loss
+
+
+@torch.no_grad()
+def round_weights(network: nn.Module) -> None:
+    """Round to float16 what OpenAI's CLIP holds in it: of convolutions, linear layers and attention,
+    and both projections; embeddings and norms stay.
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear, nn.MultiheadAttention)):
+            held = list(module.parameters(recurse=False))
+        else:
+            named = dict(module.named_parameters(recurse=False))
+            held = [named[key] for key in ("proj", "text_projection") if key in named]
+        for parameter in held:
+            parameter.copy_(parameter.half().float())
 
 
 def joint(logits: Joint) -> Joint:

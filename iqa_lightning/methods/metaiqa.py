@@ -4,7 +4,7 @@ H. Zhu et al., "MetaIQA: Deep Meta-learning for No-Reference Image Quality Asses
 https://arxiv.org/abs/2004.05508. The prior is made by `pretraining/metaiqa.py`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -25,8 +25,8 @@ class MetaIQA(ContinualMethod):
     """The fine-tuning of MetaIQA from task to task: one network and one regression head, mean
     squared error.
 
-    Scores of the current task go to [0, 1] by the range of its training images, which the network
-    has to meet; the others of the stream are only ranked. `bn_stats` is of the backbone; `frozen`
+    Scores of the current task go to [0, 1], by `label_range` or by the range of its training images,
+    which the network has to meet; the others of the stream are only ranked. `bn_stats` is of the backbone; `frozen`
     holds for the head too. The published rates are those of
     `conf/experiment/metaiqa_finetune.yaml`.
 
@@ -34,6 +34,8 @@ class MetaIQA(ContinualMethod):
         prior: the weights file of a pre-training, of which the head is taken too (give it as
             `backbone.weights` as well); null: the head starts at random.
         dropout: share of the head's units that a training step leaves out.
+        label_range: scores that are 0 and 1 to the network, `[0, 100]` for the official code's MOS
+            / 100 on CLIVE; null: the range of the task's training images.
         options: see `ContinualMethod`.
 
     Raises:
@@ -44,8 +46,20 @@ class MetaIQA(ContinualMethod):
     low: Tensor
     high: Tensor
 
-    def __init__(self, prior: str | None = None, dropout: float = 0.5, **options: Any) -> None:
+    def __init__(
+        self,
+        prior: str | None = None,
+        dropout: float = 0.5,
+        label_range: Sequence[float] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
+        if label_range is not None and not label_range[0] < label_range[-1]:
+            raise ValueError(
+                f"method.label_range={list(label_range)}: give the scores that are 0 and 1, as in "
+                "[0, 100]"
+            )
+        self.label_range = label_range
         self.rest = RegressionNet(self.backbone, dropout).rest
         if prior is not None:
             load_rest(self.rest, prior)
@@ -71,9 +85,13 @@ class MetaIQA(ContinualMethod):
     def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
         """The range of the task's scores, over all ranks."""
         super().on_task_start(task, images)
-        mos = torch.cat(from_all_ranks(torch.cat([batch["mos"].cpu() for batch in images])))
-        self.low.fill_(mos.min())
-        self.high.fill_(mos.max())
+        if self.label_range is not None:
+            low, high = self.label_range
+        else:
+            mos = torch.cat(from_all_ranks(torch.cat([batch["mos"].cpu() for batch in images])))
+            low, high = float(mos.min()), float(mos.max())
+        self.low.fill_(low)
+        self.high.fill_(high)
 
     def on_phase_start(self, position: Position) -> None:
         """The head is normalised by batch statistics whenever it is trained, as in the official

@@ -65,7 +65,9 @@ class MultiHeadReplay(MultiHead):
         if "replay" not in batch:
             return super().training_step(batch, batch_idx)
         memory = batch["replay"]
-        feature = self.backbone(torch.cat([batch["image"], memory["image"]]))
+        both = joined(batch)
+        with self.pair_passes(both):
+            feature = self.backbone(both["image"])
         replay = self.replay_loss(feature[len(batch["image"]) :], memory)
         loss = self.task_loss(feature, batch) + replay
         self.log("train/replay", replay, batch_size=len(memory["pairs"]))

@@ -24,6 +24,7 @@ from iqa_lightning.models.normalization import NormSets, chunks
 from iqa_lightning.stream.schedule import Task
 
 INITS = ("pretrained", "previous", "nearest")
+TRAINS = ("norms", "head")
 
 
 class TSNIQA(GatedHeads):
@@ -44,11 +45,13 @@ class TSNIQA(GatedHeads):
             whose centroids the new images lie nearest). The two latter go beyond the paper; they
             forget nothing either, since the earlier sets are only read; `nearest` needs a gate that
             measures distances.
+        trains: `norms`, norms and head of a task, or the `head` alone, all norms as pretrained (the
+            ablation of the official code).
         normalize_heads: whether heads have unit norm at test time.
         options: see `ContinualMethod`.
 
     Raises:
-        ValueError: an unknown `init`, a backbone without norms.
+        ValueError: an unknown `init` or `trains`, a backbone without norms.
     """
 
     readouts = ("latest", "oracle", "gated")
@@ -58,12 +61,16 @@ class TSNIQA(GatedHeads):
         self,
         gate: Callable[..., Gate] = KMeansGate,
         init: str = "pretrained",
+        trains: str = "norms",
         normalize_heads: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         if init not in INITS:
             raise ValueError(f"method.init={init!r}: choose one of {INITS}")
+        if trains not in TRAINS:
+            raise ValueError(f"method.trains={trains!r}: choose one of {TRAINS}")
+        self.trains = trains
         self.init, self.independent_tasks = init, init == "pretrained"
         self.backbone.requires_grad_(False)
         freeze_convolutions(self.backbone.network)
@@ -152,8 +159,8 @@ class TSNIQA(GatedHeads):
         return self.weigh_heads(torch.stack(columns, dim=1), image, known)
 
     def body_parameters(self) -> list[nn.Parameter]:
-        """Norms of the current task."""
-        return self.sets.parameters(self.seen)
+        """Norms of the current task, unless heads alone are trained."""
+        return self.sets.parameters(self.seen) if self.trains == "norms" else []
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Head of the current task."""
@@ -161,7 +168,8 @@ class TSNIQA(GatedHeads):
 
     def added_parameters(self) -> int:
         """A task adds a set of norms and a head."""
-        return sum(p.numel() for p in [*self.sets.parameters(1), self.heads.weight[0]])
+        norms = self.sets.parameters(1) if self.trains == "norms" else []
+        return sum(p.numel() for p in [*norms, self.heads.weight[0]])
 
     def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
         """Fit the gate of the new task, then start its norms and head.

@@ -1,14 +1,15 @@
 """Backbones: timm networks that turn uint8 images into pooled features."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -106,6 +107,8 @@ class Backbone(Encoder):
 
     compiler: str | None = None
     layout: torch.memory_format = torch.preserve_format
+    passes: Sequence[Tensor] = ()
+    """Rows of a batch that go through the network apart, see `in_passes`."""
 
     def __init__(
         self,
@@ -118,6 +121,7 @@ class Backbone(Encoder):
     ) -> None:
         super().__init__()
         self.features = checked_features(features)
+        self.name, self.weights = name, weights
         self.network = build_network(name, weights, dict(options or {}))
         self.lay_out(torch.channels_last)
         config = self.network.pretrained_cfg
@@ -143,7 +147,26 @@ class Backbone(Encoder):
         # in training alone: images of an evaluation differ in size, and each size would be compiled
         # anew
         run = compiled(self.compiler) if self.compiler and self.training else one_pass
-        return run(self, self.prepare(image), fixed)
+        prepared = self.prepare(image)
+        if sum(map(len, self.passes)) != len(image):
+            return run(self, prepared, fixed)
+        rows = [rows.to(image.device) for rows in self.passes]
+        found = [run(self, prepared[r], None if fixed is None else fixed[r]) for r in rows]
+        return torch.cat(found)[torch.cat(rows).argsort()]
+
+    @contextmanager
+    def in_passes(self, passes: Sequence[Int[Tensor, " rows"]]) -> Iterator[None]:
+        """Within it, batches of as many images as `passes` names go through the network in several
+        passes, so that batch normalisation sees, and counts, each of them for itself.
+
+        Args:
+            passes: rows of the batch, each once; none for one pass.
+        """
+        self.passes = passes
+        try:
+            yield
+        finally:
+            self.passes = ()
 
     def lay_out(self, layout: torch.memory_format) -> None:
         """Keep weights and maps in this layout."""
@@ -281,12 +304,12 @@ def build_network(name: str, weights: str | None, options: dict[str, Any]) -> An
     return network
 
 
-def pretrained_network(name: str, options: dict[str, Any]) -> Any:
-    """The network with timm's ImageNet weights, or an error that says what to do without a network
+def pretrained_network(name: str, options: dict[str, Any], num_classes: int = 0) -> Any:
+    """The network with timm's ImageNet weights and so many classes, 0 for no classifier, or an error that says what to do without a network
     connection.
     """
     try:
-        return timm.create_model(name, pretrained=True, num_classes=0, **options)
+        return timm.create_model(name, pretrained=True, num_classes=num_classes, **options)
     except Exception as error:  # the hub client raises errors of many libraries
         raise ValueError(
             f"the ImageNet weights of {name!r} are neither in timm's cache nor could be "

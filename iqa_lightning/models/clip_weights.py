@@ -2,6 +2,8 @@
 or not at all.
 """
 
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +94,7 @@ def read_clip_weights(file: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor
 
     Files are those that the authors of LIQE release (a CLIP state dict, most tensors in float16,
     alone or under `model_state_dict`), state dicts of OpenAI's CLIP and of open_clip, `.pt`,
-    `.pth`, `.bin` or `.safetensors`.
+    `.pth`, `.bin` or `.safetensors`, and TorchScript archives, in which OpenAI distributes CLIP.
 
     Raises:
         ValueError: the file cannot be read safely, or a name is missing, unknown, of another shape
@@ -125,19 +127,31 @@ def read_clip_weights(file: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor
     return {key: found[key].float() for key in wanted}
 
 
+def is_torchscript(file: Path) -> bool:
+    """Whether a file is a TorchScript archive: a zip with code in it."""
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+    return any(name.partition("/")[2] == "constants.pkl" for name in names)
+
+
 def unwrapped(file: Path) -> dict[str, Tensor]:
     """The tensors by name in a file, without what is not a weight."""
     try:
-        content: Any = (
-            load_file(file)
-            if file.suffix == ".safetensors"
-            else torch.load(file, map_location="cpu", weights_only=True)
-        )
+        content: Any
+        if file.suffix == ".safetensors":
+            content = load_file(file)
+        elif is_torchscript(file):  # as OpenAI distributes CLIP; its code is not run
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that torch would have another format
+                content = dict(torch.jit.load(file, map_location="cpu").state_dict())
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader has errors of its own
         raise ValueError(
             f"backbone.pretrained={str(file)!r} holds no state dict that can be read safely "
-            f"({error}); a TorchScript "
-            "archive, as OpenAI distributes, has to be saved as a state dict first"
+            f"({error}); get the file again"
         ) from error
     for key in WRAPPERS:
         content = content.get(key, content) if isinstance(content, dict) else content

@@ -24,18 +24,25 @@ OptimizerFactory = Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
 
 
 class Embedding(nn.Module):
-    """Backbone and two-layer projector; embeddings of unit norm."""
+    """Backbone and two-layer projector; embeddings of unit norm, of features of unit norm where
+    that is asked for.
+    """
 
-    def __init__(self, backbone: Backbone, hidden: int, width: int) -> None:
+    def __init__(
+        self, backbone: Backbone, hidden: int, width: int, normalize_feature: bool = False
+    ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.normalize_feature = backbone, normalize_feature
         self.projector = nn.Sequential(
             nn.Linear(backbone.width, hidden), nn.ReLU(), nn.Linear(hidden, width)
         )
 
     def forward(self, image: Patches) -> Float[Tensor, "n width"]:
         """Embeddings of patches at the resolution they have."""
-        return F.normalize(self.projector(self.backbone(image)).float(), dim=1)
+        feature = self.backbone(image)
+        if self.normalize_feature:
+            feature = F.normalize(feature, dim=1)
+        return F.normalize(self.projector(feature).float(), dim=1)
 
 
 class Contrastive(pl.LightningModule):
@@ -53,7 +60,18 @@ class Contrastive(pl.LightningModule):
         schedule: of the learning rate, step by step: `constant`, `cosine` to 0, or `restarts`
             (cosine in periods of 1, 2, 4 ... epochs).
         warmup_epochs: epochs in which the rate grows from 0.
-        half_scale: whether each patch is also shown at half its size.
+        warmup_inside: whether they count as epochs of the cosine, which they then meet where it is;
+            else it begins behind them.
+        floor: share of the rate that a cosine ends with.
+        half_scale: whether patches are shown at half the size too.
+        half: what these show: the same `patch`, or a new `crop` of the image at half its size.
+        joint_scales: whether both scales go through the network in one batch; patches have one size
+            then, so `half` is `crop`.
+        normalize_feature: whether the projector reads features of unit norm.
+        exempt_vectors: whether parameters of one dimension (biases, norms) have no weight decay,
+            and with `timm.optim.Lars` no adapted rate.
+        checkpointing: whether the network computes its activations anew in the backward pass, which
+            takes less memory and more time.
         seed: of all degradations and patches.
 
     Raises:
@@ -73,11 +91,27 @@ class Contrastive(pl.LightningModule):
         warmup_epochs: float = 0.0,
         half_scale: bool = False,
         seed: int = 0,
+        warmup_inside: bool = False,
+        floor: float = 0.0,
+        half: str = "patch",
+        joint_scales: bool = False,
+        normalize_feature: bool = False,
+        exempt_vectors: bool = False,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        if half not in ("patch", "crop") or (joint_scales and half == "patch"):
+            raise ValueError(
+                f"method.half={half!r}, joint_scales={joint_scales}: choose patch, or crop, with "
+                "which alone scales go together"
+            )
         if schedule not in ("constant", "cosine", "restarts"):
             raise ValueError(f"method.schedule={schedule!r}: choose constant, cosine or restarts")
-        self.encoder = Embedding(backbone, hidden or backbone.width, width)
+        if checkpointing:
+            backbone.network.set_grad_checkpointing(True)
+        self.encoder = Embedding(backbone, hidden or backbone.width, width, normalize_feature)
+        self.warmup_inside, self.floor, self.exempt_vectors = warmup_inside, floor, exempt_vectors
+        self.half, self.joint_scales = half, joint_scales
         self.optimizer_factory, self.chains, self.patch = optimizer, chains, patch
         self.temperature, self.half_scale, self.seed = temperature, half_scale, seed
         self.schedule, self.warmup_epochs, self.width = schedule, warmup_epochs, width
@@ -91,7 +125,14 @@ class Contrastive(pl.LightningModule):
         """`loss`, logged; the rate is set for the step."""
         total = self.trainer.num_training_batches
         at = self.current_epoch + batch_idx / total
-        factor = lr_factor(at, self.trainer.max_epochs or 1, self.schedule, self.warmup_epochs)
+        factor = lr_factor(
+            at,
+            self.trainer.max_epochs or 1,
+            self.schedule,
+            self.warmup_epochs,
+            self.warmup_inside,
+            self.floor,
+        )
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = group["initial_lr"] * factor
         loss = self.loss(batch["image"], batch["index"])
@@ -114,21 +155,47 @@ class Contrastive(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Over the encoder alone."""
-        optimizer = self.optimizer_factory(self.encoder.parameters())
+        if self.exempt_vectors:
+            known = list(self.encoder.parameters())
+            groups: Any = [
+                {"params": [p for p in known if p.ndim > 1]},
+                {"params": [p for p in known if p.ndim == 1], "weight_decay": 0.0},
+            ]
+            optimizer = self.optimizer_factory(groups)
+        else:
+            optimizer = self.optimizer_factory(self.encoder.parameters())
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         return optimizer
 
 
-def lr_factor(at: float, epochs: int, schedule: str, warmup: float = 0.0) -> float:
-    """Factor on the learning rate after `at` of `epochs` epochs."""
+def lr_factor(
+    at: float,
+    epochs: int,
+    schedule: str,
+    warmup: float = 0.0,
+    inside: bool = False,
+    floor: float = 0.0,
+) -> float:
+    """Factor on the learning rate after `at` of `epochs` epochs.
+
+    Args:
+        at: epochs done.
+        epochs: of the whole training.
+        schedule: `constant`, `cosine` or `restarts`.
+        warmup: epochs in which the rate grows from 0.
+        inside: whether they are part of the cosine.
+        floor: what a cosine ends with.
+    """
+    before = 0.0 if inside else warmup
     if at < warmup:
-        return at / warmup
+        top = lr_factor(warmup, epochs, schedule, 0.0, inside, floor) if inside else 1.0
+        return top * at / warmup
     if schedule == "constant":
         return 1.0
-    done, length = at - warmup, epochs - warmup
+    done, length = at - before, epochs - before
     if schedule == "restarts":
         length = 1.0
         while done >= length:
             done, length = done - length, 2 * length
-    return 0.5 * (1 + cos(pi * done / length))
+    return floor + (1 - floor) * 0.5 * (1 + cos(pi * done / length))

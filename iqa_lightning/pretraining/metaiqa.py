@@ -27,7 +27,8 @@ OUTER = ("mean", "drift", "interpolate", "second_order")
 Batch = dict[str, Tensor]
 
 
-Episode = dict[str, list[Batch]]
+Episode = dict[str, Any]
+"""`support` and `query`, lists of batches, and the name of the `dataset`."""
 
 
 Loss = Callable[[nn.Module, Batch], Tensor]
@@ -46,11 +47,15 @@ class MetaPretraining(pl.LightningModule):
 
     - `mean`: the paper. Every task starts from the shared weights, which then move by the mean of
       where the tasks led (no second derivatives). Running statistics of normalisation move along.
-    - `drift`: the official code on TID2013. One worker goes on from task to task; after every batch
-      the shared weights move by 1/k of its whole way since it last started from them, every k
-      tasks, so that drift counts twice.
+    - `drift`: the official code on TID2013. The worker starts each task from a copy of the shared
+      weights that is renewed every k tasks; after every batch the shared weights move by 1/k of the
+      worker's whole way from that copy, so that within a task the first steps count twice.
     - `interpolate`: the official code on KADID-10k. After every batch the shared weights move to
       the worker by 1/k of the distance; it starts from them again after every task.
+
+    The rules can be given by the name of a data set, `{tid2013: drift, kadid10k: interpolate}`: the
+    released prior goes through the tasks of both in each epoch. The copy that workers start from is
+    renewed where the tasks of a data set begin.
     - `second_order`: MAML (https://arxiv.org/abs/1703.03400). The step on the support images is one
       of gradient descent by `inner_lr`, and the optimiser descends the query loss after it through
       that step.
@@ -65,9 +70,13 @@ class MetaPretraining(pl.LightningModule):
         decay: the rates are multiplied by decay^floor(epoch / every).
         every: epochs between decays.
         compounding: the official code: the factor multiplies the current rate in every epoch.
+        copies: what a worker takes over where it starts, `all`, or the `parameters` alone: the
+            running statistics of the official code's worker go on through all restarts.
         output: `meta`, the shared weights, or `worker`, those of the last task (the official code).
         inner_lr: of `second_order`.
         dropout: of the head.
+        classifier: how the 1000-way layer starts: `random`, or `imagenet`, with the classifier of
+            the backbone's ImageNet weights (the official code).
 
     Raises:
         ValueError: an unknown `outer` or `output`.
@@ -78,23 +87,33 @@ class MetaPretraining(pl.LightningModule):
         backbone: Backbone,
         optimizer: OptimizerFactory,
         head_lr: float = 1e-2,
-        outer: str = "mean",
+        outer: str | Mapping[str, str] = "mean",
         tasks: int = 5,
         shared_state: bool = False,
         decay: float = 0.9,
         every: int = 2,
         compounding: bool = False,
+        copies: str = "all",
         output: str = "meta",
         inner_lr: float = 1e-2,
         dropout: float = 0.5,
+        classifier: str = "random",
     ) -> None:
         super().__init__()
-        if outer not in OUTER or output not in ("meta", "worker"):
+        rules = [outer] if isinstance(outer, str) else list(outer.values())
+        released = set(rules) <= {"drift", "interpolate"}
+        if not set(rules) <= set(OUTER) or not (released or isinstance(outer, str)):
             raise ValueError(
-                f"method.outer={outer!r}, output={output!r}: choose one of {OUTER}; meta or worker"
+                f"method.outer={outer!r}: choose one of {OUTER}, or drift or interpolate for each "
+                "data set"
+            )
+        if output not in ("meta", "worker") or copies not in ("all", "parameters"):
+            raise ValueError(
+                f"method.output={output!r}, copies={copies!r}: choose meta or worker; all or "
+                "parameters"
             )
         self.automatic_optimization = False
-        self.model = RegressionNet(backbone, dropout)
+        self.model = RegressionNet(backbone, dropout, classifier)
         self.worker = copy.deepcopy(self.model)
         self.start = copy.deepcopy(self.model).requires_grad_(False)
         self.optimizer_factory, self.head_lr, self.outer, self.tasks = (
@@ -109,7 +128,8 @@ class MetaPretraining(pl.LightningModule):
             every,
             compounding,
         )
-        self.output, self.inner_lr = output, inner_lr
+        self.output, self.inner_lr, self.copies = output, inner_lr, copies
+        self.of_before: int | None = None  # data set of the task before
         self.visited: Tensor
         self.register_buffer("visited", torch.tensor(0))
 
@@ -129,6 +149,7 @@ class MetaPretraining(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """The rates of the epoch."""
         (optimizer,) = self.trainer.optimizers
+        self.of_before = None
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
             factor = decay_factor(self.current_epoch, self.decay, self.every, self.compounding)
@@ -169,13 +190,19 @@ class MetaPretraining(pl.LightningModule):
                 f"method.outer={self.outer} goes from task to task and cannot be shared out: one "
                 "device"
             )
-        if self.visited % (self.tasks if self.outer == "drift" else 1) == 0:
-            copy_state(self.model, self.start)
-            self.restart(optimizer)
+        rule = self.outer if isinstance(self.outer, str) else self.outer[episode["dataset"]]
+        if self.of_before != episode.get("dataset", ""):
+            self.of_before = episode.get("dataset", "")
+            self.visited.zero_()
+        if self.visited % (self.tasks if rule == "drift" else 1) == 0:
+            copy_state(self.model, self.start, self.copies)
+        copy_state(self.start, self.worker, self.copies)
+        if not self.shared_state:
+            optimizer.optimizer.state.clear()
         for support, query in zip(episode["support"], episode["query"], strict=True):
             descend(self.worker, support, optimizer)
             loss = descend(self.worker, query, optimizer)
-            origin = self.start if self.outer == "drift" else self.model
+            origin = self.start if rule == "drift" else self.model
             moves = zip(
                 self.model.parameters(), self.worker.parameters(), origin.parameters(), strict=True
             )
@@ -205,7 +232,7 @@ class MetaPretraining(pl.LightningModule):
 
     def restart(self, optimizer: Any) -> None:
         """The worker as the shared weights are, its optimiser as new."""
-        copy_state(self.model, self.worker)
+        copy_state(self.model, self.worker, self.copies)
         if not self.shared_state:
             optimizer.optimizer.state.clear()
 
@@ -266,9 +293,14 @@ def floats(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def copy_state(source: nn.Module, target: nn.Module) -> None:
-    """Let a module be as another."""
-    target.load_state_dict(source.state_dict())
+def copy_state(source: nn.Module, target: nn.Module, copies: str = "all") -> None:
+    """Let a module be as another, or its parameters alone."""
+    if copies == "all":
+        target.load_state_dict(source.state_dict())
+        return
+    with torch.no_grad():
+        for to, of in zip(target.parameters(), source.parameters(), strict=True):
+            to.copy_(of)
 
 
 def decay_factor(epoch: int, decay: float, every: int, compounding: bool) -> float:

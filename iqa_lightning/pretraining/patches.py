@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from iqa_lightning.images.degradations.chain import Chain, degrade
 
@@ -49,6 +50,14 @@ def random_corner(image: Pixels, side: int, generator: np.random.Generator) -> C
         )
     y, x = (int(generator.integers(length + 1)) for length in free)
     return y, x
+
+
+def halved(image: Pixels, side: int) -> Pixels:
+    """The image at half its size, or so large that it holds a patch."""
+    height, width = image.shape[-2:]
+    scale = max(0.5, side / min(height, width))
+    size = [max(side, round(height * scale)), max(side, round(width * scale))]
+    return interpolate(image[None], size, mode="bicubic", antialias=True)[0]
 
 
 def overlapping_corners(

@@ -2,7 +2,9 @@
 sets.
 """
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +20,14 @@ from iqa_lightning.audit.contents import content_of, file_content
 from iqa_lightning.datasets.base import IQADataModule
 from iqa_lightning.datasets.demo import PHOTOGRAPHS, photograph
 from iqa_lightning.datasets.samplers import EpochSampler, Key
-from iqa_lightning.images.cache import ImageCache, build_cache
-from iqa_lightning.images.decoding import ImageReader
+from iqa_lightning.images.cache import (
+    ImageCache,
+    build_cache,
+    cache_path,
+    default_folder,
+    ram_budget,
+)
+from iqa_lightning.images.decoding import ImageReader, resized_sizes
 from iqa_lightning.images.opening import Rule
 from iqa_lightning.seeds import seed_of
 
@@ -64,11 +72,14 @@ class Photographs(pl.LightningDataModule):
         resize: shorter side in pixels that larger images are shrunk to, once; 0 leaves them as they
             are.
         batch_size: images a batch, over all ranks; what is left over of an epoch is dropped.
+        cache: where decoded images are kept: `ram`, `disk` (once for all runs, decoded by several
+            processes) or `auto`, as of rated data sets (see `build_cache`).
+        cache_dir: where caches on disk live; null: the user's cache folder.
         seed: of the order.
         num_workers: loader processes.
 
     Raises:
-        ValueError: there are fewer images than in a batch.
+        ValueError: there are fewer images than in a batch, or no room for them decoded.
     """
 
     def __init__(
@@ -80,8 +91,11 @@ class Photographs(pl.LightningDataModule):
         batch_size: int = 16,
         seed: int = 0,
         num_workers: int = 0,
+        cache: str = "auto",
+        cache_dir: str | None = None,
     ) -> None:
         super().__init__()
+        self.cache, self.cache_dir = cache, None if cache_dir is None else Path(cache_dir)
         self.data, self.folders = list(data), [Path(folder).expanduser() for folder in folders]
         self.embedded, self.resize, self.batch_size = embedded, resize, batch_size
         self.seed, self.num_workers = seed, num_workers
@@ -100,10 +114,17 @@ class Photographs(pl.LightningDataModule):
                 f"{len(photos)} photographs do not fill a batch of {self.batch_size}: name more "
                 "folders"
             )
-        source = ImageReader(
-            "photographs", "", len(photos), lambda i: photos[i].size(), lambda i: photos[i].load()
+        sizes = {one.content: one.size() for one in photos}  # headers, read once
+        reader = ImageReader(
+            "photographs",
+            "\n".join(f"{content}\t{size}" for content, size in sizes.items()),
+            len(photos),
+            partial(nth, list(sizes.values())),
+            partial(load_nth, [one.load for one in photos]),
         )
-        self.images = WholeImages(build_cache(source, self.resize, "ram", None))
+        folder = self.cache_dir.expanduser() if self.cache_dir else default_folder()
+        check_room(reader, self.resize, self.cache, folder)
+        self.images = WholeImages(build_cache(reader, self.resize, self.cache, folder))
 
     def found(self) -> Iterator[Found]:
         """Every image of every source."""
@@ -118,8 +139,10 @@ class Photographs(pl.LightningDataModule):
                 size = partial(RULE.size, path, "photographs")
                 load = partial(RULE.load, path, "photographs")
                 yield Found(str(path), file_content(path), size, load)
-        for data in self.data:
-            data.prepare_data()
+        for whole in self.data:
+            whole.prepare_data()
+            data = copy(whole)
+            data.trainer = None  # does not travel to the processes that decode
             for row in data.parts.train.tolist():
                 name = f"{data.name}/{data.samples.table['image'].iloc[row]}"
                 yield Found(
@@ -149,6 +172,41 @@ class Photographs(pl.LightningDataModule):
             num_workers=self.num_workers,
             generator=torch.Generator(),
         )
+
+
+def check_room(reader: ImageReader, resize: int, kind: str, folder: Path) -> None:
+    """Refuse, before the first image is decoded, what has no room.
+
+    Raises:
+        ValueError: naming how many bytes the decoded images take and how many there are.
+    """
+    if kind != "ram" and cache_path(folder, reader, resize).is_dir():
+        return
+    total = int(3 * resized_sizes(reader, resize).prod(axis=1).sum())
+    what = f"{reader.count} photographs take {total:,} bytes once they are decoded"
+    free = 4 * ram_budget()
+    if kind == "ram" and total > free:
+        raise ValueError(
+            f"data.cache=ram: {what}, {free:,} bytes of memory are free: use data.cache=disk, or "
+            "shrink them with data.resize"
+        )
+    place = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    left = shutil.disk_usage(place).free
+    if (kind == "disk" or (kind == "auto" and total > ram_budget())) and total > left:
+        raise ValueError(
+            f"data.cache={kind}: {what}, {folder} has {left:,} left: set data.cache_dir to another "
+            "disk, or shrink them with data.resize"
+        )
+
+
+def nth(sizes: Sequence[tuple[int, int]], i: int) -> tuple[int, int]:
+    """Height and width of photograph i."""
+    return sizes[i]
+
+
+def load_nth(loaders: Sequence[Callable[[], Image.Image]], i: int) -> Image.Image:
+    """Photograph i, decoded."""
+    return loaders[i]()
 
 
 def size_of(load: Callable[[], Image.Image]) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from iqa_lightning.losses.contrastive import NEGATIVES, quality_contrast
 from iqa_lightning.pretraining.contrastive import Contrastive, Patches
 from iqa_lightning.pretraining.patches import (
     degrade_each,
+    halved,
     overlapping_corners,
     patch,
     random_corner,
@@ -39,7 +40,8 @@ class QPT(Contrastive):
     are the other photographs'. `negatives`: `joint` or `summed`, see `losses.contrastive`.
     `versions`, `overlap`, `pristine`, `same_negatives` make it Re-IQA: that many single distortions
     of different kinds and the pristine image, of which all show the two patches of one geometry
-    with `overlap`, half of them swapped, and only the queue repels.
+    with `overlap`, half of them swapped, and only the queue repels, keys of the same photograph
+    among it (`own_keys_repel`).
 
     Key patches are exchanged between ranks before they are encoded, so that batch statistics tell
     nothing of a pair.
@@ -57,6 +59,7 @@ class QPT(Contrastive):
         versions: int = 2,
         pristine: bool = False,
         overlap: tuple[float, float] | None = None,
+        own_keys_repel: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -64,6 +67,7 @@ class QPT(Contrastive):
             raise ValueError(f"method.negatives={negatives!r}: choose one of {NEGATIVES}")
         self.momentum, self.negatives, self.same_negatives = momentum, negatives, same_negatives
         self.versions, self.pristine, self.overlap = versions, pristine, overlap
+        self.own_keys_repel = own_keys_repel
         self.key_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         self.register_buffer("queue", F.normalize(torch.randn(queue, self.width), dim=1))
         self.register_buffer("queue_index", torch.full((queue,), -1))  # of nothing yet
@@ -71,20 +75,27 @@ class QPT(Contrastive):
     def loss(self, images: Sequence[Tensor], index: Int[Tensor, " images"]) -> Float[Tensor, ""]:
         """Mean over the scales; the keys join the queue."""
         self.follow()
-        query, key = self.patches(images, self.draws(index))
-        count = len(query) // len(index)  # versions of one image stand together
+        scales = self.scaled_patches(images, self.draws(index))
+        count = len(scales[0][0]) // len(index)  # versions of one image stand together
         queue = self.queue.clone()  # the loss is differentiated after the queue has moved on
         losses, keys = [], []
-        for queries, shown in zip(self.scales(query), self.scales(key), strict=True):
-            u, k = self.encoder(queries), self.encode_keys(shown)
+        if self.joint_scales:
+            both = [torch.cat(side) for side in zip(*scales, strict=True)]
+            encoded = zip(
+                self.encoder(both[0]).chunk(len(scales)),
+                self.encode_keys(both[1]).chunk(len(scales)),
+                strict=True,
+            )
+        else:
+            encoded = ((self.encoder(q), self.encode_keys(k)) for q, k in scales)
+        for u, k in encoded:
             same = (
                 others(k.view(len(index), count, -1))
                 if self.same_negatives
                 else k.new_empty(len(k), 0, k.shape[1])
             )
-            usable = (self.queue_index >= 0) & (
-                self.queue_index != index.repeat_interleave(count)[:, None]
-            )
+            own = self.queue_index == index.repeat_interleave(count)[:, None]
+            usable = (self.queue_index >= 0) & (self.own_keys_repel | ~own)
             losses.append(
                 quality_contrast(u, k, same, queue, self.temperature, self.negatives, usable)
             )
@@ -92,10 +103,27 @@ class QPT(Contrastive):
         self.enqueue(torch.cat(keys), index.repeat_interleave(count).repeat(len(keys)))
         return torch.stack(losses).mean()
 
+    def scaled_patches(
+        self, images: Sequence[Tensor], draws: Sequence[np.random.Generator]
+    ) -> list[tuple[Patches, Patches]]:
+        """Query and key patch of each version of each image, at each scale."""
+        damaged, versions = self.damaged(images, draws)
+        query, key = self.cut(damaged, versions, draws)
+        if not self.half_scale or self.half == "patch":
+            return list(zip(self.scales(query), self.scales(key), strict=True))
+        smaller = [halved(image, self.patch) for image in damaged]
+        return [(query, key), self.cut(smaller, versions, draws)]
+
     def patches(
         self, images: Sequence[Tensor], draws: Sequence[np.random.Generator]
     ) -> tuple[Patches, Patches]:
-        """Query and key patch of each version of each image."""
+        """Query and key patch of each version of each image, at full size."""
+        return self.cut(*self.damaged(images, draws), draws)
+
+    def damaged(
+        self, images: Sequence[Tensor], draws: Sequence[np.random.Generator]
+    ) -> tuple[list[Tensor], list[int]]:
+        """The versions of all images, and how many each has."""
         chains = [self.versions_of(draw) for draw in draws]
         seeds = [
             [int(seed) for seed in draw.integers(2**63, size=len(own))]
@@ -103,14 +131,22 @@ class QPT(Contrastive):
         ]
         repeated = [image for image, own in zip(images, chains, strict=True) for _ in own]
         flat_seeds = [seed for own in seeds for seed in own]
-        damaged = iter(
-            degrade_each(repeated, [chain for own in chains for chain in own], flat_seeds)
-        )
+        damaged = degrade_each(repeated, [chain for own in chains for chain in own], flat_seeds)
+        return damaged, [len(own) for own in chains]
+
+    def cut(
+        self,
+        damaged: Sequence[Tensor],
+        versions: Sequence[int],
+        draws: Sequence[np.random.Generator],
+    ) -> tuple[Patches, Patches]:
+        """Query and key patch of each of the damaged images, `versions` of each photograph."""
+        rest = iter(damaged)
         query, key = [], []
-        for draw, own in zip(draws, chains, strict=True):
+        for draw, count in zip(draws, versions, strict=True):
             shared = None
-            for k in range(len(own)):
-                image = next(damaged)
+            for k in range(count):
+                image = next(rest)
                 if self.overlap is None:
                     pair = (
                         random_corner(image, self.patch, draw),

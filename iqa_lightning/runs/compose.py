@@ -55,6 +55,7 @@ HOMES = (
 FUNCTIONS = (
     "iqa_lightning.continual.loggers.make_loggers",
     "iqa_lightning.stream.distortions.distortion_stream",
+    "iqa_lightning.stream.distortions.distortion_streams",
     "iqa_lightning.stream.stream.folder_stream",
 )
 """The functions that a config may name; others, such as those that delete a cache, it may not."""
@@ -284,7 +285,8 @@ def describe(cfg: Mapping[str, Any], choices: Mapping[str, Any], changes: Change
         changes: of the experiment.
     """
     phases = [
-        f"{name} {phase['epochs']} x {phase['batch_size']} ({phase.get('trains', 'all')})"
+        f"{name} {phase['epochs']} x {phase['batch_size']} ({phase.get('trains', 'all')}"
+        f"{'' if phase.get('tasks', 'all') == 'all' else ', tasks: ' + phase['tasks']})"
         for name, phase in cfg["schedule"].items()
         if phase["epochs"]
     ]

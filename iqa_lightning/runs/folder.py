@@ -89,6 +89,8 @@ def task_names(stream: Mapping[str, Any]) -> list[str]:
 
     if tasks := stream.get("tasks") or stream.get("groups"):
         return [str(name) for name in tasks]
+    if sets := stream.get("sets"):
+        return [f"{name}_{task}" for name, one in sets.items() for task in one["groups"]]
     if "folders" in stream:
         return list(named_folders(stream["folders"]))
     raise ValueError(

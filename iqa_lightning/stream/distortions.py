@@ -27,6 +27,34 @@ def distortion_stream(
     Raises:
         ValueError: no group, or a distortion in two groups.
     """
+    tasks = grouped(groups)
+    return TaskStream(
+        {name: partial(data, distortions=group) for name, group in tasks.items()}, **options
+    )
+
+
+def distortion_streams(sets: Mapping[str, Callable[..., TaskStream]], **options: Any) -> TaskStream:
+    """The distortions of several data sets, one set after the other, as tasks `<set>_<distortion>`.
+
+    Args:
+        sets: by name, what builds the stream of a set alone (a partial of `distortion_stream`), of
+            which data and groups are used.
+        options: see `TaskStream`.
+    """
+    tasks = {}
+    for name, build in sets.items():
+        given: dict[str, Any] = getattr(build, "keywords", {})
+        for task, group in grouped(given["groups"]).items():
+            tasks[f"{name}_{task}"] = partial(given["data"], distortions=group)
+    return TaskStream(tasks, **options)
+
+
+def grouped(groups: Sequence[str] | Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Distortions by task.
+
+    Raises:
+        ValueError: no group, or a distortion in two groups.
+    """
     tasks = (
         {name: list(group) for name, group in groups.items()} if isinstance(groups, Mapping) else {}
     )
@@ -42,6 +70,4 @@ def distortion_stream(
         raise ValueError(
             f"stream.groups: the distortion {twice!r} is in two tasks; take it out of one"
         )
-    return TaskStream(
-        {name: partial(data, distortions=group) for name, group in tasks.items()}, **options
-    )
+    return tasks

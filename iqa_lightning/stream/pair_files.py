@@ -17,7 +17,9 @@ class FilePairs(SampledPairs):
     """The pairs of `<data set>_train.txt`: all of them once an epoch, in a new order each.
 
     The target is the list's: `soft` its g = P(image 1 is better), `binary` its y. Each image of a
-    pair is cropped and flipped on its own; the batch size counts images, two a pair.
+    pair is cropped and flipped on its own; the batch size counts images, two a pair. Where several
+    tasks are learnt together their lists are joined; pairs of a replay memory are drawn, with
+    targets of this kind from the ratings.
 
     Args:
         folder: the folder that holds the lists (see `data/split_files.py`); use it with
@@ -32,10 +34,17 @@ class FilePairs(SampledPairs):
         super().__init__(target=target)
         self.folder, self.split = Path(folder).expanduser(), split
         self._table = np.empty((0, 2), dtype=np.int64)
-        self._targets: dict[tuple[int, int], float] = {}
+        self._targets: dict[tuple[int, int, int], float] = {}
 
-    def find(self, images: Sequence[Sequence[str]], names: Sequence[str]) -> None:
-        """Read the lists of a task's data sets.
+    def find(
+        self, images: Sequence[Sequence[str]], names: Sequence[str], starts: Sequence[int]
+    ) -> None:
+        """Read the lists of the data sets that are learnt.
+
+        Args:
+            images: names of the images of each.
+            names: of the data sets.
+            starts: the `index` of the first image of each in its task.
 
         Raises:
             ValueError: naming file, row and remedy: no list, an image that is not in the train
@@ -43,12 +52,13 @@ class FilePairs(SampledPairs):
         """
         tables = []
         self._targets = {}
-        start = 0
-        for shown, name in zip(images, names, strict=True):
+        position = 0
+        for k, (shown, name, start) in enumerate(zip(images, names, starts, strict=True)):
             pairs, targets = self._read(ImageIndex(name, shown), name)
-            tables.append(pairs + start)
-            self._targets |= dict(zip(map(tuple, tables[-1].tolist()), targets, strict=True))
-            start += len(shown)
+            tables.append(pairs + position)
+            keys = [(k, first, second) for first, second in (pairs + start).tolist()]
+            self._targets |= dict(zip(keys, targets, strict=True))
+            position += len(shown)
         self._table = np.concatenate(tables)
 
     def draw(
@@ -57,17 +67,22 @@ class FilePairs(SampledPairs):
         names: Sequence[str],  # the same
         seed: int,  # the same
         batch_size: int,
-        count: int | None = None,  # the same
+        count: int | None = None,
     ) -> Draw:
-        """Batches of the listed pairs, (pairs, 2) positions each."""
+        """Batches of the listed pairs, (pairs, 2) positions each; with a `count`, which a memory
+        gives, of drawn ones.
+        """
+        if count is not None:
+            return super().draw(sizes, names, seed, batch_size, count)
         assert len(self._table), "find() comes first"
         return shuffled(self._table, batch_size)
 
-    def targets(self, index: Int[Tensor, "pairs 2"]) -> Float[Tensor, " pairs"]:
-        """Listed targets of pairs, as positions among the images of the task."""
-        return torch.tensor(
-            [self._targets[first, second] for first, second in index.tolist()], dtype=torch.float32
-        )
+    def targets(
+        self, index: Int[Tensor, "pairs 2"], dataset_index: Int[Tensor, " pairs"]
+    ) -> Float[Tensor, " pairs"]:
+        """Listed targets of pairs, by the `index` of both images in their task and by data set."""
+        keys = zip(dataset_index.tolist(), index.tolist(), strict=True)
+        return torch.tensor([self._targets[k, *both] for k, both in keys], dtype=torch.float32)
 
     def _read(self, index: ImageIndex, name: str) -> tuple[NDArray[np.int64], list[float]]:
         files = find_list(self.folder, PAIRS.format(tag=name), self.split)

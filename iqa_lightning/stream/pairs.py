@@ -92,11 +92,17 @@ class Pairs(Protocol):
 class ListedPairs(Pairs, Protocol):
     """Pairs that name their images and bring their targets."""
 
-    def find(self, images: Sequence[Sequence[str]], names: Sequence[str]) -> None:
-        """Look up the images of a task, one list of names for each of its data sets, before `draw`."""
+    def find(
+        self, images: Sequence[Sequence[str]], names: Sequence[str], starts: Sequence[int]
+    ) -> None:
+        """Look up the images that are learnt, before `draw`: of each data set the names of its
+        images, its own name, and the `index` of its first image in its task.
+        """
 
-    def targets(self, index: Int[Tensor, "pairs 2"]) -> Float[Tensor, " pairs"]:
-        """Listed targets of pairs, as positions among the images of the task."""
+    def targets(
+        self, index: Int[Tensor, "pairs 2"], dataset_index: Int[Tensor, " pairs"]
+    ) -> Float[Tensor, " pairs"]:
+        """Listed targets of pairs, by the `index` of both images in their task and by data set."""
 
 
 class SampledPairs:
@@ -209,14 +215,16 @@ class PairCollate:
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Items of a task's images, then those of its memory task by task, to one batch."""
         own = [item for item in items if self.own is None or item["dataset_index"] < self.own]
-        batch = self.paired([own])
+        batch = self.paired([own], isinstance(self.pairs, ListedPairs))
         if len(own) < len(items):
             tasks = groupby(items[len(own) :], key=lambda item: item["task"])
-            batch["replay"] = self.paired([list(group) for _, group in tasks])
+            batch["replay"] = self.paired([list(group) for _, group in tasks], listed=False)
         return batch
 
-    def paired(self, groups: list[list[dict[str, Any]]]) -> dict[str, Any]:
-        """Groups of items to one batch without pairs between groups."""
+    def paired(self, groups: list[list[dict[str, Any]]], listed: bool) -> dict[str, Any]:
+        """Groups of items to one batch without pairs between groups; `listed` pairs bring their
+        targets, those of a memory are always drawn.
+        """
         batch: dict[str, Any] = default_collate([item for group in groups for item in group])
         sources = batch["dataset_index"].split([len(group) for group in groups])
         starts = np.cumsum([0, *map(len, sources)])
@@ -230,8 +238,10 @@ class PairCollate:
             batch["index"][both[:, 0]] != batch["index"][both[:, 1]]
         ]  # two crops of one image are no pair
         batch["pairs"] = both
-        if isinstance(self.pairs, ListedPairs):
-            batch["target"] = self.pairs.targets(batch["index"][both])
+        if listed:
+            assert isinstance(self.pairs, ListedPairs)
+            of_set = batch["dataset_index"][both[:, 0]]
+            batch["target"] = self.pairs.targets(batch["index"][both], of_set)
         else:
             batch["target"] = pair_target(
                 batch["mos"][both], batch["mos_std"][both], self.pairs.target

@@ -12,10 +12,11 @@ class Phase:
     `trains` is `heads`, `all`, `nothing` (a task that only passes by) or `generator` (what replays
     it later on, while the network stands still). `batch_size` counts images over all ranks. The
     learning rates are the optimiser's times `lr_factor`, over the epochs of the phase constant,
-    along a half `cosine` to zero, or in the `triangle` waves of LIQE: down that cosine for five
-    epochs and up again for four. With a `fixed_crops`, a phase of heads shows each image in so many
+    along a half `cosine` to zero, `geometric` (each epoch `ratio` times the one before), or in the
+    `triangle` waves of LIQE: down that cosine for five epochs and up again for four. With a `fixed_crops`, a phase of heads shows each image in so many
     fixed crops instead of a new one each time: methods then compute their features once
-    (`data/bank.py`).
+    (`data/bank.py`). `tasks` says which tasks have the phase: `all`, the `first` alone, or all
+    `later` ones (the official code of SH-CL warms up once).
     """
 
     name: str
@@ -25,12 +26,15 @@ class Phase:
     lr_factor: float = 1.0
     decay: str = "constant"
     fixed_crops: int | None = None
+    tasks: str = "all"
+    ratio: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot run."""
         for key, value, known in (
             ("trains", self.trains, ("heads", "all", "nothing", "generator")),
-            ("decay", self.decay, ("constant", "cosine", "triangle")),
+            ("decay", self.decay, ("constant", "cosine", "geometric", "triangle")),
+            ("tasks", self.tasks, ("all", "first", "later")),
         ):
             if value not in known:
                 raise ValueError(
@@ -47,10 +51,16 @@ class Phase:
                 "crop or more"
             )
 
+    def in_task(self, t: int) -> bool:
+        """Whether task t (from 1) has the phase."""
+        return self.tasks == "all" or (self.tasks == "first") == (t == 1)
+
     def lr_at(self, epoch: int) -> float:
         """Factor on the learning rates in epoch `epoch` (from 0) of the phase."""
         if self.decay == "constant":
             return self.lr_factor
+        if self.decay == "geometric":
+            return float(self.lr_factor * self.ratio**epoch)
         # the authors' loop takes one more step where the cosine reaches 0, so that epochs 4 and 5
         # are alike
         way = epoch / self.epochs if self.decay == "cosine" else min(epoch % 9, 9 - epoch % 9) / 5

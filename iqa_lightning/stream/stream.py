@@ -39,8 +39,8 @@ class TaskStream(pl.LightningDataModule):
     `order` picks from it: a name is a task, a list of names is one joint task, null takes all as
     they stand, `reverse` and `random:<seed>` (`data/orders.py`) all in that order. A data set that
     comes again is a task of its own, called `<name>_2`. `split` (1 to 10) and `seed` fix all that
-    is drawn. `splits`, `split_files` and `group_file` (see `IQADataModule`) hold for every data set that does not
-    set its own. `max_pixels` bounds a batch of an evaluation (see `SizeSampler`); pictures of more
+    is drawn. `splits`, `split_files`, `group_file` and `train_on_val` (see `IQADataModule`) hold for
+    every data set that does not set its own. `max_pixels` bounds a batch of an evaluation (see `SizeSampler`); pictures of more
     than `max_megapixels` are refused.
 
     Raises:
@@ -58,6 +58,7 @@ class TaskStream(pl.LightningDataModule):
         splits: str | None = None,
         split_files: str | None = None,
         group_file: str | None = None,
+        train_on_val: bool | None = None,
         seed: int = 0,
         cache: str = "auto",
         cache_dir: str | None = None,
@@ -82,6 +83,7 @@ class TaskStream(pl.LightningDataModule):
                 ("splits", splits),
                 ("split_files", split_files),
                 ("group_file", group_file),
+                ("train_on_val", train_on_val),
             )
             if value is not None
         }
@@ -93,8 +95,13 @@ class TaskStream(pl.LightningDataModule):
         ]
         built = {name: tasks[name](**(given | own[name] | {"name": name} | shown)) for name in own}
         self.data = {name: built[source] for name, source in sources.items()}
-        if not phases:
-            raise ValueError("the schedule has no phase")
+        for t in range(1, min(len(self.tasks), 2) + 1):
+            if not any(phase.in_task(t) for phase in phases):
+                raise ValueError(
+                    f"the schedule has no phase for task {t}: give one of tasks=all"
+                    if phases
+                    else "the schedule has no phase"
+                )
         if brought := next((phase.name for phase in phases if phase.trains == "generator"), None):
             raise ValueError(
                 f"schedule: phase {brought!r} has trains='generator': a method that needs it "
@@ -127,7 +134,8 @@ class TaskStream(pl.LightningDataModule):
         """
         images = self.training_images.images
         if images != "none" and (images != "all" or task.t == 1):
-            return self.phases + self.after
+            own = [phase for phase in self.phases if phase.in_task(task.t)]
+            return own + self.after
         return [
             replace(
                 self.phases[-1],
@@ -136,6 +144,7 @@ class TaskStream(pl.LightningDataModule):
                 trains="nothing",
                 lr_factor=0.0,
                 fixed_crops=None,
+                tasks="all",
             )
         ]
 
@@ -234,7 +243,7 @@ class TaskStream(pl.LightningDataModule):
         replayed = self.training_images.replayed(t) if phase.trains == "all" else range(0)
         images = TaskImages({k: self._parts(k, "train") for k in (*learnt, *replayed)})
         if isinstance(self.pairs, ListedPairs):
-            self._find_listed(self.pairs, images, position.task)
+            self._find_listed(self.pairs, images, len(learnt))
         memory = self.training_images.replay_memory
         sizes = {
             task.name: sum(map(len, self._parts(task.t, "train").values()))
@@ -265,16 +274,21 @@ class TaskStream(pl.LightningDataModule):
         batch_size = round(memory.share(len(replayed)) * phase.batch_size)
         return images, replay(sampler, pools, self.pairs, self.seed, batch_size), len(pool)
 
-    def _find_listed(self, pairs: ListedPairs, images: TaskImages, task: Task) -> None:
-        """Let listed pairs look up the images of the task."""
-        if self.training_images.images != "task" or self.training_images.replay_memory is not None:
+    def _find_listed(self, pairs: ListedPairs, images: TaskImages, learnt: int) -> None:
+        """Let listed pairs look up the images of the first `learnt` tasks of `images`, the others
+        being replayed.
+        """
+        if self.training_images.images == "replay_memory":
             raise ValueError(
-                "pairs=files lists the pairs of one data set, and this method learns from images "
-                "of other tasks too: "
-                "draw pairs with pairs=paper or pairs=in_batch"
+                "pairs=files lists pairs of all training images, and this method learns from those "
+                "in a memory alone: draw pairs with pairs=paper or pairs=in_batch"
             )
+        tasks = list(images.starts)[:learnt]
+        parts = [k for k, (t, _) in enumerate(images.names) if t in tasks]
         pairs.find(
-            [part.images for part in images.parts], [self.data[name].name for name in task.datasets]
+            [images.parts[k].images for k in parts],
+            [self.data[images.names[k][1]].name for k in parts],
+            [images.ends[k] - images.starts[images.names[k][0]] for k in parts],
         )
 
     def _parts(self, t: int, part: str) -> dict[str, SplitDataset]:

@@ -36,6 +36,10 @@ class ReplayMemory:
     one, two, and so on earlier tasks; the last holds for more. The paper's 32, 16 and 8 pairs
     beside 32 pairs are 1, 1/2 and 1/4.
 
+    With `memory_per_task` each task keeps up to `capacity` images, whatever the others hold: what
+    the official code of SH-CL-Replay does, whose shared head makes it count every task as the
+    first.
+
     Source: specification of LwF-KG's replay baselines (https://github.com/zwx8981/BIQA_CL).
 
     Raises:
@@ -43,7 +47,11 @@ class ReplayMemory:
     """
 
     def __init__(
-        self, capacity: int = 1000, seed: int = 0, shares: Sequence[float] = (1.0, 0.5, 0.25)
+        self,
+        capacity: int = 1000,
+        seed: int = 0,
+        shares: Sequence[float] = (1.0, 0.5, 0.25),
+        memory_per_task: bool = False,
     ) -> None:
         if capacity < 2:
             raise ValueError(
@@ -56,11 +64,14 @@ class ReplayMemory:
                 "batch or more"
             )
         self.capacity, self.seed, self.shares = capacity, seed, tuple(shares)
+        self.memory_per_task = memory_per_task
 
     def counts(self, sizes: Sequence[int]) -> list[int]:
         """Images kept of each task, after all the tasks whose numbers of training images are
         `sizes`.
         """
+        if self.memory_per_task:
+            return [min(size, self.capacity) for size in sizes]
         kept: list[int] = []
         for t, size in enumerate(sizes, start=1):
             fits = size <= self.capacity - sum(kept)
@@ -143,9 +154,10 @@ class TrainingImages:
         Raises:
             ValueError: naming the capacity and the number of tasks.
         """
-        if self.replay_memory is not None and self.replay_memory.capacity < 2 * tasks:
+        memory = self.replay_memory
+        if memory is not None and memory.capacity < 2 * (1 if memory.memory_per_task else tasks):
             raise ValueError(
-                f"method.replay_memory.capacity={self.replay_memory.capacity} is too little for "
+                f"method.replay_memory.capacity={memory.capacity} is too little for "
                 f"{tasks} tasks: a pair of each takes "
                 f"{2 * tasks} images; raise it"
             )

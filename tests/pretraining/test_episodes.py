@@ -72,10 +72,10 @@ def test_batches_go_on_from_the_start() -> None:
 
 
 def test_ranks_share_each_mini_batch_of_tasks() -> None:
-    whole = list(TaskSampler(8, 5, 2, 0, 3, 0, 1))
-    shares = [list(TaskSampler(8, 5, 2, 0, 3, rank, 2)) for rank in range(2)]
+    whole = list(TaskSampler([8], 5, 2, 0, 3, 0, 1))
+    shares = [list(TaskSampler([8], 5, 2, 0, 3, rank, 2)) for rank in range(2)]
     assert [len(batch) for batch in whole] == [5, 3, 5, 3]
-    assert len(TaskSampler(8, 5, 2, 0, 3, 0, 1)) == 4
+    assert len(TaskSampler([8], 5, 2, 0, 3, 0, 1)) == 4
     for k, batch in enumerate(whole):
         assert sorted(shares[0][k] + shares[1][k]) == sorted(batch)
     assert sorted(key[0] for batch in whole[:2] for key in batch) == list(range(8))

@@ -76,8 +76,8 @@ def test_released_outer_steps() -> None:
     meta, worker = 0.5, 0.5
     for t, episode in enumerate(EPISODES):
         if t % 2 == 0:
-            start = worker = meta
-        worker = steps(worker, episode)
+            start = meta
+        worker = steps(start, episode)  # every task begins at the copy, which every second renews
         meta += (worker - start) / 2
         learner.released_task(episode, optimizer)
         assert float(learner.model.w.detach()) == pytest.approx(meta, rel=1e-6)

@@ -35,7 +35,7 @@ def test_the_official_list_of_live(target: str, shared_data: Path) -> None:
     }
     names = sorted(scores)
     pairs = FilePairs(shared_data / "splits/biqa_cl", target=target)
-    pairs.find([names], ["live"])
+    pairs.find([names], ["live"], [0])
     table = np.concatenate(pairs.draw([len(names)], ["live"], 0, 64)(np.random.default_rng(0)))
     assert table.shape == (7000, 2)
     assert len({frozenset(pair) for pair in table.tolist()}) == 7000
@@ -45,7 +45,7 @@ def test_the_official_list_of_live(target: str, shared_data: Path) -> None:
     mos, std = (np.array([[scores[names[i]][k] for i in pair] for pair in table]) for k in (0, 1))
     difference = mos[:, 0] - mos[:, 1]
     assert (difference != 0).all(), "no ties"
-    found = pairs.targets(torch.from_numpy(table)).numpy()
+    found = pairs.targets(torch.from_numpy(table), torch.zeros(len(table))).numpy()
     if target == "binary":
         assert np.array_equal(found, difference > 0)
     else:
@@ -147,14 +147,14 @@ def test_a_stream_learns_the_listed_pairs(
 def test_wrong_pair_lists_are_refused(text: str, words: str, tmp_path: Path) -> None:
     pairs = FilePairs(write_pairs(tmp_path, "a", text), 2, "soft")
     with pytest.raises(ValueError, match=words):
-        pairs.find([[f"images/{i}.png" for i in range(10)]], ["a"])
+        pairs.find([[f"images/{i}.png" for i in range(10)]], ["a"], [0])
 
 
 def test_wrong_choices_are_refused(tmp_path: Path) -> None:
     write_pairs(tmp_path, "a", "1.png\t2.png\t0.5\t1\t1\t0.5")
     with pytest.raises(ValueError, match=r"the target 0\.5 is not 0 or 1"):
-        FilePairs(tmp_path, 2).find([["1.png", "2.png"]], ["a"])
+        FilePairs(tmp_path, 2).find([["1.png", "2.png"]], ["a"], [0])
     with pytest.raises(ValueError, match=r"no pair list b_train\.txt of split 2 .*pairs=paper"):
-        FilePairs(tmp_path, 2).find([["1.png", "2.png"]], ["b"])
+        FilePairs(tmp_path, 2).find([["1.png", "2.png"]], ["b"], [0])
     with pytest.raises(ValueError, match="'hard'"):
         FilePairs(tmp_path, 2, "hard")
