@@ -83,6 +83,14 @@ def listed(file: Path) -> list[str]:
     return [str(file.parent / Path(name).expanduser()) for name in names]
 
 
+def from_file(path: Path, decode: bool) -> Image.Image:
+    """An image file by the rule by which training opens it, or only its header."""
+    try:
+        return open_image("", path, decode=decode)
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("data set '': ").split("; replace the")[0]) from error
+
+
 def size_of(image: Any) -> tuple[int, int]:
     """Height and width, of a file from its header.
 
@@ -90,7 +98,7 @@ def size_of(image: Any) -> tuple[int, int]:
         ValueError: it is no image.
     """
     if isinstance(image, str | Path):
-        header = open_image("", Path(image), decode=False)
+        header = from_file(Path(image), decode=False)
         return header.height, header.width
     if isinstance(image, Image.Image):
         return image.height, image.width
@@ -124,7 +132,7 @@ def open_any(image: Any) -> Image.Image:
         ValueError: it is not readable.
     """
     if isinstance(image, str | Path):
-        return open_image("", Path(image), decode=True)
+        return from_file(Path(image), decode=True)
     if isinstance(image, Image.Image):
         if image.mode not in ("RGB", "L"):
             raise ValueError(

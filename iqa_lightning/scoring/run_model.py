@@ -57,7 +57,7 @@ def model_of_run(folder: Path) -> Model:
         scale=scale,
         outside=outside_of(tensors),
         features=features,
-        card=card_of_run(folder, config),
+        card=card_of_run(folder, config, scale),
         network=method,
         read=read,
         max_pixels=config["stream"].get("max_pixels", MAX_PIXELS),
@@ -96,7 +96,10 @@ def without_starts(node: Any) -> Any:
     """A config without the files that weights begin with."""
     if isinstance(node, dict):
         return {
-            key: None if key in STARTS else without_starts(value) for key, value in node.items()
+            key: None
+            if key in STARTS and isinstance(value, str)
+            else without_starts(value)
+            for key, value in node.items()
         }
     return [without_starts(item) for item in node] if isinstance(node, list) else node
 
