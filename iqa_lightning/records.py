@@ -252,18 +252,24 @@ class RunFolder:
         Raises:
             ValueError: It is missing or damaged.
         """
-        from safetensors import SafetensorError, safe_open  # noqa: PLC0415
+        again = f"`python -m iqa_lightning.evaluate run={self.path}` makes it again"
+        tensors, metadata = read_tensors(self.path / "scale.safetensors", again)
+        return tensors, metadata["scale"]
 
-        path = self.path / "scale.safetensors"
-        try:
-            with safe_open(path, framework="numpy") as file:
-                names = list(file.keys())
-                return {name: file.get_tensor(name) for name in names}, file.metadata()["scale"]
-        except (OSError, SafetensorError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{path} cannot be read ({error}): `python -m iqa_lightning.evaluate "
-                f"run={self.path}` makes it again"
-            ) from error
+    def write_reference(self, tensors: Mapping[str, Any]) -> None:
+        """Store in `reference.safetensors` what new images are compared with (`models.outside`)."""
+        from safetensors.numpy import save  # noqa: PLC0415
+
+        write_bytes(self.path / "reference.safetensors", save(dict(tensors)))
+
+    def read_reference(self) -> dict[str, Any]:
+        """What `write_reference` was given; empty where there is none, as in runs of old.
+
+        Raises:
+            ValueError: It is damaged.
+        """
+        path = self.path / "reference.safetensors"
+        return read_tensors(path, "bring back a copy")[0] if path.is_file() else {}
 
     def write_figure(self, name: str, png: bytes) -> Path:
         """Store a picture as `<name>.png` and return its path."""
@@ -366,6 +372,21 @@ def read_predictions(path: Path) -> pd.DataFrame:
             f"{path} cannot be read as parquet ({error}): the run has to be made again"
         ) from error
     return checked(table.to_pandas(), str(path))
+
+
+def read_tensors(path: Path, remedy: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Arrays and metadata of a safetensors file.
+
+    Raises:
+        ValueError: It is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415  # few need it
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): {remedy}") from error
 
 
 def is_name(text: str, more: str = "") -> bool:

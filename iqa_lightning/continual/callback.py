@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
 from typing_extensions import override
 
@@ -26,6 +27,7 @@ from iqa_lightning.continual.evaluation import (
     Part,
     evaluation_mode,
     on_device,
+    predict,
     share_buffers,
 )
 from iqa_lightning.continual.inheritance import Inheritance
@@ -38,6 +40,7 @@ from iqa_lightning.methods.base import Batch, ContinualMethod
 from iqa_lightning.metrics.correlation import srcc
 from iqa_lightning.metrics.matrices import Derived, derive
 from iqa_lightning.metrics.scale import fit_scale, learnt_sets
+from iqa_lightning.models.outside import reference_tensors
 from iqa_lightning.records import RunFolder
 from iqa_lightning.stream.schedule import Position, Task
 from iqa_lightning.stream.stream import TaskStream
@@ -202,6 +205,8 @@ class ContinualLearning(Callback):
             images = self.images_of_task(trainer, method, task)
             method.on_task_end(task, images, batches_of_epoch(trainer, method))
         self.evaluate(trainer, method, task.t, task.name)
+        if task.t == len(stream_of(trainer).tasks):
+            self.keep_reference(trainer, method)
         if trainer.is_global_zero:
             save_atomic(
                 method.state_dict(),
@@ -264,6 +269,21 @@ class ContinualLearning(Callback):
             log_matrices(
                 trainer.loggers, t, task, derived, trainer.global_step, draw, method.health
             )
+
+    def keep_reference(self, trainer: pl.Trainer, method: ContinualMethod) -> None:
+        """Store what new images are compared with: features of validation images."""
+        stream, found = stream_of(trainer), {}
+        for name in stream.datasets:
+            stages = self.cache.gate_features.get((name, "val"))
+            if stages is None:
+                loader = stream.evaluation_dataloader(name, "val")
+                watched = predict(
+                    method, loader, lambda batch: {0: method.watched_features(batch["image"])}
+                )
+                stages = [watched[0]]
+            found[name] = torch.from_numpy(np.concatenate(stages, axis=1))
+        if trainer.is_global_zero:
+            self.records.write_reference(reference_tensors(found))
 
     def images_of_task(
         self, trainer: pl.Trainer, method: ContinualMethod, task: Task

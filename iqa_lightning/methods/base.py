@@ -222,6 +222,12 @@ class ContinualMethod(pl.LightningModule, ABC):
         """`score`; `known` may hold the backbone's `frozen_output`."""
         return self.score(image)
 
+    def watched_features(self, image: Images) -> Float[Tensor, "batch width"]:
+        """What tells whether images are like those that were learnt; of windows their mean."""
+        windows = image if image.ndim == 5 else image[:, None]
+        stages = torch.cat(self.backbone.stages(windows.flatten(0, 1)), dim=1)
+        return stages.float().view(*windows.shape[:2], -1).mean(dim=1)
+
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Prediction:
         """Columns of the prediction records: each readout, then `score/<task>`, `gate/<task>`, ...
         of each head.

@@ -37,6 +37,12 @@ class GatedHeads(ContinualMethod):
         more stages.
         """
 
+    def watched_features(self, image: Images) -> Float[Tensor, "batch width"]:
+        """What the gate reads, where there is one."""
+        if self.gate is None:
+            return super().watched_features(image)
+        return torch.cat(self.gate_stages(image), dim=1).float()
+
     def weigh_heads(
         self,
         score: Float[Tensor, "batch heads"],

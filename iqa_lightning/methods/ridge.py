@@ -46,7 +46,7 @@ class Ridge(GatedHeads):
         heads: `per_task` or `pooled`.
         projection: number of random ReLU features between the features and the head; 0 for none.
         gate: a class of `models.gating`, as a partial; for `per_task`, null for none.
-        cache: where features are kept: `disk`, for all runs, or `ram`.
+        cache: where features are kept: `disk`, for all runs, `ram`, or `none`.
         cache_dir: the folder of `disk`; null: where decoded images are kept.
         seed: of the projection.
         options: of `ContinualMethod`; the optimiser finds nothing to do.

@@ -8,7 +8,7 @@ prediction: Lei et al., "Distribution-free predictive inference for regression",
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
@@ -28,7 +28,12 @@ LEVEL = 0.9
 
 
 ENOUGH = 30
-"""Validation images from which on a set has an interval of its own (Mondrian); else the pooled."""
+"""Validation images that a head must have most weight for, so that its images have an interval of
+their own (Mondrian); else the pooled one. The head is known of a new image, its data set is not.
+"""
+
+
+FOLDS = 5
 
 
 ROUNDS = 5
@@ -58,8 +63,9 @@ class Truth(NamedTuple):
     spread: float
 
     def __call__(self, mos: Array) -> Array:
-        """The ratings on the common scale."""
-        return self.centre + self.spread * (mos - self.mean) / self.deviation
+        """The ratings on the common scale, which ends at 0 and 100."""
+        found = self.centre + self.spread * (mos - self.mean) / self.deviation
+        return np.clip(found, 0.0, 100.0)
 
 
 @dataclass(frozen=True)
@@ -70,19 +76,31 @@ class Scale:
         common: map of each head to the common scale, by task (`single` where there is one head).
         native: map of the scores of a data set's own head to its MOS, by data set.
         truth: MOS of each data set on the common scale.
-        radius: half the width of an interval on the common scale, by data set, and of `pooled`.
+        radius: half the width of an interval on the common scale, by the head that has most weight,
+            and of `pooled`.
+        native_radius: the same on the scale of a data set's MOS, by data set.
     """
 
     common: dict[str, Knots]
     native: dict[str, Knots]
     truth: dict[str, Truth]
     radius: dict[str, float]
+    native_radius: dict[str, float]
 
     def score(self, frame: pd.DataFrame) -> Array:
         """Scores from 0 to 100 of rows of predictions."""
         mapped = np.stack([self.common[h](s) for h, s in head_columns(frame, list(self.common))])
         weighted: Array = (gate_of(frame, list(self.common)) * mapped.T).sum(axis=1)
         return np.clip(weighted, 0.0, 100.0)
+
+    def head(self, frame: pd.DataFrame) -> list[str]:
+        """The head that has most weight for each row; the first of equals."""
+        heads = list(self.common)
+        return [heads[k] for k in gate_of(frame, heads).argmax(axis=1)]
+
+    def radius_of(self, heads: Sequence[str]) -> Array:
+        """Half the width of the interval of images for which these heads have most weight."""
+        return np.array([self.radius.get(head, self.radius["pooled"]) for head in heads])
 
     def tensors(self) -> dict[str, Array]:
         """All numbers by name, as `scale.safetensors` holds them."""
@@ -91,7 +109,9 @@ class Scale:
             for name, knots in maps.items():
                 found |= {f"{kind}/{name}/x": knots.x, f"{kind}/{name}/y": knots.y}
         found |= {f"truth/{name}": np.array(truth) for name, truth in self.truth.items()}
-        return found | {f"radius/{name}": np.array(value) for name, value in self.radius.items()}
+        for kind, values in (("radius", self.radius), ("native_radius", self.native_radius)):
+            found |= {f"{kind}/{name}": np.array(value) for name, value in values.items()}
+        return found
 
     def metadata(self) -> str:
         """Order of heads, and the level of the intervals, as JSON."""
@@ -108,11 +128,15 @@ class Scale:
             found = [key.split("/")[1] for key in sorted(tensors) if key.startswith(f"{kind}/")]
             return list(dict.fromkeys(found))
 
+        def numbers(kind: str) -> dict[str, float]:
+            return {name: float(tensors[f"{kind}/{name}"].reshape(-1)[0]) for name in names(kind)}
+
         return cls(
             {name: knots("common", name) for name in json.loads(metadata)["heads"]},
             {name: knots("native", name) for name in names("native")},
             {name: Truth(*map(float, tensors[f"truth/{name}"])) for name in names("truth")},
-            {name: float(tensors[f"radius/{name}"].reshape(-1)[0]) for name in names("radius")},
+            numbers("radius"),
+            numbers("native_radius"),
         )
 
 
@@ -185,19 +209,32 @@ def fit_scale(frame: pd.DataFrame, owner_task: Mapping[str, str]) -> Scale:
     low, high = np.percentile((gate * mapped).sum(axis=1), [1, 99])
     width = (high - low) or 1.0
     common = {h: Knots(knots.x, 100 * (knots.y - low) / width) for h, knots in maps.items()}
-    found = Scale(common, {}, {}, {})
-    values, residuals = found.score(rows), []
+    found = Scale(common, {}, {}, {}, {})
+    values, residuals = found.score(rows), np.zeros(len(rows))
     for name, part in rows.groupby("dataset", sort=False):
         own, mos = values[part.index], part["mos"].to_numpy(np.float64)
         truth = Truth(mos.mean(), mos.std() or 1.0, own.mean(), own.std() or 1.0)
-        residual = np.abs(truth(mos) - own)
         head = owner_task[str(name)] if heads != ["single"] else "single"
-        found.native[str(name)] = increasing(scores[head][part.index], mos, np.ones(len(part)))
+        native = scores[head][part.index]
+        found.native[str(name)] = increasing(native, mos, np.ones(len(part)))
         found.truth[str(name)] = truth
-        residuals.append(residual)
-        if len(part) >= ENOUGH:
-            found.radius[str(name)] = quantile(residual)
-    found.radius["pooled"] = quantile(np.concatenate(residuals))
+        found.native_radius[str(name)] = quantile(held_out(native, mos), whole=float(np.ptp(mos)))
+        residuals[part.index] = np.abs(truth(mos) - own)
+    first = np.array(found.head(rows))
+    for head in heads if heads != ["single"] else ():
+        if (first == head).sum() >= ENOUGH:
+            found.radius[head] = quantile(residuals[first == head])
+    found.radius["pooled"] = quantile(residuals)
+    return found
+
+
+def held_out(x: Array, y: Array) -> Array:
+    """Distances of y from increasing maps of x that were fitted without them."""
+    fold, found = np.arange(len(x)) % FOLDS, np.full(len(x), np.ptp(y))
+    for k in range(FOLDS):
+        rest, own = fold != k, fold == k
+        if rest.any() and own.any():
+            found[own] = np.abs(increasing(x[rest], y[rest], np.ones(rest.sum()))(x[own]) - y[own])
     return found
 
 
@@ -208,12 +245,12 @@ def standard(values: Array, weights: Array) -> Array:
     return np.asarray((values - mean) / deviation)
 
 
-def quantile(residuals: Array, level: float = LEVEL) -> float:
+def quantile(residuals: Array, level: float = LEVEL, whole: float = 100.0) -> float:
     """The residual of rank ceil((n + 1) level), which holds a new one with at least that
-    probability; 100, the whole scale, where there are too few.
+    probability; the `whole` scale where there are too few.
     """
     rank = math.ceil((len(residuals) + 1) * level)
-    return float(np.sort(residuals)[rank - 1]) if rank <= len(residuals) else 100.0
+    return float(np.sort(residuals)[rank - 1]) if rank <= len(residuals) else whole
 
 
 def scale_audit(
@@ -231,12 +268,13 @@ def scale_audit(
     readout = next(r for r in ("gated", "single", "latest") if r in rows)
     values, heads = scale.score(rows), list(scale.common)
     ratings, hit = np.zeros(len(rows)), np.zeros(len(rows))
+    radius = scale.radius_of(scale.head(rows))
     found: dict[str, float] = {}
     for key, part in rows.groupby("dataset", sort=False):
         name, mos = str(key), part["mos"].to_numpy(np.float64)
         ratings[part.index] = standard(mos, np.ones(len(mos)))
         error = np.abs(scale.truth[name](mos) - values[part.index])
-        hit[part.index] = error <= scale.radius.get(name, scale.radius["pooled"])
+        hit[part.index] = error <= radius[part.index]
         found[f"coverage/{name}"] = float(hit[part.index].mean())
     scores = dict(head_columns(rows, heads))
     pairs = list(combinations(heads, 2))

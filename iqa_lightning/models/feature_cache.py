@@ -17,7 +17,7 @@ from torch import Tensor
 from iqa_lightning.images.cache import default_folder
 from iqa_lightning.models.backbones import Encoder, Images
 
-KINDS = ("disk", "ram")
+KINDS = ("disk", "ram", "none")
 
 
 REMEDY = "delete the file, or all caches with `python -m iqa_lightning.check cache=remove`"
@@ -36,7 +36,7 @@ class FeatureCache:
     Args:
         network: whose weights and buffers name the file; they must not change.
         what: a word for the kind of features.
-        kind: `disk` or `ram`.
+        kind: `disk`, `ram`, or `none`: nothing is kept, the numbers are the same.
         folder: of the file; default where decoded images are kept.
 
     Raises:
@@ -73,7 +73,7 @@ class FeatureCache:
                 if found[i] is None and key not in new:
                     new[key] = compute(image[i : i + 1])[0].float().cpu().numpy().tobytes()
             self.network.images_forwarded += len(set(keys) - self.seen - new.keys())
-            self.seen |= set(keys)
+            self.seen |= set(keys) if self.kind != "none" else set()
             self.write(table, new)
         rows = [
             new.get(key, b"") if row is None else row for key, row in zip(keys, found, strict=True)
@@ -99,7 +99,7 @@ class FeatureCache:
     @contextmanager
     def opened(self, device: torch.device) -> Iterator[sqlite3.Connection | None]:
         """The table on disk, None where features are kept in memory."""
-        if self.kind == "ram":
+        if self.kind != "disk":
             yield None
             return
         file = self.file(device)
@@ -130,7 +130,7 @@ class FeatureCache:
     def write(self, table: sqlite3.Connection | None, rows: dict[bytes, bytes]) -> None:
         """Keep rows; who came first wins, all compute the same."""
         if table is None:
-            self.kept |= rows
+            self.kept |= rows if self.kind == "ram" else {}
         else:
             table.executemany("insert or ignore into features values (?, ?)", rows.items())
 

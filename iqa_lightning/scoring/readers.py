@@ -1,0 +1,435 @@
+"""Networks of finished runs, each a plain module made of what `models/` holds: images to what heads
+and gate say.
+
+A reader computes what its method computes after the last task, with the same operations in the same
+order. It is built from a JSON-able description and filled with tensors by name: no code comes out
+of a file.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from iqa_lightning.models.backbones import Encoder, Images
+from iqa_lightning.models.gating import Gate
+from iqa_lightning.models.heads import CosineHeads
+from iqa_lightning.models.normalization import NormSets
+from iqa_lightning.scoring.building import build_encoder, build_gate, drop_text_encoders
+from iqa_lightning.scoring.model import Reading
+
+Description = Mapping[str, Any]
+
+
+class Reader(nn.Module):
+    """What all readers share: a backbone and, where there are several heads, a gate.
+
+    Args:
+        heads: names of the tasks, or `single`.
+        backbone: its description, see `building`.
+        gate: that of the gate, if there is one.
+        gate_encoder: that of the network which the gate reads, where that is not the backbone.
+        watches: what tells whether images are like those that were learnt, where there is no gate:
+            `stages` or `statistics` of the backbone.
+    """
+
+    def __init__(
+        self,
+        heads: list[str],
+        backbone: Description,
+        gate: Description | None = None,
+        gate_encoder: Description | None = None,
+        watches: str = "stages",
+    ) -> None:
+        super().__init__()
+        self.watches = watches
+        self.heads = list(heads)
+        self.backbone = build_encoder(backbone)
+        self.gate_encoder = None if gate_encoder is None else build_encoder(gate_encoder)
+        self.gate: Gate | None = None
+        if gate is not None:
+            self.gate = build_gate(gate, self.gate_encoder or self.backbone, len(self.heads))
+
+    def forward(self, image: Images) -> Reading:
+        """What heads and gate say of images, (batch, 3, height, width) or with windows before 3."""
+        if self.gate is None:
+            return Reading(self.score(image), None, self.watched(image))
+        stages = self.gate_stages(image)
+        feature = torch.cat(stages, dim=1).float()
+        score = self.score(image)
+        if len(self.heads) == 1:
+            return Reading(score, torch.ones_like(score), feature)
+        return Reading(score, self.gate(stages, len(self.heads)), feature)
+
+    def score(self, image: Images) -> Tensor:
+        """Score of each head."""
+        raise NotImplementedError
+
+    def gate_stages(self, image: Images) -> list[Tensor]:
+        """What the gate reads."""
+        assert self.gate is not None
+        encoder = self.gate_encoder or self.backbone
+        return encoder.gate_stages(image, self.gate.features)
+
+    def watched(self, image: Images) -> Tensor:
+        """What tells whether images are like those that were learnt, where there is no gate."""
+        if self.watches == "statistics":
+            return self.backbone.statistics(image)  # type: ignore[no-any-return]
+        windows = image if image.ndim == 5 else image[:, None]
+        stages = torch.cat(self.backbone.stages(windows.flatten(0, 1)), dim=1)
+        return stages.float().view(*windows.shape[:2], -1).mean(dim=1)
+
+
+class CosineReader(Reader):
+    """Linear heads on the unit-norm feature of one network (`methods.finetune` and all after it)."""
+
+    def __init__(self, normalize: bool = True, **options: Any) -> None:
+        super().__init__(**options)
+        self.linear = CosineHeads(self.backbone.width, len(self.heads), normalize)
+
+    def score(self, image: Images) -> Tensor:
+        """Score of each head, from one pass."""
+        feature = self.backbone(image, self.backbone.frozen_output(image))
+        return torch.stack([self.linear(feature, k) for k in range(len(self.heads))], dim=1)
+
+
+class NormsReader(Reader):
+    """Norms and a linear head for each task (`methods.tsn_iqa`), and the two closed-form parts of
+    `methods.tsn_ridge` where `weights` are given.
+    """
+
+    def __init__(
+        self,
+        normalize: bool = True,
+        weights: Mapping[str, float] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        count = len(self.heads)
+        self.norms = NormSets(self.backbone.network, 1 + count)
+        self.linear = CosineHeads(self.backbone.width, count, normalize)
+        self.weights = dict(weights or {})
+        if self.weights:
+            width = self.backbone.statistics_width
+            self.maps = nn.ParameterDict(
+                {part: nn.Parameter(torch.zeros(count, width).double()) for part in ("own", "frozen")}
+            )
+            self.centre = nn.Parameter(torch.zeros(3, count).double())
+            self.spread = nn.Parameter(torch.ones(3, count).double())
+
+    def gate_stages(self, image: Images) -> list[Tensor]:
+        """Features under the norms that the network started with."""
+        self.norms.use(0)
+        return super().gate_stages(image)
+
+    def score(self, image: Images) -> Tensor:
+        """Score of each task under its own norms."""
+        fixed = self.backbone.frozen_output(image)
+        if self.weights:
+            return self.combined(image, fixed)
+        scores = []
+        for k in range(len(self.heads)):
+            self.norms.use(k + 1)
+            scores.append(self.linear(self.backbone(image, fixed), k))
+        return torch.stack(scores, dim=1)
+
+    def combined(self, image: Images, fixed: Tensor | None) -> Tensor:
+        """Weighted sums of trained head, ridge under the task's norms, ridge of the start."""
+        self.norms.use(0)
+        frozen = self.backbone.statistics(image)
+        columns = []
+        for k in range(len(self.heads)):
+            self.norms.use(k + 1)
+            feature, (own,) = self.backbone.with_stages(image, fixed, "stages")
+            parts = [
+                self.linear(feature, k).double(),
+                own.double() @ self.maps["own"][k],
+                frozen.double() @ self.maps["frozen"][k],
+            ]
+            scaled = [
+                self.weights[name] * (part - self.centre[i, k]) / self.spread[i, k]
+                for i, (name, part) in enumerate(
+                    zip(("trained", "own", "frozen"), parts, strict=True)
+                )
+            ]
+            columns.append(torch.stack(scaled).sum(dim=0).float())
+        return torch.stack(columns, dim=1)
+
+
+class AffineReader(Reader):
+    """Linear maps in float64 of features that are read image by image (`methods.ridge`).
+
+    Args:
+        features: `last` or `stages`.
+        projected: number of random features between them, 0 for none.
+        options: see `Reader`.
+    """
+
+    def __init__(self, features: str = "stages", projected: int = 0, **options: Any) -> None:
+        super().__init__(**options)
+        self.features, count = features, len(self.heads)
+        width = self.backbone.width if features == "last" else self.backbone.statistics_width
+        self.projected = projected
+        if projected:
+            self.mean, self.deviation, self.matrix = (
+                nn.Parameter(torch.zeros(shape).double())
+                for shape in ((width,), (width,), (width, projected))
+            )
+        self.weight = nn.Parameter(torch.zeros(count, projected or width).double())
+        self.bias = nn.Parameter(torch.zeros(count).double())
+
+    def alone(self, image: Images, read: Callable[[Tensor], Tensor]) -> Tensor:
+        """Features of images, one at a time."""
+        return torch.cat([read(image[i : i + 1]).float() for i in range(len(image))])
+
+    def score(self, image: Images) -> Tensor:
+        """Score of each head."""
+        read = self.backbone if self.features == "last" else self.backbone.statistics
+        feature = self.alone(image, read).double()
+        if self.projected:
+            feature = torch.relu((feature - self.mean) / self.deviation @ self.matrix)
+        scores = [feature @ w + b for w, b in zip(self.weight, self.bias, strict=True)]
+        return torch.stack(scores, dim=1).float()
+
+    def gate_stages(self, image: Images) -> list[Tensor]:
+        """What the gate reads, one image at a time too."""
+        assert self.gate is not None
+        if self.gate.features == "stages":
+            return [self.alone(image, self.backbone.statistics)]
+        both = self.alone(image, lambda one: torch.cat(self.backbone.stages(one), dim=1))
+        return list(torch.split(both, self.backbone.stage_widths, dim=1))
+
+
+class TrunkReader(Reader):
+    """A float64 linear map of the features of several backbones (`methods.grepq`)."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.ridge = nn.Parameter(torch.zeros(self.backbone.width + 1).double())
+
+    def score(self, image: Images) -> Tensor:
+        """The only score."""
+        feature = self.backbone(image, self.backbone.frozen_output(image)).double()
+        return (feature @ self.ridge[:-1] + self.ridge[-1]).float()[:, None]
+
+
+class EmbeddingReader(Reader):
+    """Small networks on frozen features (`methods.lpf`).
+
+    Args:
+        hidden: width of the embedding.
+        blocks: its depth.
+        components: of a score.
+        component_weights: how they are weighed.
+        embeddings: how many there are, 1 or one a head.
+        options: see `Reader`.
+    """
+
+    def __init__(
+        self,
+        hidden: int,
+        blocks: int,
+        components: int,
+        component_weights: str,
+        embeddings: int,
+        **options: Any,
+    ) -> None:
+        from iqa_lightning.models.lpf_heads import (  # noqa: PLC0415
+            FeatureEmbedding,
+            QualityRegression,
+        )
+
+        super().__init__(**options)
+        self.embeddings = nn.ModuleList(
+            FeatureEmbedding(self.backbone.width, hidden, blocks) for _ in range(embeddings)
+        )
+        self.regressions = nn.ModuleList(
+            QualityRegression(hidden, components, component_weights) for _ in self.heads
+        )
+
+    def score(self, image: Images) -> Tensor:
+        """Score of each head."""
+        feature = self.backbone(image, self.backbone.frozen_output(image))
+        scores = []
+        for k, regression in enumerate(self.regressions):
+            embedding = self.embeddings[k if len(self.embeddings) > 1 else 0]
+            scores.append(regression(embedding(feature)))
+        return torch.stack(scores, dim=1)
+
+
+class SentenceReader(Reader):
+    """Mean quality by the likeness to sentences, whose features are kept (`methods.liqe`).
+
+    Args:
+        shape: number of qualities, scenes and distortions.
+        options: see `Reader`.
+    """
+
+    def __init__(self, shape: list[int], **options: Any) -> None:
+        super().__init__(**options)
+        self.shape = list(shape)
+        count = shape[0] * shape[1] * shape[2]
+        self.texts = nn.Parameter(torch.zeros(count, self.backbone.embedding_width))
+
+    def score(self, image: Images) -> Tensor:
+        """Mean quality, of an image's windows."""
+        windows = image if image.ndim == 5 else image[:, None]
+        likeness = self.backbone.similarity(self.backbone(windows.flatten(0, 1)), self.texts)
+        pooled = likeness.view(*windows.shape[:2], -1).mean(dim=1)
+        p = pooled.flatten(1).softmax(dim=1).view(-1, *self.shape)
+        scale = torch.arange(1, self.shape[0] + 1, device=p.device, dtype=p.dtype)
+        return (p.sum(dim=(2, 3)) @ scale)[:, None]
+
+
+class PromptedReader(Reader):
+    """Probability of the better of two texts, with learnt tokens in the image encoder
+    (`methods.grmp_iqa`).
+
+    Args:
+        prompts: arguments of `models.prompted_clip.Prompts`.
+        options: see `Reader`.
+    """
+
+    def __init__(self, prompts: Mapping[str, Any], **options: Any) -> None:
+        from iqa_lightning.models.prompted_clip import Prompts  # noqa: PLC0415
+
+        super().__init__(**options)
+        self.prompts = nn.ModuleList(Prompts(self.backbone, **prompts) for _ in self.heads)
+        width = self.backbone.embedding_width
+        self.texts = nn.Parameter(torch.zeros(len(self.heads), 2, width))
+
+    def score(self, image: Images) -> Tensor:
+        """Score of each head."""
+        scores = []
+        for prompts, texts in zip(self.prompts, self.texts, strict=True):
+            feature = prompts.image_feature(self.backbone, image)  # type: ignore[operator]
+            scores.append(self.backbone.similarity(feature, texts).softmax(dim=1)[:, 0])
+        return torch.stack(scores, dim=1)
+
+
+class RegressionReader(Reader):
+    """One network and what stands on its feature (`methods.metaiqa`, `methods.unique`).
+
+    Args:
+        kind: `metaiqa` or `unique`.
+        options: see `Reader`.
+    """
+
+    def __init__(self, kind: str, **options: Any) -> None:
+        from iqa_lightning.models.regression import RegressionHead  # noqa: PLC0415
+
+        super().__init__(**options)
+        self.kind, width = kind, self.backbone.width
+        self.rest = (
+            nn.Sequential(nn.Linear(width, 1000), RegressionHead())
+            if kind == "metaiqa"
+            else nn.Linear(width, 2)
+        )
+
+    def score(self, image: Images) -> Tensor:
+        """The only score."""
+        feature = self.backbone(image, None if self.kind == "metaiqa" else self.fixed(image))
+        if self.kind == "unique":
+            feature = F.normalize(feature.float(), dim=1)
+        return self.rest(feature)[:, :1]  # type: ignore[no-any-return]  # modules are untyped
+
+    def fixed(self, image: Images) -> Tensor | None:
+        """The frozen part of the pass."""
+        return self.backbone.frozen_output(image)  # type: ignore[no-any-return]
+
+
+class MapReader(Reader):
+    """The student of DP-IQA, or its teacher (`methods.dp_iqa`).
+
+    Args:
+        side: of the student's squares; 0 for the teacher.
+        width: of the teacher's decoder.
+        options: see `Reader`.
+    """
+
+    def __init__(self, side: int = 0, width: int = 512, **options: Any) -> None:
+        from iqa_lightning.models.dp_iqa import FACTOR, Decoder, Student  # noqa: PLC0415
+
+        super().__init__(**options)
+        self.side = side
+        self.rest: nn.Module = (
+            Student(self.backbone, side)
+            if side
+            else Decoder(self.backbone.map_channels, self.backbone.side // FACTOR, width)
+        )
+
+    def score(self, image: Images) -> Tensor:
+        """The only score."""
+        if self.side:
+            return self.rest(self.backbone, image)[0][:, None]  # type: ignore[no-any-return]
+        latent = self.backbone.frozen_output(image)
+        return self.rest(self.backbone.maps_of(image, latent))[0][:, None]  # type: ignore[no-any-return]
+
+
+class ZeroShotReader(Reader):
+    """How natural the patches of an image are, and how good a photo CLIP finds it
+    (`methods.grepq`).
+
+    Args:
+        high: description of the CLIP, if there is one.
+        patch: side of a patch.
+        stride: from one to the next.
+        options: see `Reader`.
+    """
+
+    def __init__(
+        self, patch: int, stride: int, high: Description | None = None, **options: Any
+    ) -> None:
+        from iqa_lightning.models.naturalness import Naturalness  # noqa: PLC0415
+
+        super().__init__(**options)
+        self.naturalness = Naturalness(self.backbone.width, patch, stride)
+        self.high: Encoder | None = None
+        if high is not None:
+            self.high = build_encoder(high)
+            self.texts = nn.Parameter(torch.zeros(2, self.high.embedding_width))
+
+    def score(self, image: Images) -> Tensor:
+        """The only score."""
+        score: Tensor = self.naturalness(self.backbone, image)
+        if self.high is not None:
+            from iqa_lightning.models.clip_any_size import preference_of  # noqa: PLC0415
+
+            feature = F.normalize(self.high(image).float(), dim=-1)
+            score = score + preference_of(*(feature @ self.texts.T.float()).unbind(dim=-1))
+        return score[:, None]
+
+    def watched(self, image: Images) -> Tensor:
+        """The score is all that the method reads."""
+        return self.score(image)
+
+
+READERS: dict[str, type[Reader]] = {
+    "affine": AffineReader,
+    "cosine": CosineReader,
+    "embedding": EmbeddingReader,
+    "map": MapReader,
+    "norms": NormsReader,
+    "prompted": PromptedReader,
+    "regression": RegressionReader,
+    "sentence": SentenceReader,
+    "trunk": TrunkReader,
+    "zero_shot": ZeroShotReader,
+}
+
+
+def build_reader(description: Description) -> Reader:
+    """A reader with random weights.
+
+    Raises:
+        ValueError: a description that no version of this package wrote.
+    """
+    options = dict(description)
+    kind = options.pop("reader", None)
+    if kind not in READERS:
+        raise ValueError(f"reader={kind!r} is not one of {', '.join(READERS)}")
+    reader = READERS[kind](**options).eval().requires_grad_(False)
+    drop_text_encoders(reader)
+    return reader
