@@ -288,13 +288,13 @@ def test_9_photographs_say_at_once_what_has_no_room(
         noise(i, 40, 50).save(tmp_path / f"{i}.png")
     options = {"folders": [str(tmp_path)], "embedded": False, "batch_size": 2}
     monkeypatch.setattr("iqa_lightning.pretraining.photographs.ram_budget", lambda: 100)
-    with pytest.raises(ValueError, match="18,000 bytes once .* 400 bytes of memory are free"):
+    with pytest.raises(ValueError, match=r"18,000 bytes once .* 400 bytes of memory are free"):
         Photographs(**options, cache="ram").setup()
     monkeypatch.setattr(
         "iqa_lightning.pretraining.photographs.shutil.disk_usage",
         lambda _: SimpleNamespace(free=17_000),
     )
-    with pytest.raises(ValueError, match="18,000 bytes once .* has 17,000 left"):
+    with pytest.raises(ValueError, match=r"18,000 bytes once .* has 17,000 left"):
         Photographs(**options, cache="disk", cache_dir=str(tmp_path / "cache")).setup()
     monkeypatch.undo()
     data = Photographs(**options, cache="disk", cache_dir=str(tmp_path / "cache"))
