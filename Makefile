@@ -8,7 +8,7 @@ WORKERS ?= 2
 TABLE ?= demo
 JOBS ?= 2
 DATA ?= stream=open4
-.PHONY: help install demo test test-fast check check-data bench reproduce-table dashboard clean clean-cache
+.PHONY: help install demo test test-fast check check-data bench reproduce-table dashboard clean clean-cache docs
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,6 +47,10 @@ dashboard: install  ## one HTML page of the results of experiments/TABLE (PUSH=<
 
 bench: install  ## measure what the package promises about speed and memory; writes experiments/benchmarks/results
 	@for script in experiments/benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+docs: install  ## the documentation site in build/docs, without a network
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees docs build/docs
+	@echo build/docs/index.html
 
 clean:  ## remove the environment and all caches; outputs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
