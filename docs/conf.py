@@ -11,15 +11,17 @@ sys.path.insert(0, str(HERE))
 import reference  # noqa: E402  # beside this file
 
 project = "iqa_lightning"
-version = release = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["version"]
+version = release = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"][
+    "version"
+]
 extensions = ["myst_parser"]
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
-suppress_warnings = ["toc.empty_glob"]  # `*` stands for pages that others add
 html_theme = "furo"
 html_title = f"iqa_lightning {version}"
 html_show_copyright = False
 html_copy_source = False
+html_show_search_summary = False  # a page that was opened from disk may not read another
 
 
 def without_mermaid(_: object, name: str, source: list[str]) -> None:

@@ -147,8 +147,9 @@ def block_of(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Text whose angle brackets are not tags, outside of code."""
+    """Text whose angle brackets are not tags and whose addresses are links, outside of code."""
     pieces = re.split(r"(`[^`]*`)", text)
-    return "".join(
-        piece if piece.startswith("`") else piece.replace("<", "&lt;") for piece in pieces
-    )
+    for i, piece in enumerate(pieces):
+        if not piece.startswith("`"):
+            pieces[i] = re.sub(r"(https://[^\s<>()]*[\w/])", r"<\1>", piece.replace("<", "&lt;"))
+    return "".join(pieces)

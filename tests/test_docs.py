@@ -175,7 +175,9 @@ def broken(site: Path) -> list[str]:
                 continue
             file, _, place = unquote(link).partition("#")
             target = (path.parent / file.partition("?")[0]).resolve() if file else path
-            if not target.exists() or (place and target in pages and place not in pages[target].ids):
+            if not target.exists() or (
+                place and target in pages and place not in pages[target].ids
+            ):
                 found.append(f"{path.relative_to(site)}: {link}")
     return found
 
@@ -231,7 +233,13 @@ def browse(site: Path) -> None:
             )
             page = window.new_page()
             watch(page)
-            for name in ("index", "guide/first-run", "methods/lwf_kg", "architecture", "api/methods"):
+            for name in (
+                "index",
+                "guide/first-run",
+                "methods/lwf_kg",
+                "architecture",
+                "api/methods",
+            ):
                 page.goto((site / f"{name}.html").as_uri())
                 assert page.locator("h1").count() == 1
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, name
