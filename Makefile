@@ -8,7 +8,7 @@ WORKERS ?= 2
 TABLE ?= demo
 JOBS ?= 2
 DATA ?= stream=open4
-.PHONY: help install demo test test-fast check check-data bench reproduce-table dashboard soak clean clean-cache
+.PHONY: help install demo test test-fast check check-data bench reproduce-table dashboard docs soak rehearsal clean clean-cache
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -50,6 +50,10 @@ bench: install  ## measure what the package promises about speed and memory; wri
 
 soak: install  ## kill runs at random instants and compare bytes (hours; KILLS=60 goes on after experiments/reliability/results/kills.csv)
 	$(BIN)/python experiments/reliability/soak.py --kills $(or $(KILLS),60)
+
+docs: install  ## the documentation site in build/docs, without a network
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees docs build/docs
+	@echo build/docs/index.html
 
 clean:  ## remove the environment and all caches; outputs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
