@@ -56,7 +56,7 @@ def room_of(module: str) -> str:
     if len(parts) > 2:
         return parts[1]
     single = parts[-1]
-    return single if single in ("records", "distributed") else "commands"
+    return single if single in ("records", "distributed", "seeds") else "commands"
 
 
 def imports_between_rooms(root: Path = ROOT) -> Counter[tuple[str, str]]:

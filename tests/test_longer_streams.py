@@ -113,7 +113,7 @@ def test_another_order_is_what_the_records_of_one_say(
     forth, back = (run.predictions() for run in runs)
     keys = ["dataset", "split", "image"]
     one, other = (frame.sort_values(keys) for frame in (forth["b"], back["a"]))
-    heads = [name for name in one if name.startswith(("score/", "nearness"))]
+    heads = [name for name in map(str, one) if name.startswith(("score/", "nearness"))]
     for name in ("mos", *heads, *(readout for readout in ("oracle", "gated") if readout in one)):
         assert one[name].to_numpy().tobytes() == other[name].to_numpy().tobytes(), name
     found = all_orders(forth).set_index(["readout", "order"])

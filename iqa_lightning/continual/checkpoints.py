@@ -302,7 +302,7 @@ def damage(records: RunFolder, t: int, names: Sequence[str]) -> str:
     return ""
 
 
-def seed_epoch(seed: int, words: Sequence[str | int], rank: int = 0) -> None:
+def seed_epoch(seed: int, words: tuple[str, str, int], rank: int = 0) -> None:
     """Reseed Python, NumPy and PyTorch, so that a resumed epoch draws what the interrupted one
     drew.
 

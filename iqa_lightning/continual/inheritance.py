@@ -135,7 +135,7 @@ class Inheritance:
         frame = read_predictions(self.predictions(self.parent, t))
         return {
             (str(name), str(part)): {
-                column: rows[column].to_numpy() for column in rows if column not in OF_IMAGES
+                str(column): rows[column].to_numpy() for column in rows if column not in OF_IMAGES
             }
             for (name, part), rows in frame.groupby(["dataset", "split"], sort=False)
         }

@@ -107,9 +107,7 @@ class LIQA(SingleHead):
         self.replay_size, self.loss_type, self.seed = replay_size, loss_type, seed
         width, count = self.backbone.width, 1 + max(self.slots)
         self.auxiliary = AuxiliaryHeads(width, count, hidden)
-        # auxiliary heads of its own, which label what is replayed: what is drawn after them, the
-        # generator, starts from the same random numbers as ever
-        self.teacher = Teacher(self.backbone, AuxiliaryHeads(width, count, hidden))
+        self.teacher = Teacher(self.backbone, self.auxiliary)  # whose heads label what is replayed
         self.feature_generator = feature_generator(width, count)
         if self.feature_generator.trained:
             if not generator_phase or not generator_phase["epochs"]:

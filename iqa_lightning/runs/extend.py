@@ -179,7 +179,7 @@ def joined(parent: Parent, new: Config) -> Config:
             name: place for name, place in named_folders(new["folders"]).items() if name in added
         }
         named_folders(folders)  # refuses one place under two names
-        return old | {"folders": folders, "order": longer}
+        return dict(old) | {"folders": folders, "order": longer}
     tasks, more = tasks_of(old), tasks_of(new)
     for name in added:
         if same := next((known for known in learnt if tasks[known] == more[name]), None):

@@ -27,8 +27,9 @@ def test_a_seed_by_hand() -> None:
 
 
 def test_no_two_purposes_share_a_seed() -> None:
-    words = product((0, 1), ("x", "y"), ("a", "ab"), ("", "b"), (0, 1), ((), (0,), ("0",)))
-    seeds = [seed_of(*most, *more) for *most, more in words]
+    rest: tuple[tuple[int | str, ...], ...] = ((), (0,), ("0",))
+    words = product((0, 1), ("x", "y"), ("a", "ab"), ("", "b"), (0, 1), rest)
+    seeds = [seed_of(s, what, task, phase, k, *more) for s, what, task, phase, k, more in words]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
 

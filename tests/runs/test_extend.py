@@ -236,7 +236,8 @@ def test_broken_off_it_resumes(
     """While the new set is scored by the parent's weights, after that, and at the end of its task."""
     words = [f"from={parent}", *stream_of_folders(sets[2:3])]
     whole = walk(tmp_path / "whole", *words, base=())
-    original, seen = ContinualLearning.evaluate, []
+    seen: list[Any] = []
+    original = ContinualLearning.evaluate
 
     def counted(self: ContinualLearning, *given: Any) -> None:
         if len(seen) == after:
