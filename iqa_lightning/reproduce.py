@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 
-from iqa_lightning.configs import config_changes
+from iqa_lightning.configs import config_changes, read_yaml
 from iqa_lightning.runs.compose import CONF
 from iqa_lightning.runs.folder import method_name, read_config, task_names
 from iqa_lightning.runs.mistakes import run_command
@@ -153,14 +153,12 @@ def read_grid(file: Path) -> dict[str, Any]:
     Raises:
         ValueError: The file is missing, or a key of it is.
     """
-    from omegaconf import OmegaConf  # noqa: PLC0415
-
     if not file.is_file():
         raise ValueError(
             f"{file} is missing: table=<name> is a folder of `experiments` that holds the grid of "
             "its runs"
         )
-    given: Any = OmegaConf.to_container(OmegaConf.load(file))
+    given: Any = read_yaml(file)
     if not isinstance(given, dict) or (unknown := sorted(given.keys() - GRID.keys())):
         raise ValueError(
             f"{file}: {unknown if isinstance(given, dict) else given} not known; keys: "
