@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 from iqa_lightning.configs import read_yaml
 from iqa_lightning.runs.compose import CONF, instantiate
 from iqa_lightning.runs.mistakes import run_command
-from iqa_lightning.runs.start import one_line
+from iqa_lightning.runs.start import one_line, whole_number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -123,8 +123,8 @@ def check_caches(cfg: DictConfig) -> int:
         removed = [path for place, name in places for path in remove_caches(place, name)]
         # features are those of a network, of whatever set: they go where all goes
         kept = [] if chosen else remove_features(folder)
-        say("\n".join(f"removed: {path}" for path in [*removed, *kept]))
-        say(f"{len(removed)} caches removed" + (f", {len(kept)} of features" if kept else ""))
+        total = f"{len(removed)} caches removed" + (f", {len(kept)} of features" if kept else "")
+        say("\n".join([*(f"removed: {path}" for path in [*removed, *kept]), total]))
         return 0
     caches = [path for place, name in places for path in find_caches(place, name)]
     damaged = 0
@@ -141,6 +141,7 @@ def check_caches(cfg: DictConfig) -> int:
 
 def build(cfg: DictConfig) -> tuple[str, dict[str, IQADataModule]]:
     """What is checked, and its data sets by name."""
+    whole_number("split", cfg.split, 1, 10)
     choices = HydraConfig.get().runtime.choices
     if (cfg.get("data") is None) == (cfg.get("stream") is None):
         raise ValueError(

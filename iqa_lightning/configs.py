@@ -92,6 +92,17 @@ def flat(node: Any, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def without_places(node: Any) -> Any:
+    """A config for other eyes: of a path from the root of this machine, the last part alone."""
+    if isinstance(node, Mapping):
+        return {key: without_places(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [without_places(value) for value in node]
+    if isinstance(node, str) and (Path(node).is_absolute() or node.startswith("~")):
+        return f".../{Path(node).name}"
+    return node
+
+
 def read_yaml(file: Path) -> Any:
     """What a YAML file holds; nothing in it is executed, references are left as they are.
 

@@ -116,7 +116,8 @@ class Photographs(pl.LightningDataModule):
             for path in files:
                 size = partial(RULE.size, path, "photographs")
                 load = partial(RULE.load, path, "photographs")
-                yield Found(str(path), file_content(path), size, load)
+                name = f"{folder.resolve().name}/{path.relative_to(folder)}"
+                yield Found(name, file_content(path), size, load)
         for data in self.data:
             data.prepare_data()
             for row in data.parts.train.tolist():
