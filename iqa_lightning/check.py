@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from iqa_lightning.configs import read_yaml
 from iqa_lightning.runs.compose import CONF, instantiate
 from iqa_lightning.runs.mistakes import run_command
-from iqa_lightning.runs.start import one_line
+from iqa_lightning.runs.start import one_line, whole_number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,7 +71,7 @@ def check(cfg: DictConfig) -> int:
         raise ValueError(
             f"waivers={source} does not exist; it is a yaml like {CONF / 'waivers.yaml'}"
         )
-    waivers = check_waivers(str(source), OmegaConf.to_container(OmegaConf.load(source)))
+    waivers = check_waivers(str(source), read_yaml(source))
     folder = Path(cfg.report) / name
     audits = [audit_dataset(key, data, progress) for key, data in datasets.items()]
     for audit in audits:
@@ -78,7 +79,7 @@ def check(cfg: DictConfig) -> int:
             verify_manifest(audit, folder / f"{audit.name}.sha256")
     duplicates = find_duplicates(audits, waivers)
     found = [finding for audit in audits for finding in audit.findings] + findings(duplicates)
-    found += check_families(audits, OmegaConf.load(CONF / "families.yaml"))
+    found += check_families(audits, read_yaml(CONF / "families.yaml"))
     write_bytes(
         folder / "report.json",
         json.dumps(content(name, audits, duplicates, found), indent=1).encode(),
@@ -122,8 +123,8 @@ def check_caches(cfg: DictConfig) -> int:
         removed = [path for place, name in places for path in remove_caches(place, name)]
         # features are those of a network, of whatever set: they go where all goes
         kept = [] if chosen else remove_features(folder)
-        say("\n".join(f"removed: {path}" for path in [*removed, *kept]))
-        say(f"{len(removed)} caches removed" + (f", {len(kept)} of features" if kept else ""))
+        total = f"{len(removed)} caches removed" + (f", {len(kept)} of features" if kept else "")
+        say("\n".join([*(f"removed: {path}" for path in [*removed, *kept]), total]))
         return 0
     caches = [path for place, name in places for path in find_caches(place, name)]
     damaged = 0
@@ -140,6 +141,7 @@ def check_caches(cfg: DictConfig) -> int:
 
 def build(cfg: DictConfig) -> tuple[str, dict[str, IQADataModule]]:
     """What is checked, and its data sets by name."""
+    whole_number("split", cfg.split, 1, 10)
     choices = HydraConfig.get().runtime.choices
     if (cfg.get("data") is None) == (cfg.get("stream") is None):
         raise ValueError(

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 FREE = (
@@ -18,6 +19,11 @@ FREE = (
 """Config keys, at any depth, that change where things lie, how fast they go or what is shown, but
 no result: they are not part of a name and refuse no resume. The places of `stream.folders` are free
 too, what else is said of them is not."""
+
+
+LARGEST_YAML = 1_000_000
+"""Bytes of a YAML file, and values that it stands for once its aliases are written out: more than
+any config has, and what a few lines of aliases of aliases pass at once."""
 
 
 NAMES_OF_RUN = ("split", "seed", "stream.order", "pairs.split")
@@ -85,3 +91,50 @@ def flat(node: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in node.items():
         leaves |= flat(value, f"{prefix}.{key}" if prefix else str(key))
     return leaves
+
+
+def without_places(node: Any) -> Any:
+    """A config for other eyes: of a path from the root of this machine, the last part alone."""
+    if isinstance(node, Mapping):
+        return {key: without_places(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [without_places(value) for value in node]
+    if isinstance(node, str) and (Path(node).is_absolute() or node.startswith("~")):
+        return f".../{Path(node).name}"
+    return node
+
+
+def read_yaml(file: Path) -> Any:
+    """What a YAML file holds; nothing in it is executed, references are left as they are.
+
+    Raises:
+        ValueError: it is larger than `LARGEST_YAML`, or holds itself.
+    """
+    import yaml  # noqa: PLC0415
+    from omegaconf import OmegaConf  # noqa: PLC0415
+
+    if file.stat().st_size > LARGEST_YAML:
+        raise ValueError(f"{file} has more than {LARGEST_YAML} bytes, and is no config")
+    text = file.read_text(encoding="utf-8")
+    count = written_out(yaml.compose(text, Loader=yaml.SafeLoader), {})
+    if count > LARGEST_YAML:
+        raise ValueError(
+            f"{file} stands for more than {LARGEST_YAML} values once its aliases (*name) are "
+            "written out: write them out, or leave them out"
+        )
+    return OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
+
+
+def written_out(node: Any, known: dict[int, float]) -> float:
+    """How many values a node of YAML stands for; without end where it holds itself."""
+    if not isinstance(getattr(node, "value", None), list):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = float("inf")  # what holds itself comes here before it is counted
+        parts = [
+            part
+            for entry in node.value
+            for part in (entry if isinstance(entry, tuple) else (entry,))
+        ]
+        known[id(node)] = 1 + sum(written_out(part, known) for part in parts)
+    return known[id(node)]

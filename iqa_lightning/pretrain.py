@@ -22,6 +22,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from iqa_lightning.configs import without_places
 from iqa_lightning.runs.compose import CONF, instantiate
 from iqa_lightning.runs.folder import (
     check_config,
@@ -180,14 +181,14 @@ def write(cfg: DictConfig, method: Any, data: Any, folder: Path, name: str) -> N
     card = {
         "experiment": name,
         "network": cfg.backbone.name,
-        "started_from": cfg.backbone.get("weights") or "random",
+        "started_from": without_places(cfg.backbone.get("weights")) or "random",
         "epochs": cfg.epochs,
         "split": cfg.split,
         "seed": cfg.seed,
         "git": package()["commit"],
         "known": cfg.backbone.get("weights") in (None, "imagenet", "bundled") or bool(before),
         "images": before.get("images", {}) | data.contents,
-        "config": to_dict(cfg),
+        "config": without_places(to_dict(cfg)),
     }
     write_bytes(folder / CARD, f"{json.dumps(card, indent=1, ensure_ascii=False)}\n".encode())
     tensors = {key: value.detach().cpu().contiguous() for key, value in method.weights().items()}

@@ -47,7 +47,9 @@ def main(values: dict[str, Any]) -> int:
     failed = table[table["error"] != ""]
     if len(failed):
         first = failed.iloc[0]
-        print(f"{len(failed)} of {len(table)} images could not be read, the first: {first['error']}")
+        print(
+            f"{len(failed)} of {len(table)} images could not be read, the first: {first['error']}"
+        )
     return UNREADABLE if len(failed) else 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from iqa_lightning.audit.check import Audit, Finding
 from iqa_lightning.audit.duplicates import Duplicate
+from iqa_lightning.datasets.ratings import cell
 from iqa_lightning.records import write_bytes
 
 
@@ -48,7 +49,7 @@ def write_groups(file: Path, audits: Sequence[Audit], duplicates: Sequence[Dupli
         if not audit.facts:
             continue
         groups = proposed_groups(audit, duplicates)
-        out.writerows([audit.name, image, group] for image, group in groups.items())
+        out.writerows([audit.name, cell(image), cell(group)] for image, group in groups.items())
         before = audit.data.samples.table["reference"]
         contents: dict[str, set[str]] = {}
         for name, group in zip(before, groups.values(), strict=True):

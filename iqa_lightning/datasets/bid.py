@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xlrd
 
-from iqa_lightning.datasets.release import Release, select
+from iqa_lightning.datasets.release import Release, check_workbook, select
 
 IMAGE, MOS, GRADE = "Image Number", "Average Subjective Grade", "Grade #"
 
@@ -52,6 +52,7 @@ class BID(Release):
 
 def _parsed(path: Path) -> pd.DataFrame:
     # pandas is about to drop its reader of .xls, so xlrd is called here
+    check_workbook(path)
     book = xlrd.open_workbook(str(path), logfile=io.StringIO())
     header, *rows = book.sheet_by_index(0).get_rows()
     sheet = pd.DataFrame(

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from iqa_lightning.datasets.release import Release, select
+from iqa_lightning.datasets.release import Release, read_workbook, select
 
 COLUMNS = ("image", "dst_idx", "dst_type", "dst_lev", "dmos_std", "dmos")
 
@@ -93,7 +93,9 @@ class CSIQ(Release):
 
 
 def _workbook(path: Path) -> pd.DataFrame:
-    table = pd.read_excel(
-        path, sheet_name="all_by_image", header=3, dtype={"image": str}, engine="openpyxl"
-    )
-    return select(table.dropna(how="all"), COLUMNS, NUMBERS)
+    table = read_workbook(path, "all_by_image", skip=3)
+    if "image" in table:  # names of images are numbers, too
+        table["image"] = table["image"].map(
+            lambda name: f"{name:.0f}" if isinstance(name, float) else str(name)
+        )
+    return select(table, COLUMNS, NUMBERS)

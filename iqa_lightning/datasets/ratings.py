@@ -119,7 +119,7 @@ def read_groups(path: Path, where: str, datasets: Sequence[str]) -> dict[str, st
         raise ValueError(f"{where}: the columns are {', '.join(header)}; give image,group")
     found = [dict(zip(names, row, strict=False)) for row in rows]
     return {
-        composed(row["image"]): row["group"]
+        composed(text_of(row["image"])): text_of(row["group"])
         for row in found
         if row.get("group") and row.get("dataset", datasets[0]) in datasets
     }
@@ -259,6 +259,19 @@ def with_points(column: Sequence[str]) -> list[str]:
     if not commas or points or thousands:
         return list(column)
     return [cell.replace(",", ".") if cell in commas else cell for cell in column]
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def cell(text: str) -> str:
+    """A text as a cell: with an apostrophe before it where a spreadsheet would calculate it."""
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def text_of(cell: str) -> str:
+    """The text of a cell that `cell` made."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA) else cell
 
 
 def composed(name: str) -> str:

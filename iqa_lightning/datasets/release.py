@@ -3,11 +3,13 @@ letter case.
 """
 
 import re
+import zipfile
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+import openpyxl
 import pandas as pd
 
 from iqa_lightning.datasets.base import IQADataModule
@@ -84,6 +86,51 @@ class Release(IQADataModule):
                 )
 
         return self.read_file(name, parse)
+
+
+LARGEST = 64 << 20
+"""Bytes of a workbook, and of each part of it once it is unpacked; tables of scores have two."""
+
+ROWS, CELLS = 200_000, 256
+"""Rows of a sheet, and cells of a row, that are read."""
+
+
+def check_workbook(path: Path) -> None:
+    """Refuse a workbook that unpacks to far more than a table of scores.
+
+    Raises:
+        ValueError: saying how much.
+    """
+    size = path.stat().st_size
+    if zipfile.is_zipfile(path):  # .xlsx
+        with zipfile.ZipFile(path) as book:
+            size = max((part.file_size for part in book.infolist()), default=0)
+    if size > LARGEST:
+        raise ValueError(f"it unpacks to {size >> 20} MiB, which is no table of scores")
+
+
+def read_workbook(path: Path, sheet: str | None = None, skip: int = 0) -> pd.DataFrame:
+    """A sheet of an .xlsx workbook, its header after `skip` rows, empty rows left out.
+
+    Raises:
+        ValueError: the workbook is too large, or has no such sheet.
+    """
+    check_workbook(path)
+    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    try:
+        if sheet is not None and sheet not in book.sheetnames:
+            raise ValueError(f"no sheet {sheet!r}; there are {', '.join(book.sheetnames)}")
+        found = book[sheet] if sheet is not None else book.worksheets[0]
+        # a sheet may claim any size for itself
+        found.reset_dimensions()
+        rows = found.iter_rows(
+            min_row=skip + 1, max_row=skip + ROWS, max_col=CELLS, values_only=True
+        )
+        named = {k: str(cell) for k, cell in enumerate(next(rows, ())) if cell is not None}
+        cells = [[row[k] if k < len(row) else None for k in named] for row in rows]
+    finally:
+        book.close()
+    return pd.DataFrame(cells, columns=list(named.values())).dropna(how="all")
 
 
 def select(

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from iqa_lightning.datasets.release import Release, select
+from iqa_lightning.datasets.release import Release, read_workbook, select
 
 TABLE = "Annotations/MOS and Image attribute scores.xlsx"
 
@@ -45,9 +45,7 @@ class SPAQ(Release):
         """
         rows = self.read_file(
             TABLE,
-            lambda path: select(
-                pd.read_excel(path, engine="openpyxl"), ("Image name", "MOS")
-            ).dropna(how="all"),
+            lambda path: select(read_workbook(path), ("Image name", "MOS"), ("MOS",)),
         )
         return pd.DataFrame(
             {"image": "TestImage/" + rows["Image name"].astype(str), "mos": rows["MOS"]}

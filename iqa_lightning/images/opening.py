@@ -105,18 +105,22 @@ class Rule:
                 "which a picture is opened, as 200"
             )
 
-    def load(self, path: Path, name: str = "") -> Image.Image:
+    def load(self, path: Path, name: str = "", draft: int = 0) -> Image.Image:
         """The picture, upright, 8-bit RGB.
 
         Args:
             path: the file.
             name: the data set, for messages.
+            draft: pixels of a side that are enough for a small copy: a JPEG is decoded smaller, and
+                faster, where that leaves more than these; 0: all of them.
 
         Raises:
             ValueError: the file is missing, unreadable, truncated, too large or too small, in
                 another format, or its pixels are of more than 16 bits.
         """
         with self._opened(path, name) as image:
+            if draft:
+                image.draft("RGB", (draft, draft))
             return self._decoded(image)
 
     def size(self, path: Path, name: str = "") -> tuple[int, int]:

@@ -138,7 +138,8 @@ class Photographs(pl.LightningDataModule):
             for path in files:
                 size = partial(RULE.size, path, "photographs")
                 load = partial(RULE.load, path, "photographs")
-                yield Found(str(path), file_content(path), size, load)
+                name = f"{folder.resolve().name}/{path.relative_to(folder)}"
+                yield Found(name, file_content(path), size, load)
         for whole in self.data:
             whole.prepare_data()
             data = copy(whole)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from iqa_lightning.configs import canonical, config_changes, flat, is_free
+from iqa_lightning.configs import canonical, config_changes, flat, is_free, read_yaml
 
 BUSY = 75
 """Exit status of a run that another process is at work on: EX_TEMPFAIL of sysexits.h, `try again
@@ -235,12 +235,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: It is not YAML.
     """
-    from omegaconf import OmegaConf  # noqa: PLC0415
-
     file = folder / "config.yaml"
     try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
-        return dict(config)
+        return dict(read_yaml(file)) if file.is_file() else {}
     except Exception as error:  # of YAML, of OmegaConf, of the system
         raise ValueError(
             f"{file} cannot be read ({' '.join(str(error).split())}): bring back a copy; without "

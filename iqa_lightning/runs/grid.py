@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iqa_lightning import signals
-from iqa_lightning.configs import config_changes
+from iqa_lightning.configs import config_changes, read_yaml
 from iqa_lightning.runs.folder import method_name, read_config, task_names
 from iqa_lightning.runs.process import Outcome, run_subprocess
 
@@ -64,14 +64,12 @@ def read_grid(file: Path) -> dict[str, Any]:
     Raises:
         ValueError: The file is missing, or a key of it is.
     """
-    from omegaconf import OmegaConf  # noqa: PLC0415
-
     if not file.is_file():
         raise ValueError(
             f"{file} is missing: table=<name> is a folder of `experiments` that holds the grid of "
             "its runs"
         )
-    given: Any = OmegaConf.to_container(OmegaConf.load(file))
+    given: Any = read_yaml(file)
     if not isinstance(given, dict) or (unknown := sorted(given.keys() - GRID.keys())):
         raise ValueError(
             f"{file}: {unknown if isinstance(given, dict) else given} not known; keys: "

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from iqa_lightning import signals
-from iqa_lightning.configs import config_hash
+from iqa_lightning.configs import config_hash, without_places
 from iqa_lightning.continual.callback import ContinualLearning, stream_of
 from iqa_lightning.continual.checkpoints import AtomicCheckpointIO, find_restart
 from iqa_lightning.continual.display import Display
@@ -161,7 +161,7 @@ class Walk:
         )
         self.trainer.loggers = loggers
         for logger in loggers:
-            logger.log_hyperparams(self.config)
+            logger.log_hyperparams(without_places(self.config))
         try:
             with lead_children():
                 self.trainer.fit(

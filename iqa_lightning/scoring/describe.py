@@ -138,7 +138,9 @@ def affine(method: Any, config: Mapping[str, Any]) -> Described:
     projected = count if config["method"].get("projection") else 0
     parts: Parts = {"weight": method.weight, "bias": method.bias}
     if projected:
-        parts |= {name: getattr(method.projection, name) for name in ("mean", "deviation", "matrix")}
+        parts |= {
+            name: getattr(method.projection, name) for name in ("mean", "deviation", "matrix")
+        }
     return {"reader": "affine", "features": method.features, "projected": projected}, parts
 
 

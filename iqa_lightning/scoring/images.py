@@ -88,7 +88,9 @@ def from_file(path: Path, decode: bool) -> Image.Image:
     try:
         return open_image("", path, decode=decode)
     except ValueError as error:
-        raise ValueError(str(error).removeprefix("data set '': ").split("; replace the")[0]) from error
+        raise ValueError(
+            str(error).removeprefix("data set '': ").split("; replace the")[0]
+        ) from error
 
 
 def size_of(image: Any) -> tuple[int, int]:

@@ -82,7 +82,9 @@ class Scorer:
         self.check_scale(scale, task)
         items = list(images) if isinstance(images, list | tuple) else [images]
         rows, _, errors = self.read(items, progress)
-        names = [str(item) if isinstance(item, str | Path) else f"[{i}]" for i, item in enumerate(items)]
+        names = [
+            str(item) if isinstance(item, str | Path) else f"[{i}]" for i, item in enumerate(items)
+        ]
         found = pd.DataFrame({"image": names})
         there = rows.dropna(subset=[rows.columns[0]]) if len(rows) else rows
         numbers = self.numbers(there, scale, task)
@@ -130,9 +132,7 @@ class Scorer:
         """The column of the head that learnt a data set."""
         if self.model.heads == ["single"]:
             return "single"
-        return next(
-            f"score/{head}" for head in self.model.heads if dataset in head.split("+")
-        )
+        return next(f"score/{head}" for head in self.model.heads if dataset in head.split("+"))
 
     def read(
         self, items: Sequence[Any], progress: Callable[[int], None] | None = None

@@ -27,7 +27,9 @@ def check_output(path: str, suffixes: tuple[str, ...] = SUFFIXES) -> Path:
     """
     place = Path(path).expanduser()
     if place.suffix.lower() not in suffixes:
-        raise ValueError(f"{path} ends in {place.suffix or 'nothing'}: choose {', '.join(suffixes)}")
+        raise ValueError(
+            f"{path} ends in {place.suffix or 'nothing'}: choose {', '.join(suffixes)}"
+        )
     if not place.absolute().parent.is_dir():
         raise ValueError(f"{path}: there is no folder {place.absolute().parent}; make it first")
     return place
@@ -50,7 +52,13 @@ def shown_progress(count: int) -> Iterator[Callable[[int], None]]:
     """A bar on the terminal with rate and remaining time; elsewhere nothing."""
     console = Console(stderr=True)
     rate = TextColumn("{task.fields[rate]} images/s")
-    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    columns = (
+        TextColumn("scoring"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        rate,
+        TimeRemainingColumn(),
+    )
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:

@@ -20,6 +20,8 @@ from typing import Any
 
 import pandas as pd
 
+from iqa_lightning.configs import read_yaml
+
 Number = float | bool
 
 
@@ -54,9 +56,7 @@ def read_claims(file: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: A claim lacks `text` or `is`, or has a key that is not known.
     """
-    from omegaconf import OmegaConf  # noqa: PLC0415
-
-    claims: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else []
+    claims: Any = read_yaml(file) if file.is_file() else []
     for i, claim in enumerate(claims, 1):
         unknown = sorted(claim.keys() - {"text", "is", "value", "tolerance"})
         if unknown or not {"text", "is"} <= claim.keys():

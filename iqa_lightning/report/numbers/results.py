@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from iqa_lightning.configs import NAMES_OF_RUN, config_changes, config_hash
+from iqa_lightning.configs import NAMES_OF_RUN, config_changes, config_hash, read_yaml
 from iqa_lightning.metrics.matrices import readouts_of, task_of_dataset
 from iqa_lightning.metrics.resampling import (
     bootstrap_interval,
@@ -105,11 +105,8 @@ def run_row(folder: RunFolder) -> dict[str, Any]:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The config that a run was made with; empty where it is not there."""
-    from omegaconf import OmegaConf  # noqa: PLC0415
-
     file = folder / "config.yaml"
-    config: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
-    return dict(config)
+    return dict(read_yaml(file)) if file.is_file() else {}
 
 
 def test_per_train(images: Mapping[str, Mapping[str, int]]) -> float:

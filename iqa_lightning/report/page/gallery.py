@@ -3,12 +3,13 @@
 import base64
 import io
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import pandas as pd
 from PIL import Image, ImageOps
 
+from iqa_lightning.images.opening import Rule
 from iqa_lightning.metrics.matrices import readouts_of
 from iqa_lightning.report.numbers.forgetting import worst_forgotten
 from iqa_lightning.report.numbers.results import RUN
@@ -62,7 +63,8 @@ def gallery(
     for dataset, image in (
         table[["dataset", "image"]].drop_duplicates().itertuples(index=False, name=None)
     ):
-        uri = picture(roots[dataset] / image) if dataset in roots else None
+        path = below(roots[dataset], image) if dataset in roots else None
+        uri = picture(path) if path is not None else None
         if uri and sum(map(len, pictures.values())) + len(uri) <= budget:
             pictures[dataset, image] = uri
     place = {key: i for i, key in enumerate(pictures)}
@@ -74,14 +76,21 @@ def gallery(
     return {"images": images, "pictures": list(pictures.values())}
 
 
+def below(root: Path, name: str) -> Path | None:
+    """What a record names in a folder; None where the name leads out of it."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts:
+        return None
+    return root / path
+
+
 def picture(path: Path) -> str | None:
     """A small JPEG of an image file as a data URI; None where it cannot be read."""
     try:
-        with Image.open(path) as image:
-            image.draft("RGB", (2 * SIDE, 2 * SIDE))
-            small = ImageOps.contain(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.LANCZOS)
-    except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        image = Rule(min_side=1).load(path, draft=2 * SIDE)
+    except (OSError, ValueError):
         return None
+    small = ImageOps.contain(image, (SIDE, SIDE), Image.Resampling.LANCZOS)
     stored = io.BytesIO()
     small.save(stored, "JPEG", quality=70, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(stored.getvalue()).decode()}"

@@ -19,10 +19,11 @@ from iqa_lightning.records import RunFolder, write_bytes
 from iqa_lightning.report.numbers.results import RUN, Results, run_row
 from iqa_lightning.report.numbers.verdicts import Summary
 from iqa_lightning.report.page import tables as page_tables
-from iqa_lightning.report.page.gallery import gallery
+from iqa_lightning.report.page.gallery import below, gallery
 from iqa_lightning.report.page.panels import Key, Predictions, payload
 from iqa_lightning.report.page.tables import table
 from iqa_lightning.report.text.paper import LEGEND, SYNTHETIC, notes
+from iqa_lightning.stream.folders import named_folders
 
 PAGE = Path(__file__).parent
 
@@ -51,7 +52,7 @@ def write_page(
         results: the tables of its runs.
         summary: what `verdicts.summarise` made of them.
         runs: run folders with their configs; those that are not of the results are left out.
-        data: where `paths.data` of the runs lies now, for pictures; None: where it lay then.
+        data: where the user's data sets lie, for pictures; None: there are none.
     """
     known = {key: run for run in runs if (key := key_of(run[0], results)) is not None}
     predictions = {key: run.predictions() for key, (run, _) in known.items()}
@@ -79,23 +80,31 @@ def key_of(folder: RunFolder, results: Results) -> Key | None:
 
 
 def data_roots(configs: Sequence[Mapping[str, Any]], data: str | None) -> dict[str, Path]:
-    """The folder of each data set of the runs that is there.
+    """The folder of each data set of the runs that is there, below the user's folder.
+
+    A run may be a stranger's: its config says what a set is called and where it lies below
+    `paths.data`, never where on this machine; a folder of the user's own lies there by its name.
 
     Args:
         configs: of the runs.
-        data: what takes the place of `paths.data` in them; None: nothing does.
+        data: where the user's data sets lie; None: nowhere.
     """
     found: dict[str, Path] = {}
+    if data is None:
+        return found
     for config in configs:
         for name, task in (config.get("stream", {}).get("tasks") or {}).items():
             root, base = Path(task.get("root") or ""), config.get("paths", {}).get("data")
-            if data is not None and base is not None and root.is_relative_to(base):
-                root = Path(data) / root.relative_to(base)
-            if task.get("root") and root.is_dir():
-                found.setdefault(str(name), root)
-        for folder in config.get("stream", {}).get("folders") or []:
-            if Path(folder).is_dir():
-                found.setdefault(Path(folder).name, Path(folder))
+            if not task.get("root") or base is None or not root.is_relative_to(base):
+                continue
+            place = below(Path(data), str(root.relative_to(base)))
+            if place is not None and place.is_dir():
+                found.setdefault(str(name), place)
+        folders = config.get("stream", {}).get("folders")
+        for name, given in named_folders(folders).items() if folders else ():
+            place = below(Path(data), Path(given["root"]).name)
+            if place is not None and place.is_dir():
+                found.setdefault(name, place)
     return found
 
 

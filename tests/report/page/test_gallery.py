@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from iqa_lightning.report.page.gallery import gallery
+from iqa_lightning.report.page.gallery import below, gallery
 from tests.test_reproduce import ORDER, write_run
 
 Predictions = dict[str, pd.DataFrame]
@@ -86,3 +86,23 @@ def test_pictures_come_from_the_data_set_within_a_budget(
     assert sum(map(len, few["pictures"])) <= budget
     assert len(few["pictures"]) == 2
     assert [image["picture"] for image in few["images"] if image["picture"] is not None] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../secret.png", "a/../../secret.png", "{root}/secret.png", "..\\secret.png", "C:\\s.png"],
+)
+def test_a_name_that_leads_out_of_the_folder(
+    name: str, predictions: Predictions, tmp_path: Path
+) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "secret.png")
+    (tmp_path / "set").mkdir()
+    name = name.replace("{root}", str(tmp_path))
+    led = {task: frame.assign(image=name) for task, frame in predictions.items()}
+    roots = dict.fromkeys(
+        {str(name) for frame in led.values() for name in frame["dataset"]}, tmp_path / "set"
+    )
+    found = gallery({("m", "o", 1, 0): led}, roots)
+    assert found["images"]
+    assert found["pictures"] == []
+    assert below(tmp_path / "set", name) is None

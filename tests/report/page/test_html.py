@@ -153,3 +153,21 @@ def test_roots_follow_data_sets_that_were_moved(tmp_path: Path) -> None:
     config = {"stream": {"tasks": tasks}, "paths": {"data": "old"}}
     assert data_roots([config], None) == {}
     assert data_roots([config], str(tmp_path / "new")) == {"blur": tmp_path / "new" / "blur"}
+
+
+def test_a_strangers_run_names_no_place_of_this_machine(tmp_path: Path) -> None:
+    """Roots come from the user; what a record says counts below them alone."""
+    data, secret = tmp_path / "data", tmp_path / "secret"
+    for folder in (data / "mine", data / "phones", secret):
+        folder.mkdir(parents=True)
+    given = {
+        "absolute": {"root": str(secret)},
+        "up": {"root": "data/../secret"},
+        "base": {"root": "data/mine"},
+    }
+    config = {"stream": {"tasks": given}, "paths": {"data": "data"}}
+    assert data_roots([config], str(data)) == {"base": data / "mine"}
+    config["paths"]["data"] = str(tmp_path)
+    assert data_roots([config], str(data)) == {}
+    folders = {"a": str(secret), "b": {"root": "/home/them/phones"}, "c": ".."}
+    assert data_roots([{"stream": {"folders": folders}}], str(data)) == {"b": data / "phones"}
