@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 
 from iqa_lightning.configs import config_changes
-from iqa_lightning.runs.compose import CONF
+from iqa_lightning.runs.compose import CONF, check_kinds
 from iqa_lightning.runs.folder import method_name, read_config, task_names
 from iqa_lightning.runs.mistakes import run_command
 from iqa_lightning.runs.process import Outcome, run_subprocess
@@ -86,6 +86,7 @@ def main(cfg: "DictConfig") -> None:
             failed.
     """
     with one_line():
+        check_kinds("reproduce")
         for kind, number in (("diff", cfg.resamples), ("gmad", cfg.levels)):
             if cfg[kind] is not None:
                 print(compare(kind, list(cfg[kind]), number))

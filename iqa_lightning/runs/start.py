@@ -110,10 +110,10 @@ def one_line_of(error: BaseException) -> str:
         found = str(error).rpartition("full_key: ")[2].splitlines()
         key = key or (found[0] if "full_key: " in str(error) else "")
         error = error.__cause__
-    if is_of_another_rank(error):
-        return f"another process of this run has gone; {signals.AGAIN}"
     if is_from_outside(error):
-        return f"{first_line(error)}: {MEMORY}; {signals.AGAIN}"
+        gone = is_of_another_rank(error)
+        why = "another process of this run has gone" if gone else f"{first_line(error)}: {MEMORY}"
+        return f"{why}; {signals.AGAIN}"
     if isinstance(error, OSError) and error.errno is not None:
         return f"{error.filename or 'a file'}: {error.strerror}; {remedy(error.errno)}"
     if type(error).__module__.startswith("omegaconf"):
