@@ -79,8 +79,9 @@ def evaluate(run: str) -> None:
 def overrides(words: list[str]) -> list[str]:
     """`evaluate <folder>` as Hydra reads it; other words as they are."""
     quoted = (word.replace("'", r"\'") for word in words)
+    alone = len(words) == 1 and "=" not in words[0] and not words[0].startswith("-")
     return [
-        f"run='{text}'" if Path(word).is_dir() else word
+        f"run='{text}'" if alone or Path(word).is_dir() else word
         for word, text in zip(words, quoted, strict=True)
     ]
 

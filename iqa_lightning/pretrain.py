@@ -23,7 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from iqa_lightning.configs import without_places
-from iqa_lightning.runs.compose import CONF, instantiate
+from iqa_lightning.runs.compose import CONF, check_kinds, instantiate
 from iqa_lightning.runs.folder import (
     check_config,
     is_first_process,
@@ -52,6 +52,7 @@ WEIGHTS = "weights.safetensors"
 def main(cfg: DictConfig) -> None:
     """Pre-train, go on with it, or probe."""
     with one_line() as begun:
+        check_kinds("pretrain")
         if cfg.probe is None:
             pretrain(cfg, begun)
         else:
@@ -95,6 +96,7 @@ def learn(cfg: DictConfig, folder: Path, name: str, begun: Begun) -> None:
     trainer = build_trainer(cfg, folder)
     signals.move_to(signals.RAISE)
     data.prepare_data()
+    data.setup("fit")  # which finds all that can be wrong with them
     with sole_owner(folder):
         keep_config(folder, to_dict(cfg))
         begun.yes = True

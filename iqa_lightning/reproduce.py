@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import hydra
 
 from iqa_lightning.configs import config_changes
-from iqa_lightning.runs.compose import CONF
+from iqa_lightning.runs.compose import CONF, check_kinds
 from iqa_lightning.runs.folder import read_config
 from iqa_lightning.runs.grid import (
     finished_runs,
@@ -53,6 +53,7 @@ def main(cfg: "DictConfig") -> None:
             failed.
     """
     with one_line():
+        check_kinds("reproduce")
         for kind, number in (("diff", cfg.resamples), ("gmad", cfg.levels)):
             if cfg[kind] is not None:
                 print(compare(kind, list(cfg[kind]), number))

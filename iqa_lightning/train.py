@@ -21,7 +21,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from iqa_lightning.runs.compose import CONF, changes_of_experiment, describe, instantiate
+from iqa_lightning.runs.compose import (
+    CONF,
+    changes_of_experiment,
+    check_kinds,
+    describe,
+    instantiate,
+)
 from iqa_lightning.runs.extend import Parent, described, extended, names_of
 from iqa_lightning.runs.folder import (
     check_config,
@@ -51,6 +57,7 @@ def main(cfg: DictConfig) -> None:
         run_job(cfg)
         return
     with one_line() as begun:
+        check_kinds("train")
         run(cfg, begun)
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 
 from iqa_lightning.report.numbers.trials import Trial, winner, write_trials
-from iqa_lightning.runs.compose import CONF
+from iqa_lightning.runs.compose import CONF, check_kinds
 from iqa_lightning.runs.folder import task_names
 from iqa_lightning.runs.grid import Run, joined, listed, make_run, orders_of, read_grid, threads
 from iqa_lightning.runs.mistakes import run_command
@@ -49,6 +49,7 @@ def main(cfg: "DictConfig") -> None:
             ended.
     """
     with one_line():
+        check_kinds("tune")
         tune(cfg)
 
 

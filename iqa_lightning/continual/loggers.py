@@ -5,11 +5,14 @@ stop a run.
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from http.client import HTTPException
 from io import BytesIO
 from math import isfinite
 from pathlib import Path
 from time import sleep
 from typing import Any, ParamSpec
+from urllib.error import HTTPError
+from urllib.request import urlopen
 from uuid import uuid4
 
 import pandas as pd
@@ -28,8 +31,8 @@ FLUSH = 0.5
 """Seconds after which a row is in the file of an offline run."""
 
 
-TIMEOUT = 10
-"""Seconds that the start of an online run may take."""
+TIMEOUT, REACH = 8, 5
+"""Seconds that the start of an online run, and the first answer of its server, may take."""
 
 
 Draw = Callable[..., bytes]
@@ -167,6 +170,7 @@ def wandb_logger(folder: Path, offline: bool, **options: Any) -> list[Logger]:
             except Exception as error:  # no key, no network, no service
                 if away:
                     raise
+                warn_on_failure(wandb.teardown)()  # whose service would hold on to the run
                 warnings.warn(f"wandb is offline in this run ({error})", stacklevel=2)
     except Exception as error:  # an import error, no disk, a wrong version
         warnings.warn(
@@ -180,11 +184,14 @@ def start_wandb(counter: Path, offline: bool, **options: Any) -> Logger:
 
     Raises:
         ValueError: It would be online, and there is no key.
+        OSError: The server does not answer.
     """
     import wandb  # noqa: PLC0415  # a run without wandb must not need it
 
     if not offline and not wandb.api.api_key:
         raise ValueError("no API key: wandb login, or WANDB_API_KEY")
+    if not offline:
+        reach(str(wandb.api.settings("base_url")))
     os.environ["WANDB_MODE"] = "offline" if offline else "online"
     logger = TolerantWandbLogger(counter, offline=offline, **options)
     for left in reversed(range(TIMEOUT)):
@@ -196,6 +203,21 @@ def start_wandb(counter: Path, offline: bool, **options: Any) -> Logger:
                 raise
             sleep(1)  # the service of a process that was killed a moment ago lets go of the run
     return logger
+
+
+def reach(server: str) -> None:
+    """Ask a server for anything, which tells within seconds whether there is a network.
+
+    Raises:
+        OSError: It does not answer.
+    """
+    try:
+        with urlopen(server, timeout=REACH):  # noqa: S310  # the user's own
+            return
+    except HTTPError:  # an answer
+        return
+    except (OSError, ValueError, HTTPException) as error:
+        raise OSError(f"{server} does not answer: {error}") from error
 
 
 @rank_zero_only

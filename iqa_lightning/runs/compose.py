@@ -171,6 +171,42 @@ def typed() -> list[str]:
     return list(HydraConfig.get().overrides.task)
 
 
+def check_kinds(config: str) -> None:
+    """Refuse a typed value that is no number, or neither true nor false, where the configs hold
+    one; Lightning judges its own (`trainer.*`).
+
+    Args:
+        config: name of the command's config.
+
+    Raises:
+        ValueError: naming the key and what stands there.
+    """
+    parser, words, values = OverridesParser.create(), typed(), {}
+    choices = HydraConfig.get().runtime.choices
+    for override in parser.parse_overrides(words):
+        key = str(override.key_or_group)
+        plain = not (override.is_add() or override.is_delete() or override.is_force_add())
+        if plain and key not in choices and not key.startswith("trainer."):
+            values[key] = (override.input_line, override.value())
+    judged = {
+        key: value for key, (_, value) in values.items() if isinstance(value, str | bool | int)
+    }
+    if not judged:
+        return
+    with composing():
+        lines = {line for line, _ in values.values()}
+        content, _ = compose_words(config, [word for word in words if word not in lines])
+    there = leaves(content)
+    for key, value in judged.items():
+        before = there.get(key)
+        said = {bool: "true or false", int: "a number", float: "a number"}.get(type(before))
+        if said is None or (isinstance(value, str) and "${" in value):
+            continue
+        if isinstance(value, str) or isinstance(value, bool) != isinstance(before, bool):
+            shown = str(before).lower() if isinstance(before, bool) else before
+            raise ValueError(f"{key} is {value!r}; it is {said}, as in {key}={shown}")
+
+
 @dataclass(frozen=True)
 class Changes:
     """What an experiment changed: choices of groups and values by dotted key, each without it and

@@ -75,6 +75,11 @@ def spelt_order(stream: Mapping[str, Any]) -> list[str | list[str]]:
     from iqa_lightning.stream.orders import checked_order  # noqa: PLC0415
 
     tasks, given = task_names(stream), stream.get("order")
+    if not isinstance(given, str | Sequence | None):
+        raise ValueError(
+            f"stream.order is {given!r}; it is a list of names, as in "
+            f"'stream.order=[{','.join(tasks)}]', or the name of an order, as in stream.order=reverse"
+        )
     return checked_order(tasks if given is None else given, tasks)
 
 

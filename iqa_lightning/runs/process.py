@@ -93,9 +93,7 @@ def run_subprocess(
     """
     from iqa_lightning.records import RunFolder  # noqa: PLC0415  # pandas
 
-    given, start, folder = config["stream"].get("order"), monotonic(), Path()
-    text = given if isinstance(given, str) else "-".join(map(str, given or ["default"]))
-    title = f"{choices.get('method')} {text} split{config['split']} seed{config['seed']}"
+    start, folder, title = monotonic(), Path(), title_of(config, choices)
     try:
         if config.get("from") is not None:
             raise ValueError("from= extends one run: leave -m out")
@@ -127,6 +125,13 @@ def run_subprocess(
     if state == "failed":
         reason = f"{reason} (all of it in {folder / LOG})"
     return Outcome(title, state, reason, str(folder), monotonic() - start)
+
+
+def title_of(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> str:
+    """What a run is called before it has a folder."""
+    given = config["stream"].get("order")
+    text = given if isinstance(given, str) else "-".join(map(str, given or ["default"]))
+    return f"{choices.get('method')} {text} split{config['split']} seed{config['seed']}"
 
 
 def what_became(status: int, said: str, finished: bool) -> tuple[str, str]:

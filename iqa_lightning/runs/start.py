@@ -11,6 +11,7 @@ what goes wrong, exit statuses.
 """
 
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -109,16 +110,21 @@ def one_line_of(error: BaseException) -> str:
         found = str(error).rpartition("full_key: ")[2].splitlines()
         key = key or (found[0] if "full_key: " in str(error) else "")
         error = error.__cause__
-    if is_of_another_rank(error):
-        return f"another process of this run has gone; {signals.AGAIN}"
     if is_from_outside(error):
-        return f"{first_line(error)}: {MEMORY}; {signals.AGAIN}"
+        gone = is_of_another_rank(error)
+        why = "another process of this run has gone" if gone else f"{first_line(error)}: {MEMORY}"
+        return f"{why}; {signals.AGAIN}"
     if isinstance(error, OSError) and error.errno is not None:
         return f"{error.filename or 'a file'}: {error.strerror}; {remedy(error.errno)}"
     if type(error).__module__.startswith("omegaconf"):
         key = str(getattr(error, "full_key", "") or "")
+        if key.startswith("hydra.runtime.choices."):
+            group = key.rpartition(".")[2]
+            return f"~{group} takes away what a run needs: choose one, as in {group}=<name>"
         return f"{key}: {first_line(error)}; give it a value, as in {key}=<value>"
     text = " ".join(str(error).split())
+    if found := re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", text):
+        return f"{f'{key}: ' if key else ''}{found[1]} takes no {found[2]!r}: leave it out"
     kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
     known = type(error).__name__ == "MisconfigurationException"
     return f"{f'{key}: ' if key and key not in text else ''}{'' if known else kind}{text}"
@@ -169,6 +175,9 @@ def check_values(cfg: Mapping[str, Any]) -> None:
     """
     whole_number("split", cfg.get("split"), 1, 10)
     whole_number("seed", cfg.get("seed"), 0, 2**32 - 1)
+    if (workers := (cfg.get("stream") or {}).get("num_workers")) is not None:
+        whole_number("stream.num_workers", workers, 0, 1024)
+    check_schedule(cfg)
     check_trainer(cfg.get("trainer") or {}, "schedule" in cfg)
     check_folders(cfg.get("stream") or {})
     check_writable(Path(str(cfg["paths"]["output"])))
@@ -182,6 +191,20 @@ def whole_number(key: str, value: Any, low: int, high: int) -> None:
         )
 
 
+def check_schedule(cfg: Mapping[str, Any]) -> None:
+    """Refuse a phase of half an epoch, a batch of none, and a rate below zero."""
+    for name, phase in (cfg.get("schedule") or {}).items():
+        for key, low in (("epochs", 0), ("batch_size", 2)):
+            if isinstance(phase.get(key), int | float | str):
+                whole_number(f"schedule.{name}.{key}", phase[key], low, 10**6)
+    rate = ((cfg.get("method") or {}).get("optimizer") or {}).get("lr")
+    if isinstance(rate, int | float) and not 0 <= rate < float("inf"):
+        raise ValueError(
+            f"method.optimizer.lr is {rate}; a learning rate is a number above 0, as in "
+            "method.optimizer.lr=1e-3"
+        )
+
+
 def check_trainer(trainer: Mapping[str, Any], walks: bool) -> None:
     """Refuse values of the trainer that a command sets by itself, and a device that is not there."""
     for key, value in trainer.items():
@@ -191,6 +214,12 @@ def check_trainer(trainer: Mapping[str, Any], walks: bool) -> None:
                 "it by itself: leave it out; how long a run trains is "
                 f"{'schedule.<phase>.epochs' if walks else 'epochs'}"
             )
+    devices = trainer.get("devices", 1)
+    if isinstance(devices, int) and (devices == 0 or devices < -1):
+        raise ValueError(
+            f"trainer.devices is {devices}; it is how many, -1 for all, or a list of their "
+            "numbers, as in trainer.devices=1"
+        )
     if trainer.get("accelerator") in ("gpu", "cuda") and sys.platform == "linux" and not has_gpu():
         raise ValueError(
             f"trainer.accelerator is {trainer['accelerator']!r}, and this machine has no GPU that "

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from iqa_lightning import signals
 from iqa_lightning.runs.folder import task_names
-from iqa_lightning.runs.process import Outcome, run_subprocess
+from iqa_lightning.runs.process import Outcome, run_subprocess, title_of
 from iqa_lightning.stream.orders import single_names
 
 STATES = ("failed", "unfinished", "busy", "skipped", "finished")
@@ -59,14 +59,12 @@ def run_job(cfg: DictConfig) -> None:
     for source in hydra.runtime.config_sources:
         more += ["--config-dir", source.path] if source.provider == "command-line" else []
     note = Path(hydra.sweep.dir) / f"{hydra.job.num}.json"
-    write_note(
-        note,
-        Outcome(" ".join(words), "unfinished", "it was started and did not come back"),
-    )
+    title = title_of(config, hydra.runtime.choices)
+    write_note(note, Outcome(title, "unfinished", "it was started and did not come back"))
     try:
         outcome = run_subprocess(config, hydra.runtime.choices, words, more=more)
     except signals.Interrupted as interrupt:
-        write_note(note, Outcome(" ".join(words), "unfinished", str(interrupt)))
+        write_note(note, Outcome(title, "unfinished", str(interrupt)))
         signals.say(str(interrupt))
         raise SystemExit(interrupt.status) from None
     except KeyboardInterrupt:  # in a worker of joblib, which hears Ctrl-C as we do

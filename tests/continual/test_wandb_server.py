@@ -15,8 +15,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import wandb
 
+import wandb
 from iqa_lightning.continual import loggers as tracking
 from iqa_lightning.records import RunFolder
 from iqa_lightning.report.numbers.published import read_published
@@ -129,12 +129,16 @@ def deaf() -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["deaf", "refused"])
+@pytest.mark.parametrize("network", ["deaf", "refused", "lost"])
 def test_without_a_network_a_run_is_offline(
     network: str, deaf: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Within ten seconds of waiting, besides what the start of the service itself takes."""
-    monkeypatch.setenv("WANDB_BASE_URL", deaf if network == "deaf" else "http://127.0.0.1:9")
+    """Within ten seconds of waiting, besides what the start of the service itself takes; also where
+    the network is lost after the first answer.
+    """
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9" if network == "refused" else deaf)
+    if network == "lost":
+        monkeypatch.setattr(tracking, "reach", lambda server: None)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     begun = time.monotonic()
@@ -146,6 +150,7 @@ def test_without_a_network_a_run_is_offline(
         loggers[0].log_metrics({"x": 1}, step=0)
     finally:
         wandb.teardown()
+    print(f"{network}: offline after {took:.1f} s")
     assert took < 60, "on a machine with much else to do"
     assert len(list(tmp_path.glob("wandb/offline-run-*/*.wandb"))) == 1
 

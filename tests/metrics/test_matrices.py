@@ -164,9 +164,9 @@ def test_fast_enough_to_follow_every_task() -> None:
     predictions = walk(list(sizes), sizes)
     for frame in predictions.values():
         frame["gated"] = frame["latest"]
-    began = time.perf_counter()
+    began = time.process_time()
     derive(predictions)
-    assert time.perf_counter() - began < 8  # under 2 s on a free machine
+    assert time.process_time() - began < 8  # under 2 s on a free machine
 
 
 def test_a_cell_has_one_interval_by_content() -> None:

@@ -110,8 +110,15 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_last_task(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", ["predictions/after_1_a.parquet", "tasks/1_a.ckpt"])
-@pytest.mark.parametrize("damage", ["flipped", "deleted"])
+@pytest.mark.parametrize(
+    ("damage", "file"),
+    [
+        ("flipped", "predictions/after_1_a.parquet"),
+        ("cut", "predictions/after_0_start.parquet"),
+        ("empty", "tasks/1_a.ckpt"),
+        ("deleted", "tasks/1_a.ckpt"),
+    ],
+)
 def test_a_damaged_record_is_found_at_the_start_and_its_remedy_works(
     damage: str, file: str, broken: Path, whole: Path, words: list[str]
 ) -> None:
