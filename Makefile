@@ -8,7 +8,7 @@ WORKERS ?= 2
 TABLE ?= demo
 JOBS ?= 2
 DATA ?= stream=open4
-.PHONY: help install demo test test-fast check check-data bench reproduce-table dashboard clean clean-cache
+.PHONY: help install demo test test-fast check check-data bench reproduce-table dashboard rehearsal clean clean-cache
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,6 +47,9 @@ dashboard: install  ## one HTML page of the results of experiments/TABLE (PUSH=<
 
 bench: install  ## measure what the package promises about speed and memory; writes experiments/benchmarks/results
 	@for script in experiments/benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+rehearsal: install  ## every preset of every paper from end to end on generated pictures (an hour on two CPU cores; PRESETS='zhang2022/lwf ...' for some)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.rehearsal $(PRESETS)
 
 clean:  ## remove the environment and all caches; outputs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -92,7 +92,7 @@ def check(cfg: DictConfig) -> int:
 
 
 def plan(cfg: DictConfig) -> None:
-    """Print what a run of this config will take; nothing is written and no image is decoded."""
+    """Print what a run of this config will take; nothing is written."""
     from iqa_lightning.runs.forecast import count_images, lines, measure  # noqa: PLC0415  # torch
     from iqa_lightning.stream.schedule import Phase  # noqa: PLC0415  # torch
 

@@ -4,7 +4,7 @@ Pictures are read as far as their headers. A rate is that of a few training step
 random images of the run's own sizes.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -21,9 +21,8 @@ from iqa_lightning.stream.pairs import InBatchPairs, ListedPairs, PairCollate, P
 from iqa_lightning.stream.schedule import Phase, Position, Task
 from iqa_lightning.stream.stream import TaskStream
 
-DECODED_PER_SECOND = 60.0
-"""Photographs of a megapixel that one core decodes and resizes, of the slower kind (JPEG of a
-camera); measured once, `experiments/benchmarks/results/loader.csv`."""
+SAMPLED = 3
+"""Images of each data set that are decoded to learn how long that takes."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Counts:
         scored: passes of evaluation, validation and gates, if nothing were kept between them.
         pixels: mean of an image in evaluation.
         cache_bytes: of the decoded images.
+        decoding: seconds that decoding all of them takes on one core.
     """
 
     images: int
@@ -44,6 +44,7 @@ class Counts:
     scored: int
     pixels: int
     cache_bytes: int
+    decoding: float
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,12 @@ class Rates:
 
 
 def count_images(stream: TaskStream) -> Counts:
-    """Count what the walk looks at, from tables and headers alone."""
+    """Count what the walk looks at, from tables and headers; a few images are decoded."""
     stream.prepare_data()
     data = {id(one): one for one in stream.data.values()}.values()
-    sizes, nbytes = {}, 0
+    sizes, nbytes, decoding = {}, 0, 0.0
     for one in data:
+        decoding += len(one.samples) * decoding_time(one)
         shown = headers(one, one.view.resize)
         nbytes += int(3 * shown.prod(axis=1).sum())
         other = one.view.evaluation_resize
@@ -94,7 +96,16 @@ def count_images(stream: TaskStream) -> Counts:
         for one in data
         for h, w in sizes[one.name]
     ]
-    return Counts(sum(map(len, sizes.values())), trained, scored, int(np.mean(areas)), nbytes)
+    images = sum(map(len, sizes.values()))
+    return Counts(images, trained, scored, int(np.mean(areas)), nbytes, decoding)
+
+
+def decoding_time(data: IQADataModule) -> float:
+    """Seconds that an image takes, of a few."""
+    start, rows = perf_counter(), range(min(SAMPLED, len(data.samples)))
+    for row in rows:
+        data.load_image(row)
+    return (perf_counter() - start) / len(rows)
 
 
 def headers(data: IQADataModule, resize: int) -> np.ndarray[Any, Any]:
@@ -162,13 +173,21 @@ class Bench:
         self.optimizer = method.configure_optimizers()
         method.optimizers = lambda **_: self.optimizer  # type: ignore[method-assign,return-value]
 
-    def begin(self, trains: str) -> None:
-        """Stand in the first epoch of a phase of the first task."""
+    def begin(self, trains: str, t: int = 1, images: Sequence[Batch] | None = None) -> None:
+        """Stand in the first epoch of a phase of task t; with images, after the hooks of its start
+        and of the starts of those before.
+        """
+        tasks = [Task(k, name, (name,)) for k, name in enumerate(self.method.tasks[:t], start=1)]
+        self.method.task.fill_(t)
+        if images is not None:
+            self.method.eval()
+            for task in tasks:
+                self.method.on_task_start(task, images)
+            self.method.train()
+        self.optimizer = self.method.configure_optimizers()
         phase = Phase("measured", 1, 2, trains)
-        task = Task(1, self.method.tasks[0], (self.method.tasks[0],))
         full = 0 if trains == "all" else -1
-        self.method.task.fill_(1)
-        self.method.on_phase_start(Position(task, phase, 0, full, False, False))
+        self.method.on_phase_start(Position(tasks[-1], phase, 0, full, False, False))
 
     def step(self, batch: Batch) -> float:
         """One step of the optimiser; its loss."""
@@ -273,7 +292,6 @@ def lines(counts: Counts, rates: Rates, method: ContinualMethod, stream: TaskStr
     shown = ", ".join(f"{n:,} ({kind})" for kind, n in counts.trained.items() if n)
     speed = ", ".join(f"{rate:.3g} ({kind})" for kind, rate in rates.trained.items())
     total = sum(seconds.values()) + scoring
-    decoding = counts.images / DECODED_PER_SECOND
     return [
         f"images      {counts.images:,}, shown to training {shown}, scored {counts.scored:,}",
         f"disk        {size(counts.cache_bytes)} cache of decoded images, once for all runs, and "
@@ -284,7 +302,7 @@ def lines(counts: Counts, rates: Rates, method: ContinualMethod, stream: TaskStr
         f"rate        {speed} images a second in training, {rates.scored:.3g} in evaluation, "
         f"measured on one {rates.device}",
         f"time        {clock(total)} on one {rates.device}: training {clock(sum(seconds.values()))}, "
-        f"evaluation {clock(scoring)} at most; decoding once about {clock(decoding)} on one core",
+        f"evaluation {clock(scoring)} at most; decoding once about {clock(counts.decoding)} on one core",
     ]
 
 
