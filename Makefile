@@ -48,7 +48,7 @@ dashboard: install  ## one HTML page of the results of experiments/TABLE (PUSH=<
 bench: install  ## measure what the package promises about speed and memory; writes experiments/benchmarks/results
 	@for script in experiments/benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-rehearsal: install  ## every preset of every paper from end to end on generated pictures (an hour on two CPU cores; PRESETS='zhang2022/lwf ...' for some)
+rehearsal: install  ## every preset of every paper from end to end on generated pictures (takes long on a CPU; PRESETS='zhang2022/lwf ...' for some)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.rehearsal $(PRESETS)
 
 clean:  ## remove the environment and all caches; outputs/ stays

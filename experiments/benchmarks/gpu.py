@@ -45,7 +45,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("sh_cl", "mh_cl", "sl", "jl", "jl_cl", "lwf", "ema_teacher", "ewc", "si"), TINY),
     **dict.fromkeys(("mas", "l2_anchor", "sh_cl_replay", "mh_cl_replay", "icarl_v1"), TINY),
     **dict.fromkeys(("icarl_v2", "agem", "der_pp", "gdumb", "tsn_iqa", "unique", "metaiqa"), TINY),
-    **dict.fromkeys(("lpf_per_task", "liqa_gaussian"), TINY),
+    **dict.fromkeys(("lpf_per_task",), TINY),
     **dict.fromkeys(("liqe", "liqe_lwf"), READER),
 }
 PRESETS = ("zhang2022/lwf", "zhang2022/tsn_iqa", "unique/paper", "liqe/joint", "metaiqa_finetune")

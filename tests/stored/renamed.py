@@ -56,7 +56,7 @@ def without_added(config: dict[str, Any]) -> dict[str, Any]:
         for part in parts:
             node = node.get(part) if isinstance(node, dict) else None
         if isinstance(node, dict) and last in node:
-            assert node.pop(last) == value, key
+            assert node.pop(last) in (value if isinstance(value, list) else [value]), key
     if found.get("variant") == "":  # which is none
         found["variant"] = None
     return found
