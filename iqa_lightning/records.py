@@ -271,7 +271,10 @@ class RunFolder:
 
     def clean(self) -> None:
         """Remove what a killed writer left behind; only for the one process that owns the run."""
-        for folder in (self.path, *(self.path / name for name in ("predictions", "tasks", "latest"))):
+        for folder in (
+            self.path,
+            *(self.path / name for name in ("predictions", "tasks", "latest")),
+        ):
             for left in folder.glob(".*.part"):
                 left.unlink(missing_ok=True)
 

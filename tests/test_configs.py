@@ -101,7 +101,9 @@ def test_where_the_data_lie(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", yamls("schedule"))
 def test_schedule(name: str) -> None:
     phases = build_stream(composed(f"schedule={name}")).phases
-    if any(word in name for word in ("liqe", "grmp_iqa", "dp_iqa", "metaiqa")):  # no heads, no warm-up
+    if any(
+        word in name for word in ("liqe", "grmp_iqa", "dp_iqa", "metaiqa")
+    ):  # no heads, no warm-up
         assert {phase.trains for phase in phases} == {"all"}
     else:
         assert phases[0].trains == "heads"

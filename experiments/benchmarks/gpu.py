@@ -42,7 +42,9 @@ TINY = ("backbone=tiny", "view.crop=64", "pairs=paper", "pairs.count=8", "~pairs
 TEXT = "{context_length: 24, vocab_size: 49408, width: 16, heads: 1, layers: 1}"
 READER = ("backbone=clip_tiny", f"backbone.options.text_cfg={TEXT}", "view=liqe", "view.crop=64")
 METHODS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("sh_cl", "mh_cl", "sl", "jl", "jl_cl", "lwf", "ema_teacher", "ewc", "si"), TINY),
+    **dict.fromkeys(
+        ("sh_cl", "mh_cl", "sl", "jl", "jl_cl", "lwf", "ema_teacher", "ewc", "si"), TINY
+    ),
     **dict.fromkeys(("mas", "l2_anchor", "sh_cl_replay", "mh_cl_replay", "icarl_v1"), TINY),
     **dict.fromkeys(("icarl_v2", "agem", "der_pp", "gdumb", "tsn_iqa", "unique", "metaiqa"), TINY),
     **dict.fromkeys(("lpf_per_task",), TINY),
@@ -114,7 +116,8 @@ def parity(name: str, device: torch.device, images: int = 8) -> Iterator[tuple[A
     for key, label in (("other", "float32"), ("bf16", "bfloat16")):
         yield f"loss {label}", name, abs(found[key][0] - found["cpu"][0]), "", ""
         gaps = [
-            float((v - found["cpu"][1][k]).abs().nan_to_num().max()) for k, v in found[key][1].items()
+            float((v - found["cpu"][1][k]).abs().nan_to_num().max())
+            for k, v in found[key][1].items()
         ]
         yield f"scores {label}", name, max(gaps), "", ""
 
@@ -135,7 +138,9 @@ def placed(name: str, images: int = 4) -> str:
                         module._parameters[key] = torch.nn.Parameter(empty, requires_grad=False)
                 for key, value in module._buffers.items():
                     if value is not None and key != "task":  # whose value decides what is run
-                        module._buffers[key] = torch.empty(value.shape, dtype=value.dtype, device=cuda)
+                        module._buffers[key] = torch.empty(
+                            value.shape, dtype=value.dtype, device=cuda
+                        )
             faked = {
                 k: torch.empty(v.shape, dtype=v.dtype, device=cuda) if isinstance(v, Tensor) else v
                 for k, v in batch.items()
@@ -180,7 +185,7 @@ def speed(preset: str, device: torch.device, images: int, small: bool) -> Iterat
         try:
             with torch.autocast(device.type, torch.bfloat16, half):
                 seconds = timed(lambda b=bench, x=batch: b.step(x), bench.wait)
-        except Exception as error:  # noqa: BLE001  # a compiler that is not there, memory that is not
+        except Exception as error:  # a compiler that is not there, memory that is not
             yield f"step {switch}", preset, "", "", " ".join(str(error).split())[:120]
             continue
         yield f"step {switch}", preset, images / seconds, "images/s", f"batch {images}"
@@ -199,7 +204,9 @@ def loader(crops: int = 200) -> float:
     return crops / (perf_counter() - start)
 
 
-def measured(device: torch.device, small: bool, methods: Iterable[str]) -> Iterator[tuple[Any, ...]]:
+def measured(
+    device: torch.device, small: bool, methods: Iterable[str]
+) -> Iterator[tuple[Any, ...]]:
     """All rows, as long as there is time."""
     start = perf_counter()
     for name in methods:

@@ -8,7 +8,6 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-
 EVALUATIONS = ("full", "center", "squeezed", "windows")
 
 

@@ -127,7 +127,10 @@ def toy_tasks(name: str, count: int) -> list[dict]:
     rng = np.random.default_rng(len(name))
 
     def batch() -> dict:
-        return {"image": torch.tensor(rng.normal(size=3)), "target": torch.tensor(rng.normal(size=3))}
+        return {
+            "image": torch.tensor(rng.normal(size=3)),
+            "target": torch.tensor(rng.normal(size=3)),
+        }
 
     return [
         {"dataset": name, "support": [batch(), batch()], "query": [batch(), batch()]}
@@ -198,7 +201,9 @@ def test_6_fine_tuning_of_metaiqa() -> None:
 def test_6_labels_and_batches_of_the_released_prior() -> None:
     cfg = composed("pretraining=metaiqa_released", config="pretrain")
     ranges = cfg.data.label_ranges
-    assert [(x - ranges.kadid10k[0]) / (ranges.kadid10k[1] - ranges.kadid10k[0]) for x in (1, 4.93)] == [
+    assert [
+        (x - ranges.kadid10k[0]) / (ranges.kadid10k[1] - ranges.kadid10k[0]) for x in (1, 4.93)
+    ] == [
         pytest.approx((1 - 0.5) / 5),
         pytest.approx((4.93 - 0.5) / 5),
     ]
@@ -283,13 +288,13 @@ def test_9_photographs_say_at_once_what_has_no_room(
         noise(i, 40, 50).save(tmp_path / f"{i}.png")
     options = {"folders": [str(tmp_path)], "embedded": False, "batch_size": 2}
     monkeypatch.setattr("iqa_lightning.pretraining.photographs.ram_budget", lambda: 100)
-    with pytest.raises(ValueError, match="18,000 bytes once .* 400 bytes of memory are free"):
+    with pytest.raises(ValueError, match=r"18,000 bytes once .* 400 bytes of memory are free"):
         Photographs(**options, cache="ram").setup()
     monkeypatch.setattr(
         "iqa_lightning.pretraining.photographs.shutil.disk_usage",
         lambda _: SimpleNamespace(free=17_000),
     )
-    with pytest.raises(ValueError, match="18,000 bytes once .* has 17,000 left"):
+    with pytest.raises(ValueError, match=r"18,000 bytes once .* has 17,000 left"):
         Photographs(**options, cache="disk", cache_dir=str(tmp_path / "cache")).setup()
     monkeypatch.undo()
     data = Photographs(**options, cache="disk", cache_dir=str(tmp_path / "cache"))

@@ -176,9 +176,7 @@ def test_contrastive_losses() -> None:
     z /= np.linalg.norm(z, axis=1, keepdims=True)
     likeness = np.exp(z @ z.T / 0.1)
     np.fill_diagonal(likeness, 0.0)
-    expected = np.mean(
-        [-np.log(likeness[i, (i + 3) % 6] / likeness[i].sum()) for i in range(6)]
-    )
+    expected = np.mean([-np.log(likeness[i, (i + 3) % 6] / likeness[i].sum()) for i in range(6)])
     assert float(nt_xent(t(z[:3]), t(z[3:]), 0.1)) == pytest.approx(expected, rel=1e-5)
     queue = rng.normal(size=(5, 4))
     queue /= np.linalg.norm(queue, axis=1, keepdims=True)
