@@ -55,6 +55,9 @@ docs: install  ## the documentation site in build/docs, without a network
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees docs build/docs
 	@echo build/docs/index.html
 
+rehearsal: install  ## every preset of every paper from end to end on generated pictures (takes long on a CPU; PRESETS='zhang2022/lwf ...' for some)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.rehearsal $(PRESETS)
+
 clean:  ## remove the environment and all caches; outputs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 

@@ -49,6 +49,9 @@ def main(cfg: DictConfig) -> None:
         SystemExit: there is an error; the report says which.
     """
     with one_line():
+        if cfg.plan:
+            plan(cfg)
+            return
         errors = check(cfg) if cfg.cache is None else check_caches(cfg)
     if errors:
         raise SystemExit(1)
@@ -95,6 +98,34 @@ def check(cfg: DictConfig) -> int:
         )
     say(f"written: {folder / 'report.json'}")
     return sum(finding.severity == "error" for finding in found)
+
+
+def plan(cfg: DictConfig) -> None:
+    """Print what a run of this config will take; nothing is written."""
+    from iqa_lightning.runs.forecast import count_images, lines, measure  # noqa: PLC0415  # torch
+    from iqa_lightning.stream.schedule import Phase  # noqa: PLC0415  # torch
+
+    groups = ("stream", "method", "backbone", "schedule", "view", "pairs")
+    if missing := [name for name in groups if cfg.get(name) is None]:
+        raise ValueError(
+            f"what is to be planned? {missing[0]} is not given: plan=true experiment=<name>, or all "
+            f"of {', '.join(f'{name}=...' for name in groups)}"
+        )
+    phases = [Phase(name=str(k), **phase) for k, phase in cfg.schedule.items() if phase.epochs]
+    view, pairs = instantiate(cfg.view), instantiate(cfg.pairs)
+    stream = instantiate(cfg.stream, _partial_=True, _convert_="all")(
+        phases=phases, view=view, pairs=pairs, split=cfg.split, seed=cfg.seed
+    )
+    method = instantiate(cfg.method, _partial_=True, _convert_="all")(
+        backbone=instantiate(cfg.backbone),
+        tasks=[task.name for task in stream.tasks],
+        task_datasets=stream.task_datasets,
+    )
+    stream.serve(method.training_images, method.phases)
+    counts = count_images(stream)
+    kinds = tuple(kind for kind in ("heads", "all") if counts.trained.get(kind))
+    rates = measure(method, pairs, view, kinds, counts.pixels)
+    print("\n".join(lines(counts, rates, method, stream)))
 
 
 def check_caches(cfg: DictConfig) -> int:
