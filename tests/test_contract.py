@@ -20,6 +20,7 @@ from tests.contract import (
     check_resumes,
     check_state,
 )
+from tests.scoring.scored import check_scored
 from tests.walks import IN_BATCH, ROOT, composed, stream_of_folders, suited, walk
 
 IMAGES_SEEN = {  # 28 images to train on in each of two tasks, 3 epochs of batches of 8, 2 of them with replay
@@ -89,6 +90,7 @@ def test_the_contract(method: str, select_best: bool, folders: list[Path], tmp_p
     if select_best:
         check_records(whole, method)
         check_checkpoint(whole)
+        check_scored(whole, folders, tmp_path)
         return
     check_learns(words, whole)
     check_count(words)
@@ -104,6 +106,7 @@ def test_a_method_with_fewer_terms_walks(method: str, folders: list[Path], tmp_p
     run = walk(tmp_path, *words_of(method, folders))
     check_records(run, method)
     check_checkpoint(run)
+    check_scored(run, folders, tmp_path)
 
 
 @pytest.mark.parametrize("method", BY_VALUES)

@@ -16,9 +16,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
-
-from iqa_lightning.metrics.correlation import srcc
 
 Array = NDArray[np.float64]
 
@@ -159,6 +156,8 @@ def increasing(x: Array, y: Array, weights: Array) -> Knots:
 
     Where x says nothing of y (one block), the line that keeps mean and deviation.
     """
+    from scipy.optimize import isotonic_regression  # noqa: PLC0415  # scoring needs no fit
+
     order = np.argsort(x, kind="stable")
     x, y, weights = x[order], y[order], weights[order]
     fit = isotonic_regression(y, weights=weights)
@@ -263,6 +262,8 @@ def scale_audit(
     concordance of two heads on all images, mean over pairs of heads, NaN of one head.
     `coverage/<dataset>` and `coverage`: share of images whose interval holds their rating.
     """
+    from iqa_lightning.metrics.correlation import srcc  # noqa: PLC0415  # scipy
+
     known = frame["dataset"].isin(list(owner_task)).to_numpy()
     rows = frame[(frame["split"] == "test").to_numpy() & known].reset_index(drop=True)
     readout = next(r for r in ("gated", "single", "latest") if r in rows)

@@ -11,8 +11,6 @@ import copy
 
 import torch
 from jaxtyping import Float
-from sklearn.cluster import KMeans
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -165,6 +163,9 @@ class KMeansGate(Gate):
         """K-means with k-means++ starts. One thread: the order of a threaded sum would change the
         last bits.
         """
+        from sklearn.cluster import KMeans  # noqa: PLC0415  # slow to import, and only fitting needs it
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
         means = KMeans(
             count, n_init=self.restarts, max_iter=self.max_iterations, random_state=self.seed
         )
@@ -256,6 +257,8 @@ class ExpertGate(Gate):
 
     def train_expert(self, points: Float[Tensor, "images width"]) -> nn.Module:
         """A new auto-encoder fitted to L2-normalised features, with random numbers of its own."""
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
         with torch.random.fork_rng(devices=[]), torch.enable_grad(), threadpool_limits(limits=1):
             torch.manual_seed(self.seed)
             expert = auto_encoder(points.shape[1], self.hidden)

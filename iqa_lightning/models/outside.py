@@ -48,10 +48,15 @@ class Outside(nn.Module):
     def fit(cls, features: Mapping[str, Float[Tensor, "images width"]]) -> "Outside":
         """That of validation features by data set; each must have an image, all together two."""
         sets = list(features.values())
+        starts = np.cumsum([0, *map(len, sets)])
+        folds = [
+            (start + torch.arange(len(part))) % FOLDS
+            for start, part in zip(starts.tolist(), sets, strict=False)
+        ]
         held_out = []
         for fold in range(FOLDS):
-            own = [part[fold::FOLDS] for part in sets]
-            rest = [part[torch.arange(len(part)) % FOLDS != fold] for part in sets]
+            own = [part[k == fold] for part, k in zip(sets, folds, strict=True)]
+            rest = [part[k != fold] for part, k in zip(sets, folds, strict=True)]
             rest = [part for part in rest if len(part)]
             if rest and sum(map(len, own)):
                 gate = lda(rest)

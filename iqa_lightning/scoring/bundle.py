@@ -53,6 +53,8 @@ def write_bundle(path: Path, model: Model, description: dict[str, Any], reader: 
     content = {
         "format": FORMAT,
         "reader": description,
+        # torch multiplies trainable matrices another way, to other last bits
+        "trainable": [name for name, one in reader.named_parameters() if one.requires_grad],
         "view": asdict(model.view),
         "scale": model.scale.metadata(),
         "max_pixels": model.max_pixels,
@@ -105,6 +107,8 @@ def model_of(content: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
             if tensor.shape != weights[name].shape:
                 raise ValueError(f"{name} has another shape")
             tensor.copy_(weights[name])
+    for name, parameter in reader.named_parameters():
+        parameter.requires_grad_(name in set(content["trainable"]))
     stored = {name: value.numpy() for name, value in group("scale").items()}
     outside = {f"outside/{name}": value.numpy() for name, value in group("outside").items()}
 

@@ -72,6 +72,9 @@ def fill(reader: Reader, parts: Parts) -> None:
             if isinstance(part, Tensor):
                 own.copy_(part)
                 continue
+            trained = {key: one.requires_grad for key, one in part.named_parameters()}
+            for key, parameter in own.named_parameters():
+                parameter.requires_grad_(trained.get(key, False))
             given = dict(part.named_buffers()) | part.state_dict()
             for key, tensor in (dict(own.named_buffers()) | own.state_dict()).items():
                 if key not in given or given[key].shape != tensor.shape:

@@ -79,7 +79,7 @@ def build_saved_method(folder: Path, config: dict[str, Any]) -> ContinualMethod:
         method: ContinualMethod = build(backbone=backbone, tasks=names, task_datasets=datasets)
     weights = read_checkpoint(folder / "tasks" / f"{len(names)}_{names[-1]}.ckpt", folder)
     method.load_state_dict(weights)
-    return method.eval().requires_grad_(False)
+    return method.eval()  # what is trainable stays so: torch multiplies such matrices another way
 
 
 def build_backbone(config: dict[str, Any]) -> Any:

@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iqa_lightning.models.outside import OUTSIDE
-from iqa_lightning.scoring.images import batched, open_any, shown, shown_size
-from iqa_lightning.scoring.model import Model, load_model
+from iqa_lightning.scoring.images import batched, shown, shown_size
+from iqa_lightning.scoring.model import Model, Reading, load_model
 
 COLUMNS = ("image", "score", "low", "high", "task", "outside", "error")
 
@@ -79,27 +78,31 @@ class Scorer:
         Raises:
             ValueError: an unknown scale or task.
         """
+        return self.table(images, scale, task, progress)[0]
+
+    def table(
+        self,
+        images: Any,
+        scale: str = "common",
+        task: str | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> tuple[pd.DataFrame, NDArray[np.float32]]:
+        """The rows, and what tells whether each image is like what was learnt (NaN where it is not
+        readable); see `__call__`.
+        """
         self.check_scale(scale, task)
         items = list(images) if isinstance(images, list | tuple) else [images]
-        rows, _, errors = self.read(items, progress)
-        names = [
-            str(item) if isinstance(item, str | Path) else f"[{i}]" for i, item in enumerate(items)
-        ]
-        found = pd.DataFrame({"image": names})
-        there = rows.dropna(subset=[rows.columns[0]]) if len(rows) else rows
+        rows, features, errors = self.read(items, progress)
+        there = rows[[error == "" for error in errors]]
         numbers = self.numbers(there, scale, task)
+        found = pd.DataFrame({"image": [name_of(item, i) for i, item in enumerate(items)]})
         for name in COLUMNS[1:-1]:
             empty = "" if name == "task" else np.nan
-            found[name] = pd.Series(numbers[name], index=there.index).reindex(
-                found.index, fill_value=empty
-            )
+            column = pd.Series(numbers[name], index=there.index)
+            found[name] = column.reindex(found.index, fill_value=empty)
         found["error"] = errors
-        heads = {column: self.column(column) for column in rows if column != "outside"}
-        return found.join(rows[list(heads)].rename(columns=heads))
-
-    def column(self, name: str) -> str:
-        """A column of the records as it is called in the output."""
-        return "score/single" if name == "single" else name
+        heads = {column: output_column(column) for column in rows if column != "outside"}
+        return found.join(rows[list(heads)].rename(columns=heads)), features
 
     def check_scale(self, scale: str, task: str | None) -> None:
         """Refuse a scale that there is not."""
@@ -165,8 +168,6 @@ class Scorer:
         """The columns without a row."""
         size = len(self.model.heads)
         nothing = torch.zeros(0, size)
-        from iqa_lightning.scoring.model import Reading  # noqa: PLC0415
-
         return self.model.frame(Reading(nothing, nothing, nothing)).assign(outside=0.0)
 
     def batches(
@@ -200,6 +201,16 @@ class Scorer:
                 yield from joined(batch, futures, device)
 
 
+def name_of(image: Any, place: int) -> str:
+    """What an image is called: its path, or its place among the images."""
+    return str(image) if isinstance(image, str | Path) else f"[{place}]"
+
+
+def output_column(name: str) -> str:
+    """A column of the records as it is called in the output."""
+    return "score/single" if name == "single" else name
+
+
 def joined(
     batch: list[int], futures: list[Any], device: torch.device
 ) -> Iterator[tuple[list[int], Tensor]]:
@@ -210,6 +221,3 @@ def joined(
     for size in sizes:
         own = [(i, one) for i, one in there if one.shape == size]
         yield [i for i, _ in own], torch.stack([one for _, one in own]).to(device)
-
-
-__all__ = ["COLUMNS", "OUTSIDE", "Scorer", "open_any"]

@@ -15,8 +15,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-
 import wandb
+
 from iqa_lightning.continual import loggers as tracking
 from iqa_lightning.records import RunFolder
 from iqa_lightning.report.numbers.published import read_published
