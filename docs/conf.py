@@ -24,7 +24,7 @@ html_copy_source = False
 html_show_search_summary = False  # a page that was opened from disk may not read another
 
 
-def without_mermaid(_: object, name: str, source: list[str]) -> None:
+def without_mermaid(_app: object, _name: str, source: list[str]) -> None:
     """A diagram needs a script from elsewhere: the site shows its arrows as a table."""
     source[0] = re.sub(r"```mermaid\n(.*?)```", as_table, source[0], flags=re.DOTALL)
 

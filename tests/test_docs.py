@@ -7,12 +7,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -146,6 +148,13 @@ def check_words(command: str, words: list[str], checkout: Path) -> None:
             words[words.index(override.input_line)] = f"{override.get_key_element()}={first}"
     with initialize_config_dir(str(checkout / "conf"), version_base="1.3"):
         assert compose(command, [word for word in words if word != "-m"])
+
+
+def test_the_citation_is_of_this_version() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (cited["version"], cited["license"]) == (project["version"], project["license"])
+    assert project["description"] in cited["title"].replace("continual", "Continual")
 
 
 class Page(HTMLParser):
