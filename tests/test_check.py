@@ -79,6 +79,13 @@ def test_one_data_set_and_none(tmp_path: Path, capsys: pytest.CaptureFixture[str
     words = [f"paths.output={tmp_path}", f"paths.data={tmp_path}"]
     assert checked("data=clive", *words) == 1
     assert "live.ece.utexas.edu" in capsys.readouterr().out
+    for split in ("1/../..", "abc", 11):
+        with pytest.raises(ValueError, match=f"split is '?{split}'?; it is a whole number from 1"):
+            checked(
+                "data=clive",
+                *words,
+                f"split='{split}'" if isinstance(split, str) else f"split={split}",
+            )
     for wrong in ([], ["data=clive", "stream=demo"]):
         with pytest.raises(ValueError, match="give data=<name> or stream=<name>"):
             checked(*wrong, *words)

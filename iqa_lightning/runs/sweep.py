@@ -14,6 +14,7 @@ Slurm made of shell scripts; a real Slurm has not seen it.
 
 import atexit
 import json
+import os
 import warnings
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -87,6 +88,8 @@ class Sweep(Callback):
 
     def __init__(self) -> None:
         self.folder: Path | None = None
+        # before the launcher starts Ray, which sends statistics home unless it is told not to
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # Hydra's signature
         """Check the launcher, spell out designs of orders, and fix where jobs note what became of

@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-import os
 import sys
 import warnings
 from typing import Any
@@ -233,6 +232,5 @@ def silence_hints() -> None:
     itself stay.
     """
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     for hint in HINTS:
         warnings.filterwarnings("ignore", f".*{hint}")

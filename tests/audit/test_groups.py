@@ -154,3 +154,22 @@ def test_no_two_photographs_are_near_by_a_turn(shared_data: Path) -> None:
     for turned in audit.turned:
         pairs = near_pairs(audit.hashes, turned, same=True)
         assert all(references[i] == references[j] for i, j, _ in pairs)
+
+
+def test_a_name_that_a_spreadsheet_would_calculate(tmp_path: Path) -> None:
+    root, file = write_photographs(tmp_path / "set", 0), tmp_path / "groups.csv"
+    name = "=1+cmd.png"
+    (root / "images/4.png").rename(root / name)
+    photograph(4).resize((60, 45)).save(root / "images/11.png")
+    table = (root / "ratings.csv").read_text()
+    (root / "ratings.csv").write_text(table.replace("images/4.png", name))
+    audit = audited(CSVData(root))
+    write_groups(file, [audit], find_duplicates([audit]))
+    with file.open(newline="") as text:
+        cells = [value for row in csv.reader(text) for value in row]
+    assert f"'{name}" in cells
+    assert not any(value.startswith(("=", "+", "-", "@")) for value in cells)
+    data = CSVData(root, group_file=file)
+    data.prepare_data()
+    reference = dict(zip(data.samples.table["image"], data.samples.table["reference"], strict=True))
+    assert reference[name] == reference["images/11.png"]

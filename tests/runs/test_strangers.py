@@ -72,9 +72,9 @@ def test_the_guard_itself(guarded: Path) -> None:
 def test_rays_usage_statistics_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before Ray is started, in the process that starts it."""
     monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
-    from iqa_lightning.runs import walking
+    from iqa_lightning.runs.sweep import Sweep
 
-    walking.silence_hints()
+    Sweep()  # Hydra makes its callbacks before its launcher
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
