@@ -191,7 +191,7 @@ def start_wandb(counter: Path, offline: bool, **options: Any) -> Logger:
     if not offline and not wandb.api.api_key:
         raise ValueError("no API key: wandb login, or WANDB_API_KEY")
     if not offline:
-        reach(str(wandb.api.settings("base_url")))
+        reach(str(wandb.setup().settings.base_url))
     os.environ["WANDB_MODE"] = "offline" if offline else "online"
     logger = TolerantWandbLogger(counter, offline=offline, **options)
     for left in reversed(range(TIMEOUT)):

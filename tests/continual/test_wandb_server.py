@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -39,14 +38,22 @@ def words(folders: list[Path]) -> list[str]:
     return ["method=sh_cl", "logger=wandb", *few, IN_BATCH, *stream_of_folders(folders)]
 
 
+@pytest.fixture(autouse=True)
+def own_service() -> Iterator[None]:
+    """The service of wandb keeps the address that it began with: each test has one of its own."""
+    wandb.teardown()
+    yield
+    wandb.finish()
+    wandb.teardown()
+
+
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(own_service: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server, and the environment by which clients find it."""
     with wandb_server() as state:
         for name, value in state.environment().items():
             monkeypatch.setenv(name, value)
         yield state
-        wandb.teardown()  # its service keeps the address
 
 
 def check_received(run: Run, folder: Path) -> None:
@@ -142,14 +149,11 @@ def test_without_a_network_a_run_is_offline(
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     begun = time.monotonic()
-    loggers: list[Any] = []
-    try:
-        with pytest.warns(UserWarning, match="wandb is offline in this run"):
-            loggers += tracking.make_loggers(tmp_path, "n", "g", csv=False, offline=False)
-        took = time.monotonic() - begun
-        loggers[0].log_metrics({"x": 1}, step=0)
-    finally:
-        wandb.teardown()
+    with pytest.warns(UserWarning, match="wandb is offline in this run"):
+        (logger,) = tracking.make_loggers(tmp_path, "n", "g", csv=False, offline=False)
+    took = time.monotonic() - begun
+    logger.log_metrics({"x": 1}, step=0)
+    wandb.finish()
     print(f"{network}: offline after {took:.1f} s")
     assert took < 60, "on a machine with much else to do"
     assert len(list(tmp_path.glob("wandb/offline-run-*/*.wandb"))) == 1
