@@ -1,6 +1,7 @@
 """Score images with a finished run or a bundle: `iqa-lightning score run=<run> images=<folder>`.
 
-One row an image; see docs/how-to/score-your-pictures.md. Exit status 0, or 3 where an image could not be read.
+One row an image; see docs/how-to/score-your-pictures.md. Exit status 0, or 3 where an image could
+not be read.
 """
 
 from iqa_lightning import signals
@@ -47,7 +48,9 @@ def main(values: dict[str, Any]) -> int:
     failed = table[table["error"] != ""]
     if len(failed):
         first = failed.iloc[0]
-        print(f"{len(failed)} of {len(table)} images could not be read, the first: {first['error']}")
+        print(
+            f"{len(failed)} of {len(table)} images could not be read, the first: {first['error']}"
+        )
     return UNREADABLE if len(failed) else 0
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 def import_timm() -> ModuleType:
-    """timm without wandb, which its training helpers would import too: seconds that scoring needs
+    """Timm without wandb, which its training helpers would import too: seconds that scoring needs
     not wait.
     """
     held = "wandb" not in sys.modules

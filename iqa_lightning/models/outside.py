@@ -73,9 +73,7 @@ class Outside(nn.Module):
             buffer.copy_(value)
         return found
 
-    def distance(
-        self, feature: Float[Tensor, "batch width"]
-    ) -> Float[Tensor, "batch sets"]:
+    def distance(self, feature: Float[Tensor, "batch width"]) -> Float[Tensor, "batch sets"]:
         """Mahalanobis distance to each data set, in float64."""
         white = (feature.double() - self.mean.double()) @ self.whitening.double()
         differences = white[:, None] - self.centres.double()

@@ -1,4 +1,4 @@
-"""What a model is: what it learnt, how well, on which code, what it is not for; JSON and Markdown."""
+"""What a model is: what it learnt, how well, on which code, what it is not for."""
 
 import re
 from collections.abc import Mapping
@@ -95,7 +95,11 @@ def intervals_of(scale: Scale) -> dict[str, Any]:
 
 def markdown(card: Mapping[str, Any]) -> str:
     """The card to read."""
-    lines = [f"# {card['method']}", "", f"Scores of pictures without a reference; {card['backbone']}."]
+    lines = [
+        f"# {card['method']}",
+        "",
+        f"Scores of pictures without a reference; {card['backbone']}.",
+    ]
     if card["synthetic"]:
         lines += ["", "**Learnt from computed targets: no person rated these pictures.**"]
     lines += ["", "## What it learnt, in this order", ""]
@@ -128,6 +132,4 @@ def interval_text(intervals: Mapping[str, Any]) -> str:
     text = f"Intervals of {100 * intervals['level']:.0f} % on the scale from 0 to 100: "
     each = f"by the head with most weight {', '.join(own)}; else " if own else ""
     pooled = f"pooled over all sets +-{radius['pooled']:.1f}"
-    return (
-        f"{text}{each}{pooled} (a head has its own from {intervals['enough']} validation images on)."
-    )
+    return f"{text}{each}{pooled} (a head has its own from {intervals['enough']} validation images on)."

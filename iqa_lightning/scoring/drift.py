@@ -1,7 +1,7 @@
 """Whether a batch of pictures is like what was learnt: two-sample tests of frozen features.
 
-Maximum mean discrepancy with a permutation test: Gretton et al., "A kernel two-sample test", JMLR 13,
-2012. Classifier two-sample test: Lopez-Paz and Oquab, ICLR 2017, https://arxiv.org/abs/1610.06545.
+Maximum mean discrepancy with a permutation test: Gretton et al., "A kernel two-sample test", JMLR
+13, 2012. Classifier two-sample test: Lopez-Paz and Oquab, ICLR 2017, https://arxiv.org/abs/1610.06545.
 k-centre: Sener and Savarese, ICLR 2018, https://arxiv.org/abs/1708.00489. The rules of the verdict
 are design.
 """
@@ -111,13 +111,20 @@ def find_drift(
     return Drift(verdict, len(batch), outside, p, distance, accuracy, chance, shares)
 
 
-def mixed(learnt: Mapping[str, Array], shares: Mapping[str, float], rng: np.random.Generator) -> Array:
+def mixed(
+    learnt: Mapping[str, Array], shares: Mapping[str, float], rng: np.random.Generator
+) -> Array:
     """Features of all learnt sets, in the shares in which the batch lies near to them."""
     size = min(
-        [MOST, *(int(len(part) / shares[name]) for name, part in learnt.items() if shares[name] > 0)]
+        [
+            MOST,
+            *(int(len(part) / shares[name]) for name, part in learnt.items() if shares[name] > 0),
+        ]
     )
     parts = [
-        part[rng.choice(len(part), min(len(part), max(round(size * shares[name]), 0)), replace=False)]
+        part[
+            rng.choice(len(part), min(len(part), max(round(size * shares[name]), 0)), replace=False)
+        ]
         for name, part in learnt.items()
     ]
     found = np.concatenate(parts)
@@ -130,9 +137,7 @@ def is_far(
     """Whether the batch is farther from all sets than half the way between two of them."""
     sets = [part for name, part in samples.items() if name != "mixed"]
     own = [value for name, value in distance.items() if name in samples]
-    between = [
-        mmd(one, two, rng, 0)[0] for i, one in enumerate(sets) for two in sets[:i]
-    ]
+    between = [mmd(one, two, rng, 0)[0] for i, one in enumerate(sets) for two in sets[:i]]
     return bool(between) and min(own) > min(between) / 2
 
 

@@ -114,7 +114,10 @@ class NormsReader(Reader):
         if self.weights:
             width = self.backbone.statistics_width
             self.maps = nn.ParameterDict(
-                {part: nn.Parameter(torch.zeros(count, width).double()) for part in ("own", "frozen")}
+                {
+                    part: nn.Parameter(torch.zeros(count, width).double())
+                    for part in ("own", "frozen")
+                }
             )
             self.centre = nn.Parameter(torch.zeros(3, count).double())
             self.spread = nn.Parameter(torch.ones(3, count).double())

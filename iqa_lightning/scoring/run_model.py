@@ -96,9 +96,7 @@ def without_starts(node: Any) -> Any:
     """A config without the files that weights begin with."""
     if isinstance(node, dict):
         return {
-            key: None
-            if key in STARTS and isinstance(value, str)
-            else without_starts(value)
+            key: None if key in STARTS and isinstance(value, str) else without_starts(value)
             for key, value in node.items()
         }
     return [without_starts(item) for item in node] if isinstance(node, list) else node

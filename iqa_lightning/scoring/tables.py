@@ -1,10 +1,13 @@
 """Tables of scores as files, and how far a command is."""
 
+import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -27,7 +30,9 @@ def check_output(path: str, suffixes: tuple[str, ...] = SUFFIXES) -> Path:
     """
     place = Path(path).expanduser()
     if place.suffix.lower() not in suffixes:
-        raise ValueError(f"{path} ends in {place.suffix or 'nothing'}: choose {', '.join(suffixes)}")
+        raise ValueError(
+            f"{path} ends in {place.suffix or 'nothing'}: choose {', '.join(suffixes)}"
+        )
     if not place.absolute().parent.is_dir():
         raise ValueError(f"{path}: there is no folder {place.absolute().parent}; make it first")
     return place
@@ -41,7 +46,9 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     elif suffix == ".json":
         content = table.to_json(orient="records", indent=1, double_precision=15).encode()
     else:
-        content = table.to_parquet(index=False)
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), sink)
+        content = sink.getvalue()
     write_bytes(path, content)
 
 
@@ -50,7 +57,13 @@ def shown_progress(count: int) -> Iterator[Callable[[int], None]]:
     """A bar on the terminal with rate and remaining time; elsewhere nothing."""
     console = Console(stderr=True)
     rate = TextColumn("{task.fields[rate]} images/s")
-    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    columns = (
+        TextColumn("scoring"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        rate,
+        TimeRemainingColumn(),
+    )
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:

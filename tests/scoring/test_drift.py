@@ -83,7 +83,9 @@ def test_the_discrepancy_by_two_loops() -> None:
 
 def test_p_is_uniform_where_nothing_differs_and_small_where_it_does() -> None:
     rng = np.random.default_rng(0)
-    same = [mmd(draw(rng, CENTRES["a"], 40), draw(rng, CENTRES["a"], 30), rng, 99)[1] for _ in range(60)]
+    same = [
+        mmd(draw(rng, CENTRES["a"], 40), draw(rng, CENTRES["a"], 30), rng, 99)[1] for _ in range(60)
+    ]
     assert stats.kstest(same, "uniform").pvalue > 0.001
     assert mmd(draw(rng, CENTRES["a"], 40), draw(rng, CENTRES["b"], 30), rng, 99)[1] == 0.01
 

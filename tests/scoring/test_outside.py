@@ -9,7 +9,10 @@ from iqa_lightning.models.outside import OUTSIDE, Outside, outside_of, reference
 def sets(seed: int, count: int = 100, width: int = 6) -> dict[str, torch.Tensor]:
     rng = np.random.default_rng(seed)
     mixing = rng.normal(size=(width, width))
-    draw = {name: rng.normal(size=(count, width)) @ mixing + shift for name, shift in (("a", 0), ("b", 5))}
+    draw = {
+        name: rng.normal(size=(count, width)) @ mixing + shift
+        for name, shift in (("a", 0), ("b", 5))
+    }
     return {name: torch.from_numpy(part).float() for name, part in draw.items()}
 
 
@@ -58,7 +61,9 @@ def test_kept_and_read_again() -> None:
     assert tensors["features/a"].shape == (256, 6)
     again = outside_of(tensors)
     assert again is not None
-    kept = {name[9:]: torch.from_numpy(part) for name, part in tensors.items() if "features" in name}
+    kept = {
+        name[9:]: torch.from_numpy(part) for name, part in tensors.items() if "features" in name
+    }
     assert torch.equal(again(features["a"]), Outside.fit(kept)(features["a"]))
     assert outside_of({}) is None
 

@@ -60,7 +60,7 @@ def test_the_table_has_its_columns_and_the_scale_by_hand(
         assert row["score"] == pytest.approx(expected, abs=1e-5)
         assert row["low"] == pytest.approx(max(expected - radius, 0), abs=1e-5)
         assert row["high"] == pytest.approx(min(expected + radius, 100), abs=1e-5)
-        assert row["task"] == max("ab", key=lambda task: row[f"gate/{task}"])  # noqa: B023
+        assert row["task"] == max("ab", key=lambda task: row[f"gate/{task}"])
 
 
 def test_a_picture_is_the_same_in_every_form(scorer: Scorer, files: list[str]) -> None:
@@ -122,7 +122,9 @@ def test_where_pictures_are_looked_for(places: list[Path], tmp_path: Path) -> No
     assert find_images(str(places[0])) == every
     assert find_images(f"{folder}/00*.png") == every[:10]
     (tmp_path / "list.txt").write_text("b.png\n\na.png\n")
-    assert find_images(str(tmp_path / "list.txt")) == [str(tmp_path / n) for n in ("b.png", "a.png")]
+    assert find_images(str(tmp_path / "list.txt")) == [
+        str(tmp_path / n) for n in ("b.png", "a.png")
+    ]
     assert find_images([every[1], every[0]]) == [every[1], every[0]]
     for nothing in (tmp_path, f"{tmp_path}/*.jpg"):
         with pytest.raises(ValueError, match="no image there"):
@@ -157,7 +159,9 @@ def test_mistakes_leave_nothing(bundle: Path, files: list[str], tmp_path: Path) 
 
 
 def test_the_command_by_its_words(bundle: Path, files: list[str], tmp_path: Path) -> None:
-    done = call(f"run={bundle}", f"images=[{files[0]}]", f"output={tmp_path}/s.json", module="score")
+    done = call(
+        f"run={bundle}", f"images=[{files[0]}]", f"output={tmp_path}/s.json", module="score"
+    )
     assert "written" in done.stdout
     assert json.loads((tmp_path / "s.json").read_text())[0]["image"] == files[0]
     wrong = call("run=nowhere", "images=x", f"output={tmp_path}/t.csv", module="score", check=False)
