@@ -1,6 +1,7 @@
 """Score images with a finished run or a bundle: `iqa-lightning score run=<run> images=<folder>`.
 
-One row an image; see docs/how-to/score-your-pictures.md. Exit status 0, or 3 where an image could not be read.
+One row an image; see docs/how-to/score-your-pictures.md. Exit status 0, or 3 where an image could
+not be read.
 """
 
 from iqa_lightning import signals

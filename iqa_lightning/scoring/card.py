@@ -1,4 +1,4 @@
-"""What a model is: what it learnt, how well, on which code, what it is not for; JSON and Markdown."""
+"""What a model is: what it learnt, how well, on which code, what it is not for."""
 
 import re
 from collections.abc import Mapping

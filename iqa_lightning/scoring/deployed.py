@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -34,14 +34,10 @@ SIZE = (224, 288)
 INSTALL = "pip install 'iqa-lightning[export]'"
 
 
-class Scores(NamedTuple):
-    """The outputs, in this order."""
+OUTPUTS = ("score", "low", "high", "gate", "outside")
 
-    score: Float[Tensor, " batch"]
-    low: Float[Tensor, " batch"]
-    high: Float[Tensor, " batch"]
-    gate: Float[Tensor, "batch heads"]
-    outside: Float[Tensor, " batch"]
+
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class Deployed(nn.Module):
@@ -61,8 +57,8 @@ class Deployed(nn.Module):
         radius = torch.from_numpy(model.scale.radius_of(model.heads)).double()
         self.register_buffer("radius", radius)
 
-    def forward(self, image: Images) -> Scores:
-        """Scores of images that `scoring.images.shown` made."""
+    def forward(self, image: Images) -> Outputs:
+        """`OUTPUTS` of images that `scoring.images.shown` made."""
         reading = self.reader(image)
         scores, gate = reading.score.double(), reading.gate
         weights = torch.full_like(scores, 1 / scores.shape[1]) if gate is None else gate.double()
@@ -71,7 +67,7 @@ class Deployed(nn.Module):
         radius = self.radius[weights.argmax(dim=1)]
         low, high = (score - radius).clamp_min(0.0), (score + radius).clamp_max(100.0)
         near = torch.zeros_like(score) if self.outside is None else self.outside(reading.feature)
-        return Scores(score, low, high, weights, near)
+        return score, low, high, weights, near
 
 
 def fix_gate(reader: Reader) -> None:
@@ -194,7 +190,7 @@ def write_onnx(network: Deployed, image: Tensor, path: Path, metadata: str, dyna
         network,
         (image,),
         input_names=["image"],
-        output_names=list(Scores._fields),
+        output_names=list(OUTPUTS),
         dynamic_shapes=dynamic_shapes(dynamic),
         dynamo=True,
         verbose=False,

@@ -125,7 +125,7 @@ def cosine(method: Any, config: Mapping[str, Any]) -> Described:
     return own, parts
 
 
-def norms(method: Any, config: Mapping[str, Any]) -> Described:
+def norms(method: Any, _: Mapping[str, Any]) -> Described:
     """Norms of the tasks."""
     own: dict[str, Any] = {"reader": "norms", "normalize": method.heads.normalize}
     parts: Parts = {"linear": method.heads}
@@ -155,7 +155,7 @@ def embedding(method: Any, config: Mapping[str, Any]) -> Described:
     return own, {"embeddings": method.embeddings, "regressions": method.regressions}
 
 
-def sentence(method: Any, config: Mapping[str, Any]) -> Described:
+def sentence(method: Any, _: Mapping[str, Any]) -> Described:
     """Likeness to sentences."""
     scenes, distortions = method.scenes, method.distortions(method.seen)
     texts = method.clip.encode_text(prompts(scenes, distortions))
@@ -186,7 +186,7 @@ def zero_shot(method: Any, config: Mapping[str, Any]) -> Described:
     return own, parts
 
 
-def student(method: Any, config: Mapping[str, Any]) -> Described:
+def student(method: Any, _: Mapping[str, Any]) -> Described:
     """The student of DP-IQA."""
     return {"reader": "map", "side": method.student.side}, {"rest": method.student}
 

@@ -1,7 +1,7 @@
 """Whether a batch of pictures is like what was learnt: two-sample tests of frozen features.
 
-Maximum mean discrepancy with a permutation test: Gretton et al., "A kernel two-sample test", JMLR 13,
-2012. Classifier two-sample test: Lopez-Paz and Oquab, ICLR 2017, https://arxiv.org/abs/1610.06545.
+Maximum mean discrepancy with a permutation test: Gretton et al., "A kernel two-sample test", JMLR
+13, 2012. Classifier two-sample test: Lopez-Paz and Oquab, ICLR 2017, https://arxiv.org/abs/1610.06545.
 k-centre: Sener and Savarese, ICLR 2018, https://arxiv.org/abs/1708.00489. The rules of the verdict
 are design.
 """

@@ -167,7 +167,7 @@ def resize_of(view: View) -> int:
 def batched(
     sizes: Sequence[tuple[int, int] | None], max_pixels: int, max_images: int = 64
 ) -> Iterator[list[int]]:
-    """Positions of images of equal size, in batches as an evaluation makes them; null is left out."""
+    """Positions of images of equal size, batched as an evaluation does; null is left out."""
     from iqa_lightning.datasets.samplers import SizeSampler  # noqa: PLC0415  # torch's loaders
 
     there = [i for i, size in enumerate(sizes) if size is not None]

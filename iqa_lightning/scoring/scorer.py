@@ -78,7 +78,7 @@ class Scorer:
         Raises:
             ValueError: an unknown scale or task.
         """
-        return self.table(images, scale, task, progress)[0]
+        return self.table(images, scale, task, progress, keep=False)[0]
 
     def table(
         self,
@@ -86,13 +86,14 @@ class Scorer:
         scale: str = "common",
         task: str | None = None,
         progress: Callable[[int], None] | None = None,
+        keep: bool = True,
     ) -> tuple[pd.DataFrame, NDArray[np.float32]]:
-        """The rows, and what tells whether each image is like what was learnt (NaN where it is not
-        readable); see `__call__`.
+        """The rows and, unless they are not to be kept, what tells whether each image is like what
+        was learnt (NaN where it is not readable); see `__call__`.
         """
         self.check_scale(scale, task)
         items = list(images) if isinstance(images, list | tuple) else [images]
-        rows, features, errors = self.read(items, progress)
+        rows, features, errors = self.read(items, progress, keep)
         there = rows[[error == "" for error in errors]]
         numbers = self.numbers(there, scale, task)
         found = pd.DataFrame({"image": [name_of(item, i) for i, item in enumerate(items)]})
@@ -138,7 +139,10 @@ class Scorer:
         return next(f"score/{head}" for head in self.model.heads if dataset in head.split("+"))
 
     def read(
-        self, items: Sequence[Any], progress: Callable[[int], None] | None = None
+        self,
+        items: Sequence[Any],
+        progress: Callable[[int], None] | None = None,
+        keep: bool = True,
     ) -> tuple[pd.DataFrame, NDArray[np.float32], list[str]]:
         """What the model says of images: columns of the records and `outside`; features; errors.
 
@@ -153,7 +157,8 @@ class Scorer:
             near = self.model.outside
             frame["outside"] = np.nan if near is None else near(reading.feature).cpu().numpy()
             frames.append(frame)
-            features |= zip(rows, reading.feature.cpu().numpy(), strict=True)
+            if keep:
+                features |= zip(rows, reading.feature.cpu().numpy(), strict=True)
             if progress is not None:
                 progress(len(rows))
         if not frames:

@@ -1,10 +1,13 @@
 """Tables of scores as files, and how far a command is."""
 
+import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -43,7 +46,9 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     elif suffix == ".json":
         content = table.to_json(orient="records", indent=1, double_precision=15).encode()
     else:
-        content = table.to_parquet(index=False)
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), sink)
+        content = sink.getvalue()
     write_bytes(path, content)
 
 
