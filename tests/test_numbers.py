@@ -2,19 +2,22 @@
 
 `tests/stored` holds the SRCC matrices of every method in two budgets, the weights of small pre-trainings, and the
 configs of every table, experiment and method; `tests/stored/record.py` makes them, and says of what. Synthetic targets,
-small networks, one thread.
+small networks, one thread. Matrices and weights were made anew when seeds came to follow the names of tasks; up to that
+step the code had given the numbers of the code before its rooms were cut anew, which commit effbe92 holds.
 """
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.stored import record
 from tests.stored.renamed import method_of, renamed, without_added
 
 MATRICES = [name for name in record.RECORDS if name.startswith("matrices")]
+PARTS = 8
 PRETRAINING = [name for name in record.RECORDS if name.startswith("pretraining")]
 CONFIGS = [name for name in record.RECORDS if name not in {*MATRICES, *PRETRAINING}]
 
@@ -43,21 +46,15 @@ def test_same_values(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore:the S-CNN starts at random", "ignore:.*the replay of .* has collapsed"
-)
-@pytest.mark.parametrize("name", MATRICES)
-def test_same_matrices(name: str) -> None:
-    now, before = record.RECORDS[name](), (record.HERE / name).read_text()
-    assert record.rounded(now).splitlines() == record.rounded(before).splitlines(), (
-        torch.__version__
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PRETRAINING)
-def test_same_weights(name: str) -> None:
-    """To the bit."""
-    assert record.RECORDS[name]().splitlines() == (record.HERE / name).read_text().splitlines(), (
-        torch.__version__
-    )
+@pytest.mark.parametrize("part", range(PARTS))
+def test_same_matrices_and_weights(part: int, tmp_path: Path) -> None:
+    """To the bit, but for the last digits of a correlation; made in a process with the kernels that
+    every processor has.
+    """
+    names = sorted([*MATRICES, *PRETRAINING])[part::PARTS]
+    command = [sys.executable, "-m", "tests.stored.record", "--into", str(tmp_path), *names]
+    done = subprocess.run(command, cwd=record.ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in names:
+        now, before = (tmp_path / name).read_text(), (record.HERE / name).read_text()
+        assert record.rounded(now).splitlines() == record.rounded(before).splitlines(), name

@@ -15,7 +15,7 @@ from iqa_lightning.methods.liqe import LIQE, QUALITIES, prompts
 from iqa_lightning.methods.lpf import LPF
 from iqa_lightning.methods.metaiqa import MetaIQA
 from iqa_lightning.methods.ridge import Ridge
-from iqa_lightning.methods.tsn_iqa import TSNIQA
+from iqa_lightning.methods.tsn_iqa import LoRA, TSNIQA
 from iqa_lightning.methods.tsn_ridge import TSNRidge
 from iqa_lightning.methods.unique import UNIQUE
 from iqa_lightning.models.bilinear import DBCNN
@@ -129,6 +129,8 @@ def norms(method: Any, _: Mapping[str, Any]) -> Described:
     """Norms of the tasks."""
     own: dict[str, Any] = {"reader": "norms", "normalize": method.heads.normalize}
     parts: Parts = {"linear": method.heads}
+    if isinstance(method, LoRA):
+        own["low_rank"] = {"rank": method.rank, "alpha": method.alpha}
     if isinstance(method, TSNRidge):
         own["weights"] = method.weights
         parts |= {"maps": method.maps, "centre": method.centre, "spread": method.spread}

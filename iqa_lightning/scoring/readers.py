@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from iqa_lightning.models.backbones import Encoder, Images
 from iqa_lightning.models.gating import Gate
 from iqa_lightning.models.heads import CosineHeads
+from iqa_lightning.models.low_rank import LowRankSets
 from iqa_lightning.models.normalization import NormSets
 from iqa_lightning.scoring.building import build_encoder, build_gate, drop_text_encoders
 from iqa_lightning.scoring.model import Reading
@@ -96,7 +97,7 @@ class CosineReader(Reader):
 
 
 class NormsReader(Reader):
-    """Norms and a linear head for each task (`methods.tsn_iqa`), and the two closed-form parts of
+    """Norms, or low-rank updates, and a linear head for each task (`methods.tsn_iqa`), and the two closed-form parts of
     `methods.tsn_ridge` where `weights` are given.
     """
 
@@ -104,11 +105,16 @@ class NormsReader(Reader):
         self,
         normalize: bool = True,
         weights: Mapping[str, float] | None = None,
+        low_rank: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         count = len(self.heads)
-        self.norms = NormSets(self.backbone.network, 1 + count)
+        self.sets = (
+            LowRankSets(self.backbone.network, 1 + count, **low_rank)
+            if low_rank
+            else NormSets(self.backbone.network, 1 + count)
+        )
         self.linear = CosineHeads(self.backbone.width, count, normalize)
         self.weights = dict(weights or {})
         if self.weights:
@@ -124,7 +130,7 @@ class NormsReader(Reader):
 
     def gate_stages(self, image: Images) -> list[Tensor]:
         """Features under the norms that the network started with."""
-        self.norms.use(0)
+        self.sets.use(0)
         return super().gate_stages(image)
 
     def score(self, image: Images) -> Tensor:
@@ -134,17 +140,17 @@ class NormsReader(Reader):
             return self.combined(image, fixed)
         scores = []
         for k in range(len(self.heads)):
-            self.norms.use(k + 1)
+            self.sets.use(k + 1)
             scores.append(self.linear(self.backbone(image, fixed), k))
         return torch.stack(scores, dim=1)
 
     def combined(self, image: Images, fixed: Tensor | None) -> Tensor:
         """Weighted sums of trained head, ridge under the task's norms, ridge of the start."""
-        self.norms.use(0)
+        self.sets.use(0)
         frozen = self.backbone.statistics(image)
         columns = []
         for k in range(len(self.heads)):
-            self.norms.use(k + 1)
+            self.sets.use(k + 1)
             feature, (own,) = self.backbone.with_stages(image, fixed, "stages")
             parts = [
                 self.linear(feature, k).double(),

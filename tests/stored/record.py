@@ -1,4 +1,5 @@
-"""Makes the stored numbers: `OMP_NUM_THREADS=1 python -m tests.stored.record [name ...]`, all or those that begin so.
+"""Makes the stored numbers: `OMP_NUM_THREADS=1 python -m tests.stored.record [--into FOLDER] [name ...]`, all or those that
+begin so, here or in another folder.
 
 A name is that of a file here: `matrices/cpu/lwf.csv`, `pretraining/qpt`, `configs`. What is written is text, which
 `tests/test_numbers.py` finds again; no number depends on what ran before it, nor on the processor.
@@ -29,7 +30,7 @@ from safetensors.torch import load_file
 from iqa_lightning.pretrain import pretrain, probe
 from iqa_lightning.runs.grid import planned_runs, read_grid
 from iqa_lightning.train import to_dict
-from tests.walks import ROOT, TINY, composed, stream_of_folders, walk, write_folder
+from tests.walks import ROOT, composed, stream_of_folders, walk, write_folder
 
 HERE = Path(__file__).resolve().parent
 METHODS = sorted(path.stem for path in (HERE / "matrices" / "paper").glob("*.csv"))
@@ -144,23 +145,6 @@ def matrix(budget: str, method: str) -> str:
     """The matrices of a method in a budget."""
     with portable(), TemporaryDirectory() as folder:
         return matrices(walk(Path(folder), *WORDS[budget][method], *sized(budget, method), base=()))
-
-
-FIRST_SIZE = (*TINY, "stream=demo", "pairs=paper", "pairs.count=24", "schedule.finetune.epochs=1")
-FIRST_SIZE = (*FIRST_SIZE, "method.optimizer.lr=0.0005")
-FIRST = {
-    "tsn_iqa": ("method=tsn_iqa_cpu",),
-    "lwf": ("method=lwf_cpu", "stream.order=[blur,noise,tone]"),
-    "lwf_dbcnn": ("method=lwf_cpu", "backbone=dbcnn_tiny", "stream.order=[blur,noise]"),
-    "mh_cl": ("method=mh_cl_cpu", "stream.order=[blur,noise,tone]"),
-}
-"""The walks whose matrices were stored before any other; with schedule=cpu."""
-
-
-def first_matrix(name: str) -> str:
-    """The matrices of one of the four walks that were stored first."""
-    with portable(), TemporaryDirectory() as folder:
-        return matrices(walk(Path(folder), *FIRST_SIZE, *FIRST[name], base=()))
 
 
 # pre-trainings
@@ -311,7 +295,6 @@ RECORDS: dict[str, Callable[[], str]] = {
     "configs/methods.json": method_configs,
     "demo.json": demo,
     **{f"pretraining/{name}.json": partial(pretraining, name) for name in PRETRAINING},
-    **{f"matrices/first/{name}.csv": partial(first_matrix, name) for name in FIRST},
     **{
         f"matrices/{budget}/{m}.csv": partial(matrix, budget, m)
         for budget, methods in WORDS.items()
@@ -321,13 +304,13 @@ RECORDS: dict[str, Callable[[], str]] = {
 """Every stored file, and what makes its text now."""
 
 
-def main(names: list[str]) -> None:
+def main(names: list[str], into: Path = HERE) -> None:
     """Write the files whose names start with one of the given ones, or all."""
     begin = perf_counter()
     for file, make in RECORDS.items():
         if names and not file.startswith(tuple(names)):
             continue
-        start, path = perf_counter(), HERE / file
+        start, path = perf_counter(), into / file
         with redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             text = make()
@@ -339,4 +322,5 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    words = sys.argv[1:]
+    main(words[2:], Path(words[1])) if words[:1] == ["--into"] else main(words)
