@@ -15,7 +15,7 @@ from iqa_lightning.methods.liqe import LIQE, QUALITIES, prompts
 from iqa_lightning.methods.lpf import LPF
 from iqa_lightning.methods.metaiqa import MetaIQA
 from iqa_lightning.methods.ridge import Ridge
-from iqa_lightning.methods.tsn_iqa import LoRA, TSNIQA
+from iqa_lightning.methods.tsn_iqa import TSNIQA, LoRA
 from iqa_lightning.methods.tsn_ridge import TSNRidge
 from iqa_lightning.methods.unique import UNIQUE
 from iqa_lightning.models.bilinear import DBCNN
