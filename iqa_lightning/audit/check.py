@@ -152,6 +152,8 @@ def _check_scores(audit: Audit) -> None:
                 "error",
                 f"{direction}: they are lower is better; turn them round in the table or its parser",
             )
+    if not audit.data.native_higher_is_better:
+        direction += "; lower is better in the table, turned here"
     audit.facts["direction"] = direction
 
 

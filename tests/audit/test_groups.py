@@ -173,3 +173,12 @@ def test_a_name_that_a_spreadsheet_would_calculate(tmp_path: Path) -> None:
     data.prepare_data()
     reference = dict(zip(data.samples.table["image"], data.samples.table["reference"], strict=True))
     assert reference[name] == reference["images/11.png"]
+
+
+def test_a_direction_that_the_table_says_is_told(tmp_path: Path) -> None:
+    root = write_photographs(tmp_path / "set", 0)
+    table = (root / "ratings.csv").read_text()
+    (root / "ratings.csv").write_text(table.replace("image,mos,mos_std", "Image,DMOS,DMOS_std"))
+    audit = audited(CSVData(root))
+    assert audit.facts["direction"].endswith("; lower is better in the table, turned here")
+    assert audit.findings == []

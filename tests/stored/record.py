@@ -1,8 +1,7 @@
-"""Makes the stored numbers: `OMP_NUM_THREADS=1 python -m tests.stored.record [--into FOLDER] [name ...]`, all or those that
-begin so, here or in another folder.
+"""Makes the stored numbers: `OMP_NUM_THREADS=1 python -m tests.stored.record [name ...]`, all or those that begin so.
 
 A name is that of a file here: `matrices/cpu/lwf.csv`, `pretraining/qpt`, `configs`. What is written is text, which
-`tests/test_numbers.py` finds again; no number depends on what ran before it, nor on the processor.
+`tests/test_numbers.py` finds again; no number depends on what ran before it.
 
 What says which numbers these are stands in two kinds of tables. WORDS are the choices whose values are shown to stay:
 none of their rates, gates, weights and the like is set here. SIZE, NETWORK, READER and SMALLER only make a run short.
@@ -14,8 +13,8 @@ import io
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -129,21 +128,9 @@ def decimals(cell: str) -> str:
         return cell
 
 
-@contextmanager
-def portable() -> Iterator[None]:
-    """Without oneDNN and NNPACK, whose blocks, and so whose rounding, follow the sizes of the caches."""
-    mkldnn: Any = torch.backends.mkldnn
-    before, mkldnn.enabled = mkldnn.enabled, False
-    try:
-        with torch.backends.nnpack.flags(enabled=False):
-            yield
-    finally:
-        mkldnn.enabled = before
-
-
 def matrix(budget: str, method: str) -> str:
     """The matrices of a method in a budget."""
-    with portable(), TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder:
         return matrices(walk(Path(folder), *WORDS[budget][method], *sized(budget, method), base=()))
 
 
@@ -186,7 +173,7 @@ def pretraining(name: str) -> str:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with portable(), TemporaryDirectory() as place:
+        with TemporaryDirectory() as place:
             folders = [write_folder(Path(place) / key, seed) for seed, key in enumerate("ab")]
             words = (
                 f"pretraining={name}",
@@ -304,13 +291,22 @@ RECORDS: dict[str, Callable[[], str]] = {
 """Every stored file, and what makes its text now."""
 
 
-def main(names: list[str], into: Path = HERE) -> None:
+def processor() -> dict[str, str]:
+    """What the processor is, as far as rounding can follow from it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    facts = dict(line.partition(":")[::2] for line in reversed(lines) if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    keys = ("vendor_id", "cpu family", "model", "cache size")
+    return {key: facts.get(key, "unknown") for key in keys}
+
+
+def main(names: list[str]) -> None:
     """Write the files whose names start with one of the given ones, or all."""
     begin = perf_counter()
     for file, make in RECORDS.items():
         if names and not file.startswith(tuple(names)):
             continue
-        start, path = perf_counter(), into / file
+        start, path = perf_counter(), HERE / file
         with redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             text = make()
@@ -322,5 +318,6 @@ def main(names: list[str], into: Path = HERE) -> None:
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:]
-    main(words[2:], Path(words[1])) if words[:1] == ["--into"] else main(words)
+    main(sys.argv[1:])
+    if sys.argv[1:] and not sys.argv[1].startswith("configs"):
+        (HERE / "processor.json").write_text(as_json(processor()))
