@@ -8,7 +8,7 @@ WORKERS ?= 2
 TABLE ?= demo
 JOBS ?= 2
 DATA ?= stream=open4
-.PHONY: help install demo test test-fast check check-data bench reproduce-table dashboard docs soak rehearsal clean clean-cache
+.PHONY: help install demo test test-fast test-all check check-data bench reproduce-table dashboard docs soak rehearsal clean clean-cache
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -23,11 +23,14 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: install  ## learn four tasks of the embedded stream one after another (about two minutes; synthetic targets)
 	$(BIN)/python -m iqa_lightning.train experiment=demo
 
-test: install  ## the whole test suite
+test: install  ## every promise, for one method or preset of each kind
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m 'not exhaustive'
+
+test-all: install  ## every promise for every method and preset (more than an hour on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 test-fast: install  ## the inner loop: no test that starts a process or a real training
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) -m 'not slow and not exhaustive'
 
 check: install  ## ruff, mypy (strict), import-linter, and a report of what is beyond the guides of size
 	$(BIN)/ruff check .

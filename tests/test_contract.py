@@ -21,7 +21,7 @@ from tests.contract import (
     check_state,
 )
 from tests.scoring.scored import check_scored
-from tests.walks import IN_BATCH, ROOT, composed, stream_of_folders, suited, walk
+from tests.walks import IN_BATCH, ROOT, composed, each, stream_of_folders, suited, walk
 
 IMAGES_SEEN = {  # 28 images to train on in each of two tasks, 3 epochs of batches of 8, 2 of them with replay
     "jl": 3 * 56 + 8,  # all at once, then one batch that changes nothing
@@ -82,7 +82,7 @@ def words_of(method: str, folders: list[Path], *more: str) -> list[str]:
 @COLLAPSED
 @pytest.mark.slow
 @pytest.mark.parametrize("select_best", [False, True])
-@pytest.mark.parametrize("method", [method for method in METHODS if method not in ALIKE])
+@pytest.mark.parametrize("method", each(method for method in METHODS if method not in ALIKE))
 def test_the_contract(method: str, select_best: bool, folders: list[Path], tmp_path: Path) -> None:
     words = words_of(method, folders, f"select_best={select_best}")
     watch = Watch(2, tmp_path / "snapshots")
@@ -101,6 +101,7 @@ def test_the_contract(method: str, select_best: bool, folders: list[Path], tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("method", sorted(FEWER_TERMS))
 def test_a_method_with_fewer_terms_walks(method: str, folders: list[Path], tmp_path: Path) -> None:
     run = walk(tmp_path, *words_of(method, folders))

@@ -5,9 +5,10 @@ in their own.
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -22,6 +23,35 @@ from PIL import Image
 from iqa_lightning.train import run
 
 ROOT = Path(__file__).resolve().parents[1]
+EACH_KIND = (
+    *(
+        "sh_cl",
+        "jl_cl",
+        "lwf",
+        "ewc",
+        "mh_cl_replay",
+        "icarl_v2",
+        "agem",
+        "der_pp",
+        "tsn_iqa",
+        "lora",
+    ),
+    *("liqa", "liqe", "unique", "metaiqa", "ridge", "tsn_ridge", "grepq_adapt", "lpf_per_task"),
+    *("grmp_iqa_prompts", "dp_iqa"),
+)
+"""One method of each way to learn."""
+
+
+def each(names: Iterable[str], kept: Collection[str] = EACH_KIND) -> list[Any]:
+    """Parameters of a test that shows one promise for many: what is not `kept` is left to `make
+    test-all`.
+    """
+    return [
+        name if Path(name).stem in kept else pytest.param(name, marks=pytest.mark.exhaustive)
+        for name in names
+    ]
+
+
 TINY = (
     "backbone=tiny",
     "trainer=cpu",
