@@ -123,7 +123,9 @@ def one_line_of(error: BaseException) -> str:
             return f"~{group} takes away what a run needs: choose one, as in {group}=<name>"
         return f"{key}: {first_line(error)}; give it a value, as in {key}=<value>"
     text = " ".join(str(error).split())
-    if unknown := re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", text):
+    if unknown := re.search(
+        r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", text
+    ):
         return f"{f'{key}: ' if key else ''}{unknown[1]} takes no {unknown[2]!r}: leave it out"
     kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
     known = type(error).__name__ == "MisconfigurationException"
