@@ -106,7 +106,11 @@ class Server:
 
     def on_getprojects(self, given: dict[str, Any]) -> dict[str, Any]:
         """All projects of an entity."""
-        project = PROJECT | {"createdAt": "2026-01-01T00:00:00", "isBenchmark": False}
+        project: dict[str, Any] = PROJECT | {
+            "createdAt": "2026-01-01T00:00:00",
+            "isBenchmark": False,
+        }
+        project["user"] = None
         page = {"endCursor": None, "hasNextPage": False}
         return {"models": {"edges": [{"node": project, "cursor": "c"}], "pageInfo": page}}
 

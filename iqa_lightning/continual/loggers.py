@@ -31,7 +31,7 @@ FLUSH = 0.5
 """Seconds after which a row is in the file of an offline run."""
 
 
-TIMEOUT, REACH = 8, 5
+TIMEOUT, REACH = 7, 3
 """Seconds that the start of an online run, and the first answer of its server, may take."""
 
 
