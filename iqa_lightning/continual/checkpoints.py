@@ -261,8 +261,8 @@ def fall_back(records: RunFolder, names: Sequence[str], why: str) -> tuple[Path 
     """
     t = whole_tasks(records, names)
     for later in range(t + 1, len(names) + 1):
-        weights = (f"{folder}/{later}_*.ckpt" for folder in (TASKS, LATEST))
-        for pattern in (f"predictions/after_{later}_*.parquet", *weights):
+        kept = (f"{folder}/{later}_*.ckpt" for folder in (TASKS, LATEST))
+        for pattern in (f"predictions/after_{later}_*.parquet", *kept):
             for path in records.path.glob(pattern):
                 path.unlink(missing_ok=True)
     weights = records.path / TASKS / f"{t}_{names[t - 1]}.ckpt"

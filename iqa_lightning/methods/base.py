@@ -326,6 +326,6 @@ def sides(pairs: Int[Tensor, "pairs 2"], images: int) -> Sequence[Int[Tensor, " 
     """Rows of the first and of the second images of pairs, in the order of the batch; none where an
     image is in two pairs or in no one.
     """
-    if pairs.unique().numel() != images or 2 * len(pairs) != images:
+    if 2 * len(pairs) != images or len(set(pairs.flatten().tolist())) != images:
         return ()
     return [pairs[:, side].sort().values for side in range(2)]

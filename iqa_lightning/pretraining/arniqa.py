@@ -36,7 +36,7 @@ class ARNIQA(Contrastive):
     def __init__(self, pristine: float = 0.05, crop_first: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self.pristine, self.crop_first = pristine, crop_first
-        if self.half_scale and crop_first != (self.half == "crop"):
+        if self.half_scale and crop_first != (self.half_shows == "crop"):
             raise ValueError(
                 f"method.crop_first={crop_first} goes with half={'crop' if crop_first else 'patch'}"
             )

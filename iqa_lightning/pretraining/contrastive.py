@@ -111,7 +111,7 @@ class Contrastive(pl.LightningModule):
             backbone.network.set_grad_checkpointing(True)
         self.encoder = Embedding(backbone, hidden or backbone.width, width, normalize_feature)
         self.warmup_inside, self.floor, self.exempt_vectors = warmup_inside, floor, exempt_vectors
-        self.half, self.joint_scales = half, joint_scales
+        self.half_shows, self.joint_scales = half, joint_scales
         self.optimizer_factory, self.chains, self.patch = optimizer, chains, patch
         self.temperature, self.half_scale, self.seed = temperature, half_scale, seed
         self.schedule, self.warmup_epochs, self.width = schedule, warmup_epochs, width

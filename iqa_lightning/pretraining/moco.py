@@ -65,7 +65,7 @@ def view(image: Tensor, side: int, draw: np.random.Generator) -> Tensor:
     if draw.random() < 0.5:
         size = 2 * (side // 20) + 1  # a tenth of the side, as SimCLR has it
         shown = vision.gaussian_blur(shown, [size, size], [float(draw.uniform(0.1, 2.0))] * 2)
-    return vision.hflip(shown) if draw.random() < 0.5 else shown
+    return shown.flip(-1) if draw.random() < 0.5 else shown
 
 
 def crop(height: int, width: int, draw: np.random.Generator) -> tuple[int, int, int, int]:

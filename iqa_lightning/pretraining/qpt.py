@@ -81,13 +81,10 @@ class QPT(Contrastive):
         losses, keys = [], []
         if self.joint_scales:
             both = [torch.cat(side) for side in zip(*scales, strict=True)]
-            encoded = zip(
-                self.encoder(both[0]).chunk(len(scales)),
-                self.encode_keys(both[1]).chunk(len(scales)),
-                strict=True,
-            )
+            queries = self.encoder(both[0]).chunk(len(scales))
+            encoded = list(zip(queries, self.encode_keys(both[1]).chunk(len(scales)), strict=True))
         else:
-            encoded = ((self.encoder(q), self.encode_keys(k)) for q, k in scales)
+            encoded = [(self.encoder(q), self.encode_keys(k)) for q, k in scales]
         for u, k in encoded:
             same = (
                 others(k.view(len(index), count, -1))
@@ -109,7 +106,7 @@ class QPT(Contrastive):
         """Query and key patch of each version of each image, at each scale."""
         damaged, versions = self.damaged(images, draws)
         query, key = self.cut(damaged, versions, draws)
-        if not self.half_scale or self.half == "patch":
+        if not self.half_scale or self.half_shows == "patch":
             return list(zip(self.scales(query), self.scales(key), strict=True))
         smaller = [halved(image, self.patch) for image in damaged]
         return [(query, key), self.cut(smaller, versions, draws)]

@@ -169,9 +169,10 @@ class Bench:
 
     def __init__(self, method: ContinualMethod, device: torch.device) -> None:
         self.method, self.device = method.to(device).train(), device
-        method.log = method.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
+        bare: Any = method  # there is no trainer to log to
+        bare.log = bare.log_dict = lambda *_, **__: None
         self.optimizer = method.configure_optimizers()
-        method.optimizers = lambda **_: self.optimizer  # type: ignore[method-assign,return-value]
+        bare.optimizers = lambda **_: self.optimizer
 
     def begin(self, trains: str, t: int = 1, images: Sequence[Batch] | None = None) -> None:
         """Stand in the first epoch of a phase of task t; with images, after the hooks of its start
@@ -194,7 +195,7 @@ class Bench:
         self.optimizer.zero_grad()
         loss = self.method.training_step(batch, 0)
         if loss.requires_grad:
-            loss.backward()
+            torch.autograd.backward(loss)
             self.optimizer.step()
         return float(loss.detach())
 

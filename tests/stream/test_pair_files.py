@@ -15,6 +15,7 @@ from iqa_lightning.stream.pair_files import FilePairs
 from iqa_lightning.stream.pairs import InBatchPairs, ListedPairs, SampledPairs
 from iqa_lightning.stream.schedule import Phase
 from iqa_lightning.stream.stream import TaskStream, folder_stream
+from iqa_lightning.stream.training_images import ReplayMemory, TrainingImages
 from tests.datasets.folders import write_csv
 
 LIVE = "splits/biqa_cl/IQA_Database/databaserelease2/splits2/1"
@@ -124,6 +125,41 @@ def test_a_stream_learns_the_listed_pairs(
     starts = range(len(order[0]) if isinstance(order[0], list) else 1)
     wanted = [(p[0] - 4 + 16 * k, p[1] - 4 + 16 * k, p[column]) for k in starts for p in PAIRS]
     assert sorted(found) == sorted(wanted)
+
+
+@pytest.mark.parametrize("images", ["all", "seen"])
+def test_lists_of_tasks_that_are_learnt_together_are_joined(images: str, tmp_path: Path) -> None:
+    """JL in the place of the first task, JL-CL at the second: the lists of both."""
+    stream = ready(tmp_path, "soft", ["a", "b"])
+    stream.serve(TrainingImages(images))
+    stream.trainer.current_epoch = 0 if images == "all" else 1
+    found = []
+    for batch in stream.train_dataloader():
+        index = batch["index"][batch["pairs"]]
+        sets = batch["dataset_index"][batch["pairs"]]
+        assert (sets[:, 0] == sets[:, 1]).all()
+        rows = zip(sets[:, 0].tolist(), index.tolist(), batch["target"].tolist(), strict=True)
+        found += [(k, *both, target) for k, both, target in rows]
+    wanted = [(k, p[0] - 4, p[1] - 4, p[2]) for k in range(2) for p in PAIRS]
+    assert sorted(found) == sorted(wanted)
+
+
+def test_pairs_of_a_memory_are_drawn_with_targets_from_the_ratings(tmp_path: Path) -> None:
+    stream = ready(tmp_path, "binary", ["a", "b"])
+    stream.serve(TrainingImages("task", ReplayMemory(12)))
+    stream.trainer.current_epoch = 1
+    shown = []
+    for batch in stream.train_dataloader():
+        index, memory = batch["index"][batch["pairs"]], batch["replay"]
+        rows = zip(index.tolist(), batch["target"].tolist(), strict=True)
+        shown += [(*both, target) for both, target in rows]
+        both = memory["mos"][memory["pairs"]]
+        assert memory["target"].tolist() == (both[:, 0] > both[:, 1]).float().tolist()
+        assert set(memory["task"].tolist()) == {1}
+    assert sorted(shown) == sorted((p[0] - 4, p[1] - 4, p[3]) for p in PAIRS)
+    stream.serve(TrainingImages("replay_memory", ReplayMemory(12)))
+    with pytest.raises(ValueError, match="in a memory alone"):
+        stream.train_dataloader()
 
 
 @pytest.mark.parametrize(
