@@ -31,6 +31,10 @@ SIZE = (224, 288)
 """Height and width of the images that a graph is traced with, where any size will do."""
 
 
+LEAST = (33, 65)
+"""Least sides, in pixels, of images of any size: one more than what networks divide them by."""
+
+
 INSTALL = "pip install 'iqa-lightning[export]'"
 
 
@@ -132,19 +136,19 @@ def write_deployed(run: Path, model: Model, path: Path, size: list[Any] | None) 
     metadata = json.dumps(content, ensure_ascii=False)
     write = write_onnx if path.suffix == ".onnx" else write_pt2
     with torch.no_grad(), hints_silenced():
-        for dynamic in (False,) if fixed else (True, False):
+        for least in (None,) if fixed else (*LEAST, None):
             try:
-                write(network, image, path, metadata, dynamic)
+                write(network, image, path, metadata, dynamic_shapes(least))
             except ImportError as error:
                 raise ValueError(f"{path.suffix} needs {error.name}: {INSTALL}") from error
             except Exception as error:  # exporters raise errors of many kinds
-                if not dynamic:
+                if least is None:
                     raise ValueError(
                         f"{model.card.get('method')} cannot be written as {path.suffix} "
                         f"({' '.join(str(error).split())[:150]}): export a bundle (.iqa) instead"
                     ) from error
             else:
-                if not dynamic and not fixed:
+                if least is None and not fixed:
                     print(
                         f"note: this network takes images of {shape[-2]}x{shape[-1]} pixels alone"
                     )
@@ -164,16 +168,20 @@ def shown_shape(model: Model, size: list[Any] | None) -> tuple[list[int], bool]:
     return [1, 3, height, width], view.evaluation == "center"
 
 
-def dynamic_shapes(dynamic: bool) -> dict[str, dict[int, Any]] | None:
-    """Which sides may differ from call to call."""
-    if not dynamic:
+Shapes = dict[str, dict[int, Any]] | None
+
+
+def dynamic_shapes(least: int | None) -> Shapes:
+    """Which sides may differ from call to call, and how long they must be; null: none may."""
+    if least is None:
         return None
-    return {"image": {2: torch.export.Dim("height", min=32), 3: torch.export.Dim("width", min=32)}}
+    sides = {2: "height", 3: "width"}
+    return {"image": {axis: torch.export.Dim(name, min=least) for axis, name in sides.items()}}
 
 
-def write_pt2(network: Deployed, image: Tensor, path: Path, metadata: str, dynamic: bool) -> None:
+def write_pt2(network: Deployed, image: Tensor, path: Path, metadata: str, shapes: Shapes) -> None:
     """Write what `torch.export.load` reads; the card lies in the extra file `iqa_lightning`."""
-    program = torch.export.export(network, (image,), dynamic_shapes=dynamic_shapes(dynamic))
+    program = torch.export.export(network, (image,), dynamic_shapes=shapes)
     part = path.with_name(f".{path.stem}.part.pt2")
     try:
         torch.export.save(program, part, extra_files={KEY: metadata})
@@ -182,7 +190,7 @@ def write_pt2(network: Deployed, image: Tensor, path: Path, metadata: str, dynam
         part.unlink(missing_ok=True)
 
 
-def write_onnx(network: Deployed, image: Tensor, path: Path, metadata: str, dynamic: bool) -> None:
+def write_onnx(network: Deployed, image: Tensor, path: Path, metadata: str, shapes: Shapes) -> None:
     """Write one file of ONNX, the card in its metadata."""
     import onnx  # noqa: F401, PLC0415  # the extra `export`
 
@@ -191,7 +199,7 @@ def write_onnx(network: Deployed, image: Tensor, path: Path, metadata: str, dyna
         (image,),
         input_names=["image"],
         output_names=list(OUTPUTS),
-        dynamic_shapes=dynamic_shapes(dynamic),
+        dynamic_shapes=shapes,
         dynamo=True,
         verbose=False,
     )

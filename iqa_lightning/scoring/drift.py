@@ -38,7 +38,8 @@ class Drift:
     Args:
         verdict: `in range`, `drifting to <data set>` or `new`.
         images: number of pictures that could be read.
-        outside: share of them that lie outside of what was learnt, where 1 % is expected.
+        outside: share of them that lie outside of what was learnt.
+        expected: that share of pictures like those that were learnt.
         mmd: p of the permutation test against each learnt data set, against what they are together
             when mixed as the batch is (`mixed`), and against the `reference`, if there is one.
         distance: the squared discrepancies themselves.
@@ -50,6 +51,7 @@ class Drift:
     verdict: str
     images: int
     outside: float
+    expected: float
     mmd: dict[str, float] = field(default_factory=dict)
     distance: dict[str, float] = field(default_factory=dict)
     accuracy: float = 0.5
@@ -63,21 +65,23 @@ def find_drift(
     learnt: Mapping[str, Array],
     nearest: NDArray[np.int64],
     reference: Array | None = None,
+    expected: float = 0.01,
     seed: int = 0,
 ) -> Drift:
     """Compare a batch with what was learnt.
 
-    `new`: it is like no learnt data set and no mixture of them, and many of its pictures lie outside
-    or it is farther from all than half the way between two learnt sets. `in range`: it is like the
+    `new`: it is like no learnt data set and no mixture of them, and more of its pictures lie outside
+    than chance would have, or it is farther from all than half the way between two learnt sets. `in range`: it is like the
     reference or, without one, like a learnt set or their mixture. Else it drifts, to the set that it
     is most like.
 
     Args:
-        batch: (pictures, width) features under which the learnt sets have unit covariance.
+        batch: (pictures, width) features.
         percentiles: of `outside`, one a picture.
         learnt: the same features of each learnt set.
         nearest: index of the learnt set that each picture lies nearest to.
         reference: the same features of pictures as they used to come.
+        expected: share of pictures above the limit where nothing has changed.
         seed: of permutations.
 
     Raises:
@@ -102,13 +106,30 @@ def find_drift(
     target = max(shares, key=lambda name: shares[name])
     if p.get("reference", 0.0) > ALPHA or (reference is None and known):
         verdict = IN_RANGE
-    elif not known and (outside >= MANY or is_far(distance, samples, rng)):
+    elif not known and (lies_outside(percentiles, expected) or is_far(distance, samples, rng)):
         verdict = NEW
     else:
         verdict = f"drifting to {target}"
     other = reference if reference is not None else samples[likest]
     accuracy, chance = tell_apart(batch, other, rng)
-    return Drift(verdict, len(batch), outside, p, distance, accuracy, chance, shares)
+    return Drift(verdict, len(batch), outside, expected, p, distance, accuracy, chance, shares)
+
+
+def lies_outside(percentiles: Array, expected: float) -> bool:
+    """Whether many pictures lie outside of what was learnt, and more than chance would have."""
+    count = int((percentiles > OUTSIDE).sum())
+    chance = stats.binomtest(count, len(percentiles), expected, alternative="greater").pvalue
+    return count >= MANY * len(percentiles) and bool(chance < ALPHA)
+
+
+def standardised(one: Array, two: Array) -> Array:
+    """Both samples, one behind the other, with mean 0 and deviation 1 over both together: neither
+    has a say in it that the other has not, so that a permutation test stays exact.
+    """
+    both = np.concatenate([one, two])
+    deviation = both.std(axis=0)
+    found: Array = (both - both.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
+    return found
 
 
 def mixed(
@@ -149,7 +170,7 @@ def mmd(
     Gaussian kernel whose width is the median distance; at most `MOST` of each sample.
     """
     one, two = (part[rng.permutation(len(part))[:MOST]] for part in (one, two))
-    both = np.concatenate([one, two])
+    both = standardised(one, two)
     squares = np.maximum(
         (both**2).sum(1)[:, None] + (both**2).sum(1)[None] - 2 * both @ both.T, 0.0
     )
@@ -183,7 +204,7 @@ def tell_apart(one: Array, two: Array, rng: np.random.Generator) -> tuple[float,
 
     size = min(len(one), len(two), MOST)
     parts = [part[rng.permutation(len(part))[:size]] for part in (one, two)]
-    x, y = np.concatenate(parts), np.repeat([0, 1], size)
+    x, y = standardised(*parts), np.repeat([0, 1], size)
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     model = LogisticRegression(C=0.01, max_iter=500)
     hits = int((cross_val_predict(model, x, y, cv=folds) == y).sum())

@@ -94,7 +94,7 @@ class Scorer:
         self.check_scale(scale, task)
         items = list(images) if isinstance(images, list | tuple) else [images]
         rows, features, errors = self.read(items, progress, keep)
-        there = rows[[error == "" for error in errors]]
+        there = rows.loc[np.array([error == "" for error in errors], dtype=bool)]
         numbers = self.numbers(there, scale, task)
         found = pd.DataFrame({"image": [name_of(item, i) for i, item in enumerate(items)]})
         for name in COLUMNS[1:-1]:

@@ -4,12 +4,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from iqa_lightning.models.outside import OUTSIDE
 from iqa_lightning.records import write_bytes
 from iqa_lightning.scoring.drift import NEW, Array, Drift, find_drift, most_telling
 from iqa_lightning.scoring.scorer import Scorer
@@ -49,29 +51,31 @@ def look(scorer: Scorer, images: Sequence[str], usual: Sequence[str] | None = No
             "this run has no reference.safetensors, since an earlier version made it: it can score, "
             "but not watch"
         )
-    learnt = {name: whitened(scorer, part.numpy()) for name, part in scorer.model.features.items()}
+    learnt = {name: part.double().numpy() for name, part in scorer.model.features.items()}
     table, features = scorer.table(images)
     there = (table["error"] == "").to_numpy()
     kept = features[there]
     reference = usual_table = None
     if usual is not None:
         usual_table, own = scorer.table(usual)
-        reference = whitened(scorer, own[(usual_table["error"] == "").to_numpy()])
+        reference = own[(usual_table["error"] == "").to_numpy()].astype(np.float64)
     with torch.no_grad():
         distances = near.distance(torch.from_numpy(kept).to(near.mean.device))
     drift = find_drift(
-        whitened(scorer, kept),
+        kept.astype(np.float64),
         table["outside"].to_numpy(np.float64)[there],
         learnt,
         distances.argmin(dim=1).cpu().numpy(),
         reference,
+        # no picture is above the limit by chance less often than above all validation pictures
+        max((100 - OUTSIDE) / 100, 1 / (1 + len(near.distances))),
     )
     files = [str(name) for name in table["image"][there]]
-    everything = np.concatenate(list(learnt.values()))
+    everything = whitened(scorer, np.concatenate(list(learnt.values())))
     return Seen(table, usual_table, drift, whitened(scorer, kept), everything, files)
 
 
-def whitened(scorer: Scorer, features: NDArray[np.float32]) -> Array:
+def whitened(scorer: Scorer, features: NDArray[Any]) -> Array:
     """Features under which the learnt sets have unit covariance."""
     near = scorer.model.outside
     assert near is not None
@@ -88,7 +92,10 @@ def drift_text(seen: Seen) -> str:
     failed = int((table["error"] != "").sum())
     if failed:
         lines.append(f"not readable: {failed}")
-    lines.append(f"outside of all that was learnt: {100 * drift.outside:.1f} % (1 % is expected)")
+    lines.append(
+        f"outside of all that was learnt: {100 * drift.outside:.1f} % "
+        f"({100 * drift.expected:.1f} % by chance)"
+    )
     tests = ", ".join(f"{name} p={p:.3f}" for name, p in drift.mmd.items())
     lines.append(f"two-sample test (MMD) against {tests}")
     lines.append(

@@ -32,7 +32,7 @@ def look(seed: int, batch: np.ndarray, reference: np.ndarray | None = None) -> D
     known = np.linalg.norm(np.concatenate([draw(rng, c) - c for c in CENTRES.values()]), axis=1)
     distances = np.linalg.norm(batch[:, None] - means, axis=2)
     percentiles = 100 * np.mean(distances.min(axis=1)[:, None] > known, axis=1)
-    return find_drift(batch, percentiles, learnt, distances.argmin(axis=1), reference, seed)
+    return find_drift(batch, percentiles, learnt, distances.argmin(axis=1), reference, seed=seed)
 
 
 def test_known_answers() -> None:
