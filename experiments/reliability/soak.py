@@ -123,7 +123,7 @@ def interrupt(
     for pid in members(process.pid):
         os.kill(pid, signal.SIGKILL)
     lines = log.read_text(errors="replace").strip().splitlines()
-    return status, end, lines[-1][:160] if lines else ""
+    return status, end, lines[-1].replace(f"{place}/", "")[:160] if lines else ""
 
 
 def members(group: int) -> list[int]:
