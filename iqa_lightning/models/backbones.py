@@ -27,7 +27,7 @@ def import_timm() -> ModuleType:
     finally:
         if held:
             del sys.modules["wandb"]
-    return timm  # type: ignore[no-any-return]  # it is untyped
+    return timm
 
 
 timm = import_timm()

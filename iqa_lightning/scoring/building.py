@@ -109,7 +109,7 @@ def drop_text_encoders(network: nn.Module) -> None:
             for name in TEXT:
                 if hasattr(module.network, name):
                     setattr(module.network, name, None)
-            module._trainable = []
+            module._trainable = []  # type: ignore[assignment]  # a plain list of CLIP
 
 
 def describe_encoder(config: Mapping[str, Any]) -> dict[str, Any]:

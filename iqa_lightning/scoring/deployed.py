@@ -18,12 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iqa_lightning.images.transforms import evaluation_size
 from iqa_lightning.metrics.scale import Knots
 from iqa_lightning.models.backbones import Images
 from iqa_lightning.models.gating import KMeansGate, LDAGate
 from iqa_lightning.records import write_bytes
 from iqa_lightning.scoring.bundle import KEY, reader_of_run
-from iqa_lightning.scoring.images import evaluation_size
 from iqa_lightning.scoring.model import Model
 from iqa_lightning.scoring.readers import Reader
 
@@ -79,7 +79,7 @@ def fix_gate(reader: Reader) -> None:
     gate = reader.gate
     if isinstance(gate, LDAGate):
         solved = gate.solve(len(reader.heads))
-        gate.solve = lambda _: solved  # type: ignore[method-assign]
+        gate.solve = lambda seen: solved  # type: ignore[method-assign]  # noqa: ARG005
     if isinstance(gate, KMeansGate):
         centroids = [
             [stage[task, :count] for task, count in enumerate(gate.counts.tolist())]
@@ -88,7 +88,8 @@ def fix_gate(reader: Reader) -> None:
 
         def distance(stage: int, point: Tensor, task: int) -> Tensor:
             differences = point[:, None] - centroids[stage][task]
-            return differences.square().sum(dim=2).amin(dim=1).sqrt()
+            found: Tensor = differences.square().sum(dim=2).amin(dim=1).sqrt()
+            return found
 
         gate.distance = distance  # type: ignore[method-assign]
 

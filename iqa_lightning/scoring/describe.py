@@ -36,7 +36,7 @@ def reader_of(
     Raises:
         ValueError: no reader computes what this method computes.
     """
-    common = {
+    common: dict[str, Any] = {
         "heads": heads,
         "backbone": encoder_of(method.backbone, config["backbone"], config["method"]),
         "gate": None,

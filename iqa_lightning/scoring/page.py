@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,10 @@ def write_page(path: Path, table: pd.DataFrame, scorer: Scorer) -> None:
     write_bytes(path, TEMPLATE.read_text(encoding="utf-8").replace("{{data}}", data).encode())
 
 
-def row_of(row: dict[str, Any]) -> dict[str, Any]:
+def row_of(row: Mapping[Hashable, Any]) -> dict[str, Any]:
     """A row as JSON, with its thumbnail."""
     plain = {
-        key: None if isinstance(value, float) and math.isnan(value) else value
+        str(key): None if isinstance(value, float) and math.isnan(value) else value
         for key, value in row.items()
     }
     return plain | {"thumbnail": None if row["error"] else thumbnail(row["image"])}

@@ -72,7 +72,7 @@ class Reader(nn.Module):
         """What the gate reads."""
         assert self.gate is not None
         encoder = self.gate_encoder or self.backbone
-        return encoder.gate_stages(image, self.gate.features)
+        return encoder.gate_stages(image, self.gate.features)  # type: ignore[no-any-return]  # modules are untyped
 
     def watched(self, image: Images) -> Tensor:
         """What tells whether images are like those that were learnt, where there is no gate."""
@@ -221,7 +221,7 @@ class TrunkReader(Reader):
     def score(self, image: Images) -> Tensor:
         """The only score."""
         feature = self.backbone(image, self.backbone.frozen_output(image)).double()
-        return (feature @ self.ridge[:-1] + self.ridge[-1]).float()[:, None]
+        return (feature @ self.ridge[:-1] + self.ridge[-1]).float()[:, None]  # type: ignore[no-any-return]  # modules are untyped
 
 
 class EmbeddingReader(Reader):
@@ -289,7 +289,7 @@ class SentenceReader(Reader):
         pooled = likeness.view(*windows.shape[:2], -1).mean(dim=1)
         p = pooled.flatten(1).softmax(dim=1).view(-1, *self.shape)
         scale = torch.arange(1, self.shape[0] + 1, device=p.device, dtype=p.dtype)
-        return (p.sum(dim=(2, 3)) @ scale)[:, None]
+        return (p.sum(dim=(2, 3)) @ scale)[:, None]  # type: ignore[no-any-return]  # modules are untyped
 
 
 class PromptedReader(Reader):
@@ -398,7 +398,7 @@ class ZeroShotReader(Reader):
         self.high: Encoder | None = None
         if high is not None:
             self.high = build_encoder(high)
-            self.texts = nn.Parameter(torch.zeros(2, self.high.embedding_width))
+            self.texts = nn.Parameter(torch.zeros(2, self.high.embedding_width))  # type: ignore[arg-type]  # a CLIP
 
     def score(self, image: Images) -> Tensor:
         """The only score."""
@@ -407,7 +407,7 @@ class ZeroShotReader(Reader):
             from iqa_lightning.models.clip_any_size import preference_of  # noqa: PLC0415
 
             feature = F.normalize(self.high(image).float(), dim=-1)
-            score = score + preference_of(*(feature @ self.texts.T.float()).unbind(dim=-1))
+            score = score + preference_of(*(feature @ self.texts.T.float()).unbind(dim=-1))  # type: ignore[arg-type]  # two columns
         return score[:, None]
 
     def watched(self, image: Images) -> Tensor:

@@ -102,7 +102,7 @@ class Scorer:
             column = pd.Series(numbers[name], index=there.index)
             found[name] = column.reindex(found.index, fill_value=empty)
         found["error"] = errors
-        heads = {column: output_column(column) for column in rows if column != "outside"}
+        heads = {column: output_column(str(column)) for column in rows if column != "outside"}
         return found.join(rows[list(heads)].rename(columns=heads)), features
 
     def check_scale(self, scale: str, task: str | None) -> None:
