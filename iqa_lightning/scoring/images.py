@@ -3,6 +3,7 @@
 import csv
 import glob
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from iqa_lightning.images.opening import open_image
+from iqa_lightning.images.opening import REMEDY, Rule
 from iqa_lightning.images.transforms import (
     View,
     adaptive_resize,
@@ -29,6 +30,10 @@ SUFFIXES = (
 
 
 LISTS = (".csv", ".txt")
+
+
+RULE = Rule()
+"""As training opens files."""
 
 
 def find_images(given: Any) -> list[str]:
@@ -83,14 +88,13 @@ def listed(file: Path) -> list[str]:
     return [str(file.parent / Path(name).expanduser()) for name in names]
 
 
-def from_file(path: Path, decode: bool) -> Image.Image:
-    """An image file by the rule by which training opens it, or only its header."""
+@contextmanager
+def as_a_row() -> Iterator[None]:
+    """Say of a file what is wrong with it, without the remedy for a table of ratings."""
     try:
-        return open_image("", path, decode=decode)
+        yield
     except ValueError as error:
-        raise ValueError(
-            str(error).removeprefix("data set '': ").split("; replace the")[0]
-        ) from error
+        raise ValueError(str(error).split(f"; {REMEDY}")[0]) from error
 
 
 def size_of(image: Any) -> tuple[int, int]:
@@ -100,8 +104,8 @@ def size_of(image: Any) -> tuple[int, int]:
         ValueError: it is no image.
     """
     if isinstance(image, str | Path):
-        header = from_file(Path(image), decode=False)
-        return header.height, header.width
+        with as_a_row():
+            return RULE.size(Path(image))
     if isinstance(image, Image.Image):
         return image.height, image.width
     if isinstance(image, np.ndarray):
@@ -134,7 +138,8 @@ def open_any(image: Any) -> Image.Image:
         ValueError: it is not readable.
     """
     if isinstance(image, str | Path):
-        return from_file(Path(image), decode=True)
+        with as_a_row():
+            return RULE.load(Path(image))
     if isinstance(image, Image.Image):
         if image.mode not in ("RGB", "L"):
             raise ValueError(
