@@ -40,10 +40,11 @@ class TaskLowRank(nn.Module):
     @property
     def weight(self) -> Float[Tensor, "out in *kernel"]:
         """The layer's weight with the update in use; set 0 has none."""
+        own: Tensor = self.layer.weight
         if self.active == 0:
-            return self.layer.weight
-        update = self.up[self.active - 1] @ self.down[self.active - 1]
-        return self.layer.weight + self.scale * update.view_as(self.layer.weight)
+            return own
+        update: Tensor = self.up[self.active - 1] @ self.down[self.active - 1]
+        return own + self.scale * update.view_as(own)
 
     @property
     def bias(self) -> Tensor | None:
@@ -54,8 +55,7 @@ class TaskLowRank(nn.Module):
         """The layer with the update in use."""
         if isinstance(self.layer, nn.Linear):
             return F.linear(x, self.weight, self.bias)
-        where = self.layer.stride, self.layer.padding
-        return F.conv2d(x, self.weight, self.bias, *where)
+        return F.conv2d(x, self.weight, self.bias, self.layer.stride, self.layer.padding)  # type: ignore[arg-type]  # padding is no text
 
 
 class LowRankSets:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from iqa_lightning.datasets.base import IQADataModule
-from iqa_lightning.images.opening import ImageReader, resized_sizes
+from iqa_lightning.images.decoding import ImageReader, resized_sizes
 from iqa_lightning.images.transforms import View, evaluation_size
 from iqa_lightning.methods.base import Batch, ContinualMethod
 from iqa_lightning.stream.pairs import InBatchPairs, ListedPairs, PairCollate, Pairs
