@@ -55,7 +55,7 @@ class TaskLowRank(nn.Module):
         """The layer with the update in use."""
         if isinstance(self.layer, nn.Linear):
             return F.linear(x, self.weight, self.bias)
-        return F.conv2d(x, self.weight, self.bias, self.layer.stride, self.layer.padding)  # type: ignore[arg-type]  # padding is no text
+        return F.conv2d(x, self.weight, self.bias, self.layer.stride, self.layer.padding)
 
 
 class LowRankSets:
