@@ -151,7 +151,6 @@ def build_method(cfg: DictConfig, stream: TaskStream) -> ContinualMethod:
     """The method over its backbone, sized for the tasks of the stream."""
     tasks = [task.name for task in stream.tasks]
     build = instantiate(cfg.method, _partial_=True, _convert_="all")
-    build.keywords.pop("tune", None)  # ranges for `tune`, which no run reads
     method: ContinualMethod = build(
         backbone=instantiate(cfg.backbone), tasks=tasks, task_datasets=stream.task_datasets
     )

@@ -236,13 +236,10 @@ class UpsideDown(CSVData):
 class SaysNothing(CSVData):
     """It does not say which way is better."""
 
-    def __init__(self, *args: object, **options: object) -> None:
-        super().__init__(*args, **options)  # type: ignore[arg-type]
-        del self.native_higher_is_better
-
     def read_table(self) -> pd.DataFrame:
-        self.native_range = (0.0, 6.0)
-        return self._parsed()
+        table = super().read_table()
+        del self.native_higher_is_better
+        return table
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def test_a_task_that_comes_again_is_not_forgotten_and_its_opposite_is(
     assert list(srcc.columns) == ["a", "a_2"]
     assert srcc.loc["a", "a"] > 0.8
     assert summary(again)["readouts"]["single"]["forgetting"] < 0.05
-    assert matrix(again, kind="stability").loc["a_2", "a"] > 0.9
+    assert matrix(again, kind="stability").loc["a_2", "a"] > 0.85
 
     opposite = tmp_path / "opposite"
     shutil.copytree(good, opposite)

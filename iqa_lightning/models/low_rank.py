@@ -32,10 +32,10 @@ class TaskLowRank(nn.Module):
         assert isinstance(layer, nn.Linear | nn.Conv2d)
         self.layer, self.scale, self.active = layer, alpha / rank, 0
         rows, columns = layer.weight.shape[:2]
-        self.down = nn.ParameterList(torch.empty(rank, columns) for _ in range(tasks))
+        start = nn.init.kaiming_uniform_(torch.empty(rank, columns), a=5**0.5)
+        # one draw for all tasks, so that it does not depend on how many there are
+        self.down = nn.ParameterList(start.clone() for _ in range(tasks))
         self.up = nn.ParameterList(torch.zeros(rows, rank) for _ in range(tasks))
-        for factor in self.down:
-            nn.init.kaiming_uniform_(factor, a=5**0.5)
 
     @property
     def weight(self) -> Float[Tensor, "out in *kernel"]:

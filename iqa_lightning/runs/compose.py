@@ -7,6 +7,7 @@ bundle, a plug-in), and what Hydra's own would call with it is anything, `os.sys
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass
 from inspect import isclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 HERE = Path(__file__).resolve().parents[1]
@@ -64,6 +65,10 @@ FUNCTIONS = (
 ALLOW = "IQA_ALLOW"
 
 
+RANGES = "tune"
+"""Key of a method's ranges for `iqa-lightning tune`: no argument of its constructor."""
+
+
 def instantiate(node: Any, *args: Any, **kwargs: Any) -> Any:
     """Build what a config names, as `hydra.utils.instantiate` does, where all of it is allowed.
 
@@ -76,6 +81,10 @@ def instantiate(node: Any, *args: Any, **kwargs: Any) -> Any:
         ValueError: A value is missing, or a target lies outside of what is allowed, and nothing was
             built; or the target refuses its arguments, with its own words.
     """
+    if isinstance(node, DictConfig) and {"_target_", RANGES} <= node.keys():
+        node = copy(node)
+        with open_dict(node):
+            node.pop(RANGES)
     if OmegaConf.is_config(node) and (missing := sorted(OmegaConf.missing_keys(node))):
         key = missing[0]
         raise ValueError(f"{key} has no value yet: give it as {key}=...")

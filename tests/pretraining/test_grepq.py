@@ -14,7 +14,7 @@ from iqa_lightning.losses.scene_contrast import SceneContrast
 from iqa_lightning.models.backbones import Backbone
 from iqa_lightning.models.clip_any_size import AnySizeCLIP
 from iqa_lightning.models.quality_encoder import QualityEncoder
-from iqa_lightning.pretrain import fit
+from iqa_lightning.pretrain import build_trainer, fit
 from iqa_lightning.pretraining.grepq import GRepQHigh, GRepQLow
 from tests.fidelity.test_grepq_golden import TINY
 from tests.walks import ROOT, composed
@@ -173,7 +173,7 @@ def small(folder: Path, epochs: int) -> None:
     data = instantiate(cfg.data, _partial_=True, _convert_="all")(data=[])
     method.training_step = partial(stopping, method, epochs)
     try:
-        fit(cfg, method, data, folder)
+        fit(build_trainer(cfg, folder), method, data, folder)
     except Stopped:
         return
     weights = {key: value.contiguous() for key, value in method.weights().items()}

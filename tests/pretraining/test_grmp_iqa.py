@@ -181,7 +181,7 @@ def test_yaml_builds() -> None:
     assert learner.configure_optimizers().defaults["lr"] == 1e-4
     stream = composed("stream=demo_distortions", "view.resize=0")
     sets = instantiate(stream.stream, _partial_=True, _convert_="all")(
-        phases=[SimpleNamespace(name="x", epochs=1, trains="all", fixed_crops=None)]
+        phases=[SimpleNamespace(name="x", epochs=1, trains="all", fixed_crops=None, in_task=bool)]
     ).data
     data = instantiate(cfg.data, _partial_=True, _convert_="all")(data=list(sets.values()))
     assert len(data.data) == 8

@@ -66,7 +66,7 @@ def copied(parent: Path, place: Path) -> Path:
         (["NEW", "seed=1"], r"seed is 0 in .* and 1 here"),
         (["NEW", "split=2"], r"split is 1 in .* and 2 here"),
         (["NEW", "experiment=demo"], "take experiment= out"),
-        (["NEW", "schedule.finetune.decay=cosine"], r"schedule\.finetune\.decay is \w+ in"),
+        (["NEW", "schedule.finetune.decay=constant"], r"schedule\.finetune\.decay is \w+ in"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )

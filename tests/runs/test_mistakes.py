@@ -45,7 +45,7 @@ def said(
         ("train", ["method=tsn_iqua"], "did you mean method=tsn_iqa "),
         ("train", ["method=nonsense"], "see conf/method"),
         ("train", ["method/gate=expret"], "did you mean method/gate=expert?"),
-        ("train", ["view=papr"], "there are: cpu, dp_iqa, grmp_iqa, liqe, paper, unique"),
+        ("train", ["view=papr"], "there are: cpu, dp_iqa, grmp_iqa, liqe, metaiqa, paper, unique"),
         ("train", ["experiment=qpt"], "python -m iqa_lightning.pretrain pretraining=qpt"),
         ("pretrain", ["experiment=qpt"], "pretraining=qpt"),
         ("check", ["data=clyve"], "data=clive"),
