@@ -127,9 +127,12 @@ def test_a_part_that_only_the_experiment_has_counts_once() -> None:
     composed("experiment=metaiqa_finetune")
     changes = changes_of_experiment()
     assert changes.groups["method"] == ("tsn_iqa_cpu", "metaiqa")
-    assert changes.values["schedule.decay1"][0] is None
-    assert changes.values["schedule.decay1"][1]["lr_factor"] == 0.8
-    assert changes.values["schedule.warmup.epochs"] == (4, 0), "of its schedule, not of the default"
+    assert changes.groups["schedule"] == ("cpu", "metaiqa_paper")
+    assert changes.values["method.label_range"] == (None, [0, 100])
+    assert changes.values["pairs.min_images"] == (400, 0)
+    assert not any(key.startswith("schedule.") for key in changes.values), (
+        "they come with its schedule"
+    )
 
 
 def test_a_choice_inside_the_method_of_an_experiment() -> None:
