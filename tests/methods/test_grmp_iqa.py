@@ -268,7 +268,7 @@ def test_scores_of_the_model_before_are_kept() -> None:
             strength=1.0,
             weight=weight,
             dropout=0.0,
-            optimizer=partial(torch.optim.SGD, lr=0.02),
+            optimizer=partial(torch.optim.SGD, lr=0.005),
         )
         begin(method, 1)
         assert method.second_loss(rated(1)["image"], torch.zeros(6, 64)) is None
