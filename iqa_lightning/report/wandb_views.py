@@ -155,7 +155,10 @@ def panels(results: Results) -> dict[str, list[Any]]:
             line(f"{label}, {name}", f"task/gate/{key}/{name}")
             for key, label in (
                 ("regret", "regret (lower is better)"),
+                ("regret_uniform", "regret of equal weights"),
                 ("own", "weight of its own head"),
+                ("accuracy", "share of images whose own head weighs most"),
+                ("entropy", "entropy of the weights"),
             )
             for name in names
         ]
