@@ -15,7 +15,7 @@ from tests.stored import record
 from tests.stored.renamed import method_of, renamed, without_added
 from tests.walks import each
 
-SHOWN_FIRST = ("sh_cl", "lwf", "mas", "tsn_iqa", "liqa", "icarl_v2", "liqe", "qpt", "metaiqa")
+SHOWN_FIRST = ("sh_cl", "lwf", "tsn_iqa", "liqa", "icarl_v2", "liqe", "qpt", "metaiqa")
 MATRICES = [name for name in record.RECORDS if name.startswith("matrices")]
 PRETRAINING = [name for name in record.RECORDS if name.startswith("pretraining")]
 CONFIGS = [name for name in record.RECORDS if name not in {*MATRICES, *PRETRAINING}]
