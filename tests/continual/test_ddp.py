@@ -20,6 +20,7 @@ from tests.walks import (
     TINY,
     call,
     composed,
+    each,
     results,
     stream_of_folders,
     suited,
@@ -69,7 +70,7 @@ stays rounding.
 @pytest.mark.filterwarnings(
     "ignore:.*the replay of 'a' has collapsed"
 )  # too few steps to learn much
-@pytest.mark.parametrize("method", [method for method in METHODS if method not in ALIKE])
+@pytest.mark.parametrize("method", each(method for method in METHODS if method not in ALIKE))
 def test_two_ranks_agree_with_one_process(
     method: str, odd: list[Path], ranks: Ranks, tmp_path: Path
 ) -> None:
