@@ -9,7 +9,7 @@ from http.client import HTTPException
 from io import BytesIO
 from math import isfinite
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from typing import Any, ParamSpec
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -70,6 +70,7 @@ class TolerantWandbLogger(WandbLogger):
         super().__init__(**options)
         self.counter = counter
         self.row = read_row(counter)
+        self.size = 0
 
     @override
     @rank_zero_only
@@ -80,14 +81,26 @@ class TolerantWandbLogger(WandbLogger):
         """Log a row, and note its number; a kill of this process does not undo that."""
         self.row += 1
         self.counter.write_text(str(self.row))
+        self.size = size_of(self.file)
         at = {} if step is None else {"trainer/global_step": step}
         self.experiment.log({**metrics, **at}, step=self.row, commit=True)
 
     @rank_zero_only
     def flush(self) -> None:
-        """Wait until all that was logged is in the file of an offline run."""
-        if self._offline:
-            sleep(2 * FLUSH)
+        """Wait until the last row is in the file of an offline run, or for as long as wandb has to
+        start.
+        """
+        if not self._offline:
+            return
+        end = monotonic() + TIMEOUT
+        while size_of(self.file) <= self.size and monotonic() < end:
+            sleep(FLUSH / 5)
+        sleep(2 * FLUSH)  # what grew may have been a row before the last one
+
+    @property
+    def file(self) -> Path:
+        """Where an offline run is kept."""
+        return Path(self.experiment.settings.sync_file)
 
     @override
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
@@ -104,6 +117,11 @@ class TolerantWandbLogger(WandbLogger):
     @override
     def finalize(self, status: str) -> None:
         warn_on_failure(super().finalize)(status)
+
+
+def size_of(file: Path) -> int:
+    """Bytes of a file; 0 where there is none yet."""
+    return file.stat().st_size if file.is_file() else 0
 
 
 def read_row(counter: Path) -> int:
