@@ -24,7 +24,7 @@ demo: install  ## learn four tasks of the embedded stream one after another (abo
 	$(BIN)/python -m iqa_lightning.train experiment=demo
 
 test: install  ## every promise, for one method or preset of each kind
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m 'not exhaustive'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m 'not exhaustive' --durations=40 --durations-min=5
 
 test-all: install  ## every promise for every method and preset (more than an hour on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
