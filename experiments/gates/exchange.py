@@ -90,7 +90,9 @@ class GateFeatures:
                 "stages": self.network.statistics,
                 "gate_last": lambda one: torch.cat(self.network.stages(one), dim=1),
             }
-            rows = [self.caches[kind](image, ways[kind]) for image, _ in batches(self.stream, place)]
+            rows = [
+                self.caches[kind](image, ways[kind]) for image, _ in batches(self.stream, place)
+            ]
             self.found[place, kind] = torch.cat(rows)
         whole = self.found[place, kind]
         return [whole] if kind == "stages" else list(whole.split(self.network.stage_widths, dim=1))
@@ -137,7 +139,9 @@ def scores_of_parts(
     """Scores of all heads of a TSN-Ridge by each of `SUMS`."""
     method = build_method(OmegaConf.create(run.config), stream)
     assert isinstance(method, TSNRidge)
-    file = sorted(folder.path.glob("tasks/*.ckpt"), key=lambda path: int(path.name.split("_")[0]))[-1]
+    file = sorted(folder.path.glob("tasks/*.ckpt"), key=lambda path: int(path.name.split("_")[0]))[
+        -1
+    ]
     method.load_state_dict(torch.load(file, weights_only=True))
     method.eval()
     tasks = range(1, len(run.order) + 1)
@@ -228,7 +232,9 @@ def summarised(rows: pd.DataFrame) -> pd.DataFrame:
 
 def main() -> None:
     """Every finished run of the table that has heads to weigh."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--table", default="open4_short")
     parser.add_argument("--output", default="outputs", type=Path)
     parser.add_argument("--override", action="append", default=[])
@@ -245,7 +251,9 @@ def main() -> None:
             folder = folders.get(str(run))
             if folder is None or (given.methods and run.method not in given.methods):
                 continue
-            if not any(name.startswith("score/") for name in list(folder.predictions().values())[-1]):
+            if not any(
+                name.startswith("score/") for name in list(folder.predictions().values())[-1]
+            ):
                 continue
             found += exchanged(run, folder)
             print(f"{run}: done", flush=True)

@@ -11,13 +11,33 @@ from torch import Tensor, nn
 from iqa_lightning.losses.fidelity import pair_loss
 from iqa_lightning.methods.base import Batch, ContinualMethod
 from iqa_lightning.methods.gated import GatedHeads
-from iqa_lightning.methods.readouts import HeadScores, Known
+from iqa_lightning.methods.readouts import HeadScores, HeadsReadFeatures, Known
 from iqa_lightning.methods.teacher import Teacher
 from iqa_lightning.models.backbones import Encoder, Images, Stages
 from iqa_lightning.models.gating import Gate
 from iqa_lightning.models.heads import CosineHeads
 from iqa_lightning.stream.schedule import Task
 from iqa_lightning.stream.training_images import TrainingImages
+
+
+def start_head(
+    method: HeadsReadFeatures, heads: CosineHeads, head: int, task: Task, images: Iterable[Batch]
+) -> None:
+    """Start a head from the training images of its task, where `head_init` is `ridge`.
+
+    Raises:
+        ValueError: a joint task, whose sets have scales of their own.
+    """
+    if heads.start != "ridge":
+        return
+    if len(task.datasets) > 1:
+        raise ValueError(
+            f"method.head_init=ridge cannot pool the scales of {', '.join(task.datasets)}: choose "
+            "method.head_init=linear, or make each a task of its own"
+        )
+    assert isinstance(method, ContinualMethod)
+    mos, (feature,) = method.collect_rated(images, lambda image: [method.feature(image)])
+    heads.start_by_ridge(head, feature, mos)
 
 
 class SingleHead(ContinualMethod):
@@ -37,6 +57,12 @@ class SingleHead(ContinualMethod):
     ) -> None:
         super().__init__(**options)
         self.heads = CosineHeads(self.backbone.width, self.num_heads(), normalize_heads, head_init)
+
+    def on_task_start(self, task: Task, images: Iterable[Batch]) -> None:
+        """Start a head that is new, where it starts from the images."""
+        super().on_task_start(task, images)
+        if task.t == 1 or self.head() > 0:
+            start_head(self, self.heads, self.head(), task, images)
 
     def num_heads(self) -> int:
         """Heads over the whole stream."""
@@ -244,6 +270,7 @@ class SeparateModels(SingleHead):
         super().on_task_start(task, images)
         for module, start in zip((self.backbone, self.heads), self.start, strict=True):
             module.load_state_dict(start.state_dict())
+        start_head(self, self.heads, 0, task, images)
 
     def added_parameters(self) -> int:
         """A task adds a whole model."""

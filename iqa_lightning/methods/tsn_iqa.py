@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from iqa_lightning.methods.base import Batch
+from iqa_lightning.methods.finetune import start_head
 from iqa_lightning.methods.gated import GatedHeads
 from iqa_lightning.methods.readouts import HeadScores, Known
 from iqa_lightning.models.backbones import Images, Stages
@@ -48,6 +49,7 @@ class TSNIQA(GatedHeads):
         trains: `norms`, norms and head of a task, or the `head` alone, all norms as pretrained (the
             ablation of the official code).
         normalize_heads: whether heads have unit norm at test time.
+        head_init: how heads start, see `CosineHeads`; `ridge` goes before `init`.
         options: see `ContinualMethod`.
 
     Raises:
@@ -63,6 +65,7 @@ class TSNIQA(GatedHeads):
         init: str = "pretrained",
         trains: str = "norms",
         normalize_heads: bool = True,
+        head_init: str = "linear",
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -78,7 +81,7 @@ class TSNIQA(GatedHeads):
         for t in range(1, 1 + len(self.tasks)):
             for parameter in self.sets.parameters(t):
                 parameter.requires_grad_(True)
-        self.heads = CosineHeads(self.backbone.width, len(self.tasks), normalize_heads)
+        self.heads = CosineHeads(self.backbone.width, len(self.tasks), normalize_heads, head_init)
         self.gate = gate(self.backbone, len(self.tasks))
 
     def make_sets(self, count: int) -> NormSets | LowRankSets:
@@ -185,6 +188,7 @@ class TSNIQA(GatedHeads):
         self.sets.copy(source, task.t)
         if source > 0:
             self.heads.weight[task.t - 1].data.copy_(self.heads.weight[source - 1].data)
+        start_head(self, self.heads, task.t - 1, task, images)
 
     def start_from(self, t: int, stages: Stages) -> int:
         """The norm set that task t starts from."""

@@ -7,7 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-STARTS = ("linear", "kaiming_normal")
+from iqa_lightning.models.ridge import fit_ridge, z_scored
+
+STARTS = ("linear", "kaiming_normal", "ridge")
 
 
 class CosineHeads(nn.Module):
@@ -20,6 +22,7 @@ class CosineHeads(nn.Module):
     `start`: `linear` (PyTorch's own, uniform; norm about 0.58) as in TSN-IQA
     (https://arxiv.org/abs/2107.13429), or `kaiming_normal` (standard deviation sqrt(2 / width),
     norm about 1.41) as in LwF-KG (https://arxiv.org/abs/2102.09717); both from the official codes.
+    `ridge` (ours): as `linear` until `start_by_ridge` is called for a head.
 
     Raises:
         ValueError: another `start`.
@@ -32,9 +35,31 @@ class CosineHeads(nn.Module):
         if start not in STARTS:
             raise ValueError(f"method.head_init={start!r}: choose one of {STARTS}")
         vector = nn.Linear(width, 1, bias=False).weight.detach()
-        start_vector = (vector if start == "linear" else nn.init.kaiming_normal_(vector))[0]
+        start_vector = (nn.init.kaiming_normal_(vector) if start == "kaiming_normal" else vector)[0]
         self.weight = nn.ParameterList(nn.Parameter(start_vector.clone()) for _ in range(num_heads))
-        self.normalize = normalize
+        self.normalize, self.start = normalize, start
+
+    @torch.no_grad()
+    def start_by_ridge(
+        self, head: int, feature: Float[Tensor, "images width"], mos: Float[Tensor, " images"]
+    ) -> None:
+        """Start a head as the ridge regression of the MOS on unit-norm features, penalty by exact
+        leave-one-out.
+
+        The MOS have deviation 1 over the images: differences of scores are then of the size that
+        the link turns into probabilities. Its constant is left out, since pairs do not see it.
+
+        Raises:
+            ValueError: MOS that do not differ, fewer than three images.
+        """
+        inputs = F.normalize(feature.float(), dim=1).cpu().double().numpy()
+        fit = fit_ridge(inputs, z_scored(mos.cpu().double().numpy()))
+        if not fit.weight.any():
+            raise ValueError(
+                "method.head_init=ridge: the MOS of the training images do not differ; "
+                "method.head_init=linear starts at random"
+            )
+        self.weight[head].copy_(torch.from_numpy(fit.weight))
 
     def forward(self, feature: Float[Tensor, "batch width"], head: int) -> Float[Tensor, " batch"]:
         """Scores of one head (from 0), higher is better; in float32, where half precision would

@@ -1,10 +1,14 @@
 """Cosine heads: free norm in training, unit norm at test, single precision always."""
 
+import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import Ridge as SciRidge
+from torch.nn import functional as F
 from torch.nn.functional import cosine_similarity
 
 from iqa_lightning.models.heads import CosineHeads
+from iqa_lightning.models.ridge import ALPHAS
 
 
 @pytest.fixture
@@ -88,3 +92,32 @@ def test_free_scores_are_those_of_training() -> None:
     training = heads.train()(x, 0)
     assert torch.equal(heads.eval().free(x, 0), training)
     assert not torch.equal(heads(x, 0), training)
+
+
+def test_a_head_that_starts_as_a_ridge_regression_is_scikit_learns() -> None:
+    """Unit-norm features, standardised; MOS of deviation 1; without its constant."""
+    random = np.random.default_rng(0)
+    feature = torch.from_numpy(random.random((40, 12))).float()
+    mos = torch.from_numpy(
+        30 + 10 * random.standard_normal(40) + 20 * feature[:, 0].numpy()
+    ).float()
+    heads = CosineHeads(12, 2, start="ridge")
+    before = heads.weight[0].clone()
+    heads.start_by_ridge(1, feature, mos)
+
+    unit = F.normalize(feature.double(), dim=1).numpy()
+    inputs = (unit - unit.mean(axis=0)) / unit.std(axis=0)
+    target = (mos.double().numpy() - mos.double().numpy().mean()) / mos.double().numpy().std()
+    errors = {}
+    for alpha in ALPHAS:  # by leaving images out one after another
+        left = []
+        for i in range(40):
+            others = np.arange(40) != i
+            fit = SciRidge(alpha=alpha).fit(inputs[others], target[others])
+            left.append((fit.predict(inputs[[i]])[0] - target[i]) ** 2)
+        errors[alpha] = np.mean(left)
+    fit = SciRidge(alpha=min(errors, key=errors.__getitem__)).fit(inputs, target)
+    np.testing.assert_allclose(heads.weight[1].detach(), fit.coef_ / unit.std(axis=0), rtol=1e-4)
+    assert torch.equal(heads.weight[0], before)
+    with pytest.raises(ValueError, match=r"do not differ; method\.head_init=linear"):
+        heads.start_by_ridge(0, feature, torch.full((40,), 50.0))
