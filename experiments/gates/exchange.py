@@ -230,20 +230,25 @@ def summarised(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def main() -> None:
-    """Every finished run of the table that has heads to weigh."""
+def main(words: list[str] | None = None) -> None:
+    """Every finished run of the table that has heads to weigh.
+
+    Args:
+        words: of the command line, by default those that were typed.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--experiments", default=HERE.parent, type=Path)
     parser.add_argument("--table", default="open4_short")
     parser.add_argument("--output", default="outputs", type=Path)
     parser.add_argument("--override", action="append", default=[])
     parser.add_argument("--methods", nargs="*")
     parser.add_argument("--results", default=HERE / "results", type=Path)
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     torch.set_num_threads(1)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        grid = read_grid(HERE.parent / given.table / "runs.yaml")
+        grid = read_grid(given.experiments / given.table / "runs.yaml")
         runs = planned_runs(grid, given.override)
         folders = finished_runs(runs, given.output, grid["experiment"])
         found: list[dict[str, object]] = []
