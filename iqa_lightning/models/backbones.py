@@ -211,7 +211,7 @@ class Backbone(Encoder):
     def maps(
         self, prepared: Float[Tensor, "batch 3 height width"], last: bool = False
     ) -> tuple[Tensor, list[Float[Tensor, "batch channels h w"]]]:
-        """The last map, if it is asked for, and the map of every stage (of a transformer: block)."""
+        """The last map, if it is asked for, and that of every stage (of a transformer: block)."""
         if last:
             found = self.network.forward_intermediates(prepared)
             return found[0], found[1]
@@ -278,7 +278,7 @@ class Backbone(Encoder):
         return self.with_stages(image, fixed, features)
 
     def prepare(self, image: Images) -> Float[Tensor, "batch 3 height width"]:
-        """Normalised float images; counts them, since forward passes are what an evaluation costs."""
+        """Normalised float images; counts them, since forward passes are what evaluations cost."""
         if image.ndim != 4:
             raise ValueError(
                 "view.evaluation=windows shows an image in several windows, which only "
@@ -324,8 +324,8 @@ def build_network(name: str, weights: str | None, options: dict[str, Any]) -> An
 
 
 def pretrained_network(name: str, options: dict[str, Any], num_classes: int = 0) -> Any:
-    """The network with timm's ImageNet weights and so many classes, 0 for no classifier, or an error that says what to do without a network
-    connection.
+    """The network with timm's ImageNet weights and so many classes, 0 for no classifier, or an
+    error that says what to do without a network connection.
     """
     try:
         return timm.create_model(name, pretrained=True, num_classes=num_classes, **options)
