@@ -84,9 +84,13 @@ def everything(extras: Iterable[str]) -> Iterator[str]:
 def page() -> dict[str, str]:
     """The table of exceptions of docs/licences.md: why, by package or `<prefix>*`."""
     text = (ROOT / "docs" / "licences.md").read_text().partition("## Exceptions")[2]
-    return {
-        name: why for name, why in re.findall(r"^\| `([\w*-]+)` \| (.+) \|$", text, re.MULTILINE)
-    }
+    return dict(re.findall(r"^\| `([\w*-]+)` \| (.+) \|$", text, re.MULTILINE))
+
+
+def permits(said: str) -> bool:
+    """Whether a licence is known to permit use, change and sale, and none of a choice forbids it."""
+    refused = r"GPL|General Public|Non-?Commercial|-NC\b|Proprietary|Other"
+    return bool(PERMISSIVE.search(said)) and not re.search(refused, said)
 
 
 def test_one_version() -> None:
