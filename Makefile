@@ -8,17 +8,31 @@ WORKERS ?= 2
 TABLE ?= demo
 JOBS ?= 2
 DATA ?= stream=open4
-.PHONY: help install demo test test-fast test-all check check-data bench reproduce-table dashboard docs soak rehearsal clean clean-cache
+PIP_OPTIONS := --quiet --disable-pip-version-check
+.PHONY: help install lock prerelease demo test test-fast test-all check check-data bench reproduce-table dashboard docs soak rehearsal clean clean-cache
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-install: $(VENV)/installed  ## make .venv and install the package with its development tools, as constraints.txt pins them
+install: $(VENV)/installed  ## make .venv and install the package with its development tools: the versions of requirements.lock, by SHA-256
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install $(PIP_OPTIONS) --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install $(PIP_OPTIONS) --no-deps --no-build-isolation --editable .
 	touch $@
+
+lock:  ## write requirements.lock anew after a change of pyproject.toml (UPGRADE=--upgrade: with the newest releases)
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install $(PIP_OPTIONS) uv
+	.venv-lock/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-annotate --quiet $(UPGRADE) --custom-compile-command 'make lock' --output-file requirements.lock
+	rm -r .venv-lock
+
+prerelease:  ## the fast tests against pre-releases of what the package needs, beyond its bounds too, in an environment of its own
+	$(PYTHON) -m venv .venv-prerelease
+	.venv-prerelease/bin/python -m pip install $(PIP_OPTIONS) --pre --upgrade --editable '.[dev]'
+	.venv-prerelease/bin/python -m pip install $(PIP_OPTIONS) --pre --upgrade hydra-core omegaconf pytorch-lightning open_clip_torch
+	OMP_NUM_THREADS=1 .venv-prerelease/bin/python -m pytest --numprocesses $(WORKERS) -m 'not slow and not exhaustive'
 
 demo: install  ## learn four tasks of the embedded stream one after another (about two minutes; synthetic targets)
 	$(BIN)/python -m iqa_lightning.train experiment=demo
@@ -62,7 +76,7 @@ rehearsal: install  ## every preset of every paper from end to end on generated 
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.rehearsal $(PRESETS)
 
 clean:  ## remove the environment and all caches; outputs/ stays
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-prerelease .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 clean-cache: install  ## remove the decoded images that runs keep in the user's cache folder (other folders: conf/check.yaml)
 	$(BIN)/python -m iqa_lightning.check cache=remove

@@ -23,6 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from iqa_lightning.configs import read_yaml
+from iqa_lightning.files import write_bytes
 from iqa_lightning.runs.compose import CONF, instantiate
 from iqa_lightning.runs.mistakes import run_command
 from iqa_lightning.runs.start import one_line, whole_number
@@ -65,7 +66,6 @@ def check(cfg: DictConfig) -> int:
     from iqa_lightning.audit.duplicates import check_waivers, find_duplicates, findings  # noqa: PLC0415  # torch
     from iqa_lightning.audit.groups import check_families, write_groups  # noqa: PLC0415  # torch
     from iqa_lightning.audit.manifest import verify_manifest  # noqa: PLC0415  # torch
-    from iqa_lightning.records import write_bytes  # noqa: PLC0415  # pandas
 
     console = Console()
     name, datasets = build(cfg)
@@ -108,7 +108,8 @@ def plan(cfg: DictConfig) -> None:
     groups = ("stream", "method", "backbone", "schedule", "view", "pairs")
     if missing := [name for name in groups if cfg.get(name) is None]:
         raise ValueError(
-            f"what is to be planned? {missing[0]} is not given: plan=true experiment=<name>, or all "
+            f"what is to be planned? {missing[0]} is not given: plan=true experiment=<name>, or "
+            "all "
             f"of {', '.join(f'{name}=...' for name in groups)}"
         )
     phases = [Phase(name=str(k), **phase) for k, phase in cfg.schedule.items() if phase.epochs]

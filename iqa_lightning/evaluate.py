@@ -1,8 +1,8 @@
 """A run folder's predictions -> matrices, measures and figures; trains nothing and reads no image.
 
-`iqa-lightning evaluate <folder>` (or `run=<folder>`) prints the matrices and writes everything derived
-again, byte for byte what the training wrote. A folder that holds nothing but `predictions/` is
-enough.
+`iqa-lightning evaluate <folder>` (or `run=<folder>`) prints the matrices and writes everything
+derived again, byte for byte what the training wrote. A folder that holds nothing but `predictions/`
+is enough.
 """
 
 from iqa_lightning import signals

@@ -12,6 +12,7 @@ if __name__ == "__main__":  # before anything that takes time
 from pathlib import Path
 from typing import Any
 
+from iqa_lightning.files import write_bytes
 from iqa_lightning.scoring.words import needed, run_words
 
 KINDS = (".iqa", ".onnx", ".pt2", ".md")
@@ -34,8 +35,6 @@ def main(values: dict[str, Any]) -> int:
         raise ValueError(f"run={run} is a bundle already: copy it, or name its run folder")
     model = load_model(run, "cpu")
     if output.suffix == ".md":
-        from iqa_lightning.records import write_bytes  # noqa: PLC0415
-
         write_bytes(output, markdown(model.card).encode())
     elif output.suffix == BUNDLE:
         from iqa_lightning.scoring.bundle import bundle_of_run  # noqa: PLC0415

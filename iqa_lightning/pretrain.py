@@ -23,7 +23,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from iqa_lightning.configs import without_places
-from iqa_lightning.runs.compose import CONF, check_kinds, instantiate
+from iqa_lightning.files import write_bytes
+from iqa_lightning.runs.compose import CONF, check_kinds, instantiate, to_dict
 from iqa_lightning.runs.folder import (
     check_config,
     is_first_process,
@@ -36,7 +37,6 @@ from iqa_lightning.runs.mistakes import quoted, run_command
 from iqa_lightning.runs.package import package
 from iqa_lightning.runs.process import follow_parent, lead_children
 from iqa_lightning.runs.start import Begun, check_values, check_writable, one_line
-from iqa_lightning.train import to_dict
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -177,7 +177,6 @@ def write(cfg: DictConfig, method: Any, data: Any, folder: Path, name: str) -> N
     from safetensors.torch import save  # noqa: PLC0415  # torch
 
     from iqa_lightning.audit.contents import CARD, card_of  # noqa: PLC0415
-    from iqa_lightning.records import write_bytes  # noqa: PLC0415  # pandas
 
     before = card_of(cfg.backbone.get("weights"))
     card = {
@@ -203,7 +202,6 @@ def probe(cfg: DictConfig) -> None:
     import pytorch_lightning as pl  # noqa: PLC0415  # torch stays out of --help
 
     from iqa_lightning.pretraining.probe import probe_start, seen_by, summarise, table  # noqa: PLC0415
-    from iqa_lightning.records import write_bytes  # noqa: PLC0415
     from iqa_lightning.runs.walking import silence_hints  # noqa: PLC0415
 
     signals.move_to(signals.RAISE)

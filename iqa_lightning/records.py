@@ -5,67 +5,33 @@ of the stream, and `after_0_start.parquet` before any training. A task is called
 joint task by its data sets joined with `+`. All else (`srcc_<readout>.csv`,
 `stability_<readout>.csv`, `cells.csv`, where they exist `gate.csv` and `uncertainty.csv`,
 `srcc.png`, `readouts` in `summary.json`) follows from the predictions and may be deleted. The same
-content gives the same bytes. Every file is written under a temporary name and renamed, so that a
-crash leaves the old file or the new one and never half of one. `checksums.json` holds the SHA-256
-of predictions and checkpoints; they are compared when read.
+content gives the same bytes. Every file is whole (`files.py`); the SHA-256 of predictions and
+checkpoints are in `checksums.json` and are compared when read.
 """
 
 import csv
-import hashlib
 import json
 import math
 import os
 import re
-import unicodedata
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-IDENTITY = {"dataset": pa.string(), "split": pa.string(), "image": pa.string(), "mos": pa.float64()}
-
-
-OPTIONAL = {name: pa.string() for name in ("image/reference", "image/distortion", "image/scene")}
-"""What is known of an image: its content (images that share it are resampled together), the kind of
-its distortion, and what it shows, several labels joined with `+`; empty where unknown."""
-
-
-READOUTS = ("single", "latest", "oracle", "gated")
-
-
-DEVIATIONS = (
-    "mos_std",
-    "sigma",
-)  # standard deviations: of an image's ratings, and predicted by methods that do so
-
-
-PER_NAME = (
-    "score/<task>",
-    "gate/<task>",
-    "nearness<level>/<task>",
-    "scene/<word>",
-    "distortion/<word>",
+from iqa_lightning.files import is_name, read_tensors, verify, write_bytes, write_sealed
+from iqa_lightning.predictions import (
+    READOUTS,
+    START,
+    checked,
+    compare,
+    read_predictions,
+    to_parquet,
 )
-"""Of heads, of a gate's levels (minus temperature times distance) where tasks are independent, of
-predicted labels.
-"""
-
-
-START = "start"
-
-
-RESERVED = (START, "after")  # they label the rows of a matrix
-
 
 FILE = re.compile(r"after_(0|[1-9][0-9]*)_([^/]+)\.parquet")
-
-
-CHECKSUMS = "checksums.json"
 
 
 SUMMARY = (
@@ -123,7 +89,7 @@ class RunFolder:
                 f"'{task}' cannot name task {t}: 0 is '{START}', others take letters, digits, "
                 "'_', '-', '+'"
             )
-        content = _parquet(checked(frame, path.name))
+        content = to_parquet(checked(frame, path.name))
         write_sealed(self.path, path, lambda file: file.write(content))
         return path
 
@@ -140,7 +106,7 @@ class RunFolder:
         frames = {task: read_predictions(path) for task, path in files.items()}
         first = frames[START]
         for task, frame in frames.items():
-            _compare(files[START].name, first, files[task].name, frame)
+            compare(files[START].name, first, files[task].name, frame)
         return frames
 
     def write_matrix(self, name: str, matrix: pd.DataFrame) -> None:
@@ -316,247 +282,6 @@ class RunFolder:
                     f"after_{t}_{START if t == 0 else '<task>'}.parquet"
                 )
         return {task: path for _, (task, path) in sorted(found.items())}
-
-
-def checked(frame: pd.DataFrame, source: str) -> pd.DataFrame:
-    """Predictions with columns in order and of the stored types, or a ValueError that names
-    `source` and column.
-    """
-    names = [str(column) for column in frame.columns]
-    readouts = [name for name in READOUTS if name in names]
-    deviations = [name for name in DEVIATIONS if name in names]
-    heads = [
-        name
-        for name in names
-        if (match := re.fullmatch(r"(?:score|gate|nearness[1-9]|scene|distortion)/(.+)", name))
-        and is_name(match[1], "+")
-    ]
-    texts = [name for name in ("dataset", "split", "image", *OPTIONAL) if name in names]
-    known = [
-        *IDENTITY,
-        *(name for name in OPTIONAL if name in names),
-        *readouts,
-        *deviations,
-        *heads,
-    ]
-    _check_columns(names, known, readouts, source)
-    table = frame[known].reset_index(drop=True)
-    for name in texts:
-        if not all(isinstance(value, str) for value in table[name]):
-            raise ValueError(f"{source}: column '{name}' holds something that is not text")
-    for name in ("mos", *readouts, *deviations, *heads):
-        if not pd.api.types.is_numeric_dtype(table[name]) or pd.api.types.is_bool_dtype(
-            table[name]
-        ):
-            raise ValueError(
-                f"{source}: column '{name}' holds {table[name].dtype}, expected numbers"
-            )
-    with np.errstate(over="ignore"):
-        table = table.astype(
-            {"mos": np.float64, **dict.fromkeys([*readouts, *deviations, *heads], np.float32)}
-        )
-    _check_rows(table, source)
-    return table
-
-
-def read_predictions(path: Path) -> pd.DataFrame:
-    """One file of predictions, checked.
-
-    Raises:
-        ValueError: It is not parquet, or not a table of predictions.
-    """
-    try:
-        table = pq.read_table(path, partitioning=None)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} cannot be read as parquet ({error}): the run has to be made again"
-        ) from error
-    return checked(table.to_pandas(), str(path))
-
-
-def read_tensors(path: Path, remedy: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Arrays and metadata of a safetensors file.
-
-    Raises:
-        ValueError: It is missing or damaged.
-    """
-    from safetensors import SafetensorError, safe_open  # noqa: PLC0415  # few need it
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (OSError, SafetensorError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): {remedy}") from error
-
-
-def is_name(text: str, more: str = "") -> bool:
-    """Whether a text can name a data set: letters and digits of any script, `_`, `-` and `more`."""
-    fit = all(sign in "_-" + more or unicodedata.category(sign)[0] in "LMN" for sign in text)
-    return bool(text) and fit and unicodedata.is_normalized("NFC", text)
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that at every instant it is either absent, the old one or the new one.
-
-    Raises:
-        OSError: naming the file.
-    """
-    write_atomic(path, lambda file: file.write(content))
-
-
-def write_sealed(root: Path, path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write a file below the run folder `root` whose checksum is compared when it is read.
-
-    The checksum is noted beside that of the version before, and before the file takes its place: a
-    crash in between leaves a file that is one of the two.
-    """
-    name, noted = path.relative_to(root).as_posix(), read_checksums(root)
-
-    def note(part: Path) -> None:
-        with part.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        before = [known for known in noted.get(name, [])[-1:] if known != digest]
-        content = noted | {name: [*before, digest]}
-        write_bytes(root / CHECKSUMS, f"{json.dumps(content, indent=1)}\n".encode())
-
-    write_atomic(path, write, note)
-
-
-def write_atomic(
-    path: Path, write: Callable[[BinaryIO], Any], before: Callable[[Path], None] | None = None
-) -> None:
-    """Let `write` fill a file beside `path`, flush it, rename it to `path`, flush the folder.
-
-    `before` is called with the whole file before it takes its place.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        if before:
-            before(part)
-        part.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name, too, outlives a power cut
-        finally:
-            os.close(folder)
-    except OSError as error:
-        if error.errno is None or error.filename not in (None, str(part)):
-            raise
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-def read_checksums(root: Path) -> dict[str, list[str]]:
-    """SHA-256 of files by name; of each the last version and the one before.
-
-    Raises:
-        ValueError: The file is not JSON.
-    """
-    path = root / CHECKSUMS
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_bytes()))
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}): delete it, and files are read without comparison"
-        ) from error
-
-
-def verify(root: Path, path: Path) -> None:
-    """Compare a file with its checksum, where one is noted.
-
-    Raises:
-        ValueError: It is not what was written.
-    """
-    if not (known := read_checksums(root).get(path.relative_to(root).as_posix())):
-        return
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest not in known:
-        raise ValueError(
-            f"{path} is not what was written ({path.stat().st_size} bytes, SHA-256 "
-            f"{digest[:12]}..., not {known[-1][:12]}...): bring back a copy, or delete it, "
-            f"summary.json and last.ckpt in {root}, and the same training command makes it again"
-        )
-
-
-def _check_columns(names: list[str], known: list[str], readouts: list[str], source: str) -> None:
-    if missing := [name for name in IDENTITY if name not in names]:
-        raise ValueError(f"{source}: column '{missing[0]}' is missing; it holds {', '.join(names)}")
-    if not readouts:
-        raise ValueError(
-            f"{source}: no readout column; expected one or more of {', '.join(READOUTS)}"
-        )
-    if unknown := [name for name in names if name not in known]:
-        allowed = ", ".join([*IDENTITY, *OPTIONAL, *READOUTS, *DEVIATIONS, *PER_NAME])
-        raise ValueError(f"{source}: column '{unknown[0]}' is not known; expected {allowed}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"{source}: two columns have one name among {', '.join(names)}")
-
-
-def _check_rows(table: pd.DataFrame, source: str) -> None:
-    if table.empty:
-        raise ValueError(
-            f"{source}: no rows; expected one per image of the test and validation parts"
-        )
-    for name in table["dataset"].unique():
-        if not is_name(name) or name in RESERVED:
-            raise ValueError(
-                f"{source}: '{name}' cannot name a data set: use letters, digits, '_', '-', not "
-                f"{RESERVED}"
-            )
-    if wrong := sorted(set(table["split"]) - {"val", "test"}):
-        raise ValueError(f"{source}: column 'split' holds '{wrong[0]}', expected 'val' or 'test'")
-    if not np.isfinite(table["mos"]).all():
-        row = int(np.argmin(np.isfinite(table["mos"])))
-        raise ValueError(
-            f"{source}: column 'mos' holds {table['mos'][row]} for image '{table['image'][row]}' "
-            f"(row {row})"
-        )
-    twice = table.duplicated(["dataset", "split", "image"])
-    if twice.any():
-        dataset, split, image = table[["dataset", "split", "image"]].iloc[int(np.argmax(twice))]
-        raise ValueError(f"{source}: image '{image}' of '{dataset}' ({split}) is there twice")
-
-
-def _compare(first_name: str, first: pd.DataFrame, name: str, frame: pd.DataFrame) -> None:
-    readouts, expected = ([c for c in table if c in READOUTS] for table in (frame, first))
-    if readouts != expected:
-        raise ValueError(
-            f"{name} holds the readouts {readouts}, {first_name} holds {expected}: they are of "
-            "two runs"
-        )
-    if len(frame) != len(first):
-        raise ValueError(
-            f"{name} holds {len(frame)} rows, {first_name} holds {len(first)}: they are of two runs"
-        )
-    for column in [*IDENTITY, *(name for name in OPTIONAL if name in frame and name in first)]:
-        differs = frame[column].to_numpy() != first[column].to_numpy()
-        if differs.any():
-            row = int(np.argmax(differs))
-            values = f"'{frame[column][row]}' and '{first[column][row]}'"
-            raise ValueError(
-                f"{name} and {first_name} disagree in row {row}, column '{column}': {values}"
-            )
-
-
-def _parquet(table: pd.DataFrame) -> bytes:
-    kinds = [
-        pa.field(name, (IDENTITY | OPTIONAL).get(name, pa.float32())) for name in table.columns
-    ]
-    # without pandas' own metadata, which changes with its version
-    stored = pa.Table.from_pandas(table, schema=pa.schema(kinds), preserve_index=False, nthreads=1)
-    sink = pa.BufferOutputStream()
-    pq.write_table(stored.replace_schema_metadata(None), sink, compression="zstd")
-    return bytes(sink.getvalue().to_pybytes())
 
 
 def _plain(value: Any) -> Any:

@@ -11,22 +11,21 @@ from iqa_lightning import signals
 if __name__ == "__main__":  # before anything that takes time
     signals.install()
 
-import warnings
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from iqa_lightning.runs.compose import (
     CONF,
     changes_of_experiment,
     check_kinds,
     describe,
-    instantiate,
+    to_dict,
 )
 from iqa_lightning.runs.extend import Parent, described, extended, names_of
 from iqa_lightning.runs.folder import (
@@ -35,6 +34,7 @@ from iqa_lightning.runs.folder import (
     keep_config,
     run_names,
     sole_owner,
+    wandb_parts,
 )
 from iqa_lightning.runs.mistakes import run_command
 from iqa_lightning.runs.process import follow_parent
@@ -42,12 +42,7 @@ from iqa_lightning.runs.start import Begun, check_values, check_writable, one_li
 from iqa_lightning.runs.sweep import run_job
 
 if TYPE_CHECKING:
-    from iqa_lightning.methods.base import ContinualMethod
     from iqa_lightning.records import RunFolder
-    from iqa_lightning.stream.stream import TaskStream
-
-
-HERE = Path(__file__).resolve().parent
 
 
 @hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")
@@ -94,8 +89,13 @@ def train(
     parent: Parent | None = None,
 ) -> None:
     """Build, hold the folder, walk."""
+    from iqa_lightning.runs.building import (  # noqa: PLC0415  # torch
+        build_method,
+        build_stream,
+        check_start,
+    )
     from iqa_lightning.runs.data import keep_data  # noqa: PLC0415
-    from iqa_lightning.runs.walking import Walk, prepare  # noqa: PLC0415  # torch
+    from iqa_lightning.runs.walking import Walk, prepare  # noqa: PLC0415
 
     prepare(cfg.seed)
     with ExitStack() as held:
@@ -127,51 +127,6 @@ def lines_about(cfg: DictConfig, parent: Parent | None) -> list[str]:
     return describe(cfg, HydraConfig.get().runtime.choices, changes_of_experiment())
 
 
-def build_stream(cfg: DictConfig) -> TaskStream:
-    """The task stream, with the schedule, view and pairs of the config; a phase of no epochs is
-    left out.
-    """
-    from iqa_lightning.stream.schedule import Phase  # noqa: PLC0415  # torch
-
-    phases = [
-        Phase(name=str(name), **phase) for name, phase in cfg.schedule.items() if phase.epochs
-    ]
-    build = instantiate(cfg.stream, _partial_=True, _convert_="all")
-    stream: TaskStream = build(
-        phases=phases,
-        view=instantiate(cfg.view),
-        pairs=instantiate(cfg.pairs),
-        split=cfg.split,
-        seed=cfg.seed,
-    )
-    return stream
-
-
-def build_method(cfg: DictConfig, stream: TaskStream) -> ContinualMethod:
-    """The method over its backbone, sized for the tasks of the stream."""
-    tasks = [task.name for task in stream.tasks]
-    build = instantiate(cfg.method, _partial_=True, _convert_="all")
-    method: ContinualMethod = build(
-        backbone=instantiate(cfg.backbone), tasks=tasks, task_datasets=stream.task_datasets
-    )
-    return method
-
-
-def check_start(cfg: DictConfig, stream: TaskStream) -> None:
-    """Refuse weights whose pre-training has seen test images, unless `allow_leakage` is set; then
-    say so.
-    """
-    from iqa_lightning.audit.contents import refuse_leaks  # noqa: PLC0415  # torch
-
-    allowed, found = bool(cfg.allow_leakage), []
-    for weights in {cfg.backbone.get("weights"), cfg.method.get("prior")}:
-        found += refuse_leaks(weights, stream.data.values(), allowed)
-    if found:
-        warnings.warn(
-            f"the weights were pre-trained on {len(found)} test images of this stream", stacklevel=1
-        )
-
-
 def print_results(records: RunFolder) -> None:
     """Print the results of a run, where they lie and how to look at them."""
     from rich.console import Console  # noqa: PLC0415
@@ -191,31 +146,6 @@ def print_results(records: RunFolder) -> None:
     if any(offline for offline, _ in wandb_parts(folder)):
         lines.append(f"            look at it: wandb leet {folder / 'wandb'}")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
-
-
-def wandb_parts(folder: Path) -> list[tuple[bool, Path]]:
-    """The folders in which wandb wrote something, and whether they are still to be sent.
-
-    A run that was killed early leaves a file of 7 bytes, which `wandb sync` cannot read.
-    """
-    found = sorted(folder.glob("wandb/*run-*/*.wandb"))
-    return [
-        (file.parent.name.startswith("offline-"), file.parent)
-        for file in found
-        if file.stat().st_size > 7
-    ]
-
-
-def to_dict(cfg: DictConfig, names: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The config with all references resolved, as plain dictionaries; an order by name is spelt out
-    where the `names` of the run are given.
-    """
-    content: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # it is a dict
-    if names:
-        from iqa_lightning.runs.folder import spelt_order  # noqa: PLC0415
-
-        content["stream"]["order"] = spelt_order(content["stream"])
-    return content
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ In range, drifting to a learnt data set, or new; for what is new the pictures wo
 """
 
 from iqa_lightning import signals
+from iqa_lightning.files import write_bytes
 
 if __name__ == "__main__":  # before anything that takes time
     signals.install()
@@ -25,7 +26,6 @@ def main(values: dict[str, Any]) -> int:
     """
     needed(values, "watch", "run", "images")
     # only here, so that --help does not wait for torch
-    from iqa_lightning.records import write_bytes  # noqa: PLC0415
     from iqa_lightning.scoring.images import find_images  # noqa: PLC0415
     from iqa_lightning.scoring.scorer import Scorer  # noqa: PLC0415
     from iqa_lightning.scoring.tables import check_output  # noqa: PLC0415

@@ -22,9 +22,9 @@ from torch.utils.data import DataLoader
 from iqa_lightning.continual.callback import ContinualLearning
 from iqa_lightning.methods.base import Batch, ContinualMethod
 from iqa_lightning.methods.finetune import SingleHead
+from iqa_lightning.runs.building import build_method, build_stream
 from iqa_lightning.stream.schedule import Position
 from iqa_lightning.stream.stream import TaskStream
-from iqa_lightning.train import build_method, build_stream
 from tests.walks import TINY, composed, results, walk
 
 State = dict[str, Tensor]

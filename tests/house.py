@@ -1,7 +1,8 @@
 """What is beyond the guides of size, and how the rooms of the package import each other.
 
 `python -m tests.house` lists files over 400 lines, functions over 60 lines and lines over 100
-columns, each with its reason from `tests/beyond_guides.yaml` (`make check` runs it; nothing fails).
+columns, in the package and in conf/, each with its reason from `tests/beyond_guides.yaml`, in which
+`<file or folder>:lines` stands for all its long lines (`make check` runs it; nothing fails).
 `python -m tests.house rooms` prints the diagram of `docs/architecture.md`.
 """
 
@@ -16,12 +17,30 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 FILE, FUNCTION, LINE = 400, 60, 100
 REASONS = ROOT / "tests" / "beyond_guides.yaml"
+SINGLE = ("distributed", "files", "predictions", "records", "seeds")
+"""Modules that are rooms by themselves."""
+
+
 DIRECTIVES = ("# noqa", "# type: ignore", "http://", "https://")
 """What makes a line long that cannot be broken: directives of linters, links."""
 
 
 def beyond(root: Path = ROOT) -> Iterator[tuple[str, int]]:
     """Each place beyond a guide, as `file`, `file::function` or `file:line`, and its size."""
+    yield from beyond_in_code(root)
+    for path in sorted((root / "conf").rglob("*.yaml")):
+        yield from long_lines(path.relative_to(root).as_posix(), path.read_text().splitlines())
+
+
+def long_lines(name: str, lines: list[str]) -> Iterator[tuple[str, int]]:
+    """Each line of a file over 100 columns that could be broken."""
+    for number, line in enumerate(lines, 1):
+        if len(line) > LINE and not any(word in line for word in DIRECTIVES):
+            yield f"{name}:{number}", len(line)
+
+
+def beyond_in_code(root: Path) -> Iterator[tuple[str, int]]:
+    """Each place of the package beyond a guide."""
     for path in sorted((root / "iqa_lightning").rglob("*.py")):
         name, text = path.relative_to(root).as_posix(), path.read_text()
         lines = text.splitlines()
@@ -32,22 +51,29 @@ def beyond(root: Path = ROOT) -> Iterator[tuple[str, int]]:
                 size = (node.end_lineno or 0) - node.lineno + 1
                 if size > FUNCTION:
                     yield f"{name}::{node.name}", size
-        for number, line in enumerate(lines, 1):
-            if len(line) > LINE and not any(word in line for word in DIRECTIVES):
-                yield f"{name}:{number}", len(line)
+        yield from long_lines(name, lines)
 
 
 def report(root: Path = ROOT) -> list[str]:
-    """One line for each place beyond a guide, with its reason."""
-    reasons: dict[str, str] = yaml.safe_load(REASONS.read_text()) or {}
-    found = []
+    """One line for each place beyond a guide, with its reason; long lines that share a reason are
+    counted in one.
+    """
+    reasons: dict[str, str] = yaml.safe_load(REASONS.read_text())
+    found, shared = [], Counter[str]()
     for place, size in beyond(root):
-        parts = place.split("::") if "::" in place else place.rsplit(":", 1)
-        is_line = "::" not in place and len(parts) == 2
-        reason = reasons.get(parts[0] + ":lines" if is_line else place)
-        unit = "columns" if is_line else "lines"
-        found.append(f"{place}: {size} {unit}: {reason or 'no reason is given'}")
-    return found
+        file, _, line = place.rpartition(":")
+        if line.isdigit():
+            above = [file, *(parent.as_posix() for parent in Path(file).parents)]
+            key = next((one for one in above if f"{one}:lines" in reasons), None)
+            if key is not None:
+                shared[key] += 1
+                continue
+        unit = "columns" if line.isdigit() else "lines"
+        found.append(f"{place}: {size} {unit}: {reasons.get(place, 'no reason is given')}")
+    return found + [
+        f"{key}: {count} lines over {LINE} columns: {reasons[f'{key}:lines']}"
+        for key, count in shared.items()
+    ]
 
 
 def room_of(module: str) -> str:
@@ -56,7 +82,7 @@ def room_of(module: str) -> str:
     if len(parts) > 2:
         return parts[1]
     single = parts[-1]
-    return single if single in ("records", "distributed", "seeds") else "commands"
+    return single if single in SINGLE else "commands"
 
 
 def imports_between_rooms(root: Path = ROOT) -> Counter[tuple[str, str]]:

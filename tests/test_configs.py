@@ -9,8 +9,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from iqa_lightning.methods.feature_generators import FeatureGenerator
+from iqa_lightning.runs.building import build_method, build_stream
 from iqa_lightning.runs.compose import instantiate
-from iqa_lightning.train import build_method, build_stream
 from tests.models.pipelines import write_pipeline
 from tests.walks import ROOT, composed, small_towers, stream_of_folders, walk, write_folder
 

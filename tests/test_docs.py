@@ -24,7 +24,9 @@ from iqa_lightning.reproduce import overrides
 from tests.walks import ROOT
 
 SITE = sorted(path for path in (ROOT / "docs").rglob("*.md") if path.parent.name != "api")
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+PAGES = [
+    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md")
+]
 PAGES += [*SITE, *sorted((ROOT / "experiments").rglob("README.md"))]
 
 

@@ -4,7 +4,9 @@ import ast
 import re
 from pathlib import Path
 
-from tests.house import beyond, rooms
+import yaml
+
+from tests.house import REASONS, beyond, report, rooms
 from tests.walks import ROOT
 
 PACKAGE = sorted((ROOT / "iqa_lightning").rglob("*.py"))
@@ -57,8 +59,8 @@ def test_only_commands_import_hydra_and_only_records_write_records() -> None:
         }
         if path.parent.name not in ("iqa_lightning", "runs"):
             assert not any(name.split(".")[0] == "hydra" for name in names), path
-        if path.name != "records.py":
-            assert ".to_parquet(" not in path.read_text(), path
+        if path.name not in ("predictions.py", "records.py"):
+            assert "to_parquet(" not in path.read_text(), path
 
 
 def test_no_machine_paths() -> None:
@@ -93,9 +95,24 @@ def test_the_report_names_what_is_beyond_the_guides(tmp_path: Path) -> None:
     body = "\n".join(["    x = 1"] * 60)
     text = f"def long() -> None:\n{body}\n\n\ny = '{'a' * 100}'\n" + "z = 1\n" * 340
     (package / "big.py").write_text(text)
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "long.yaml").write_text(f"a: 1\nb: {'x' * 98}\n# https://{'x' * 98}\n")
     found = list(beyond(tmp_path))
     assert found == [
         ("iqa_lightning/big.py", 404),
         ("iqa_lightning/big.py::long", 61),
         ("iqa_lightning/big.py:64", 106),
+        ("conf/long.yaml:2", 101),
     ]
+    reported = report(tmp_path)
+    assert "iqa_lightning/big.py: 404 lines: no reason is given" in reported
+    assert any(line.startswith("conf: 1 lines over 100 columns: ") for line in reported)
+
+
+def test_every_reason_is_of_something_beyond_a_guide() -> None:
+    places = [place for place, _ in beyond()]
+    for key in yaml.safe_load(REASONS.read_text()):
+        named = key.removesuffix(":lines")
+        assert key in places or any(
+            place.startswith((f"{named}/", f"{named}:")) for place in places
+        )

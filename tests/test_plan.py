@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from iqa_lightning.check import plan
+from iqa_lightning.runs.building import build_stream
 from iqa_lightning.runs.forecast import activations, clock, count_images, size
-from iqa_lightning.train import build_stream
 from tests.walks import IN_BATCH, TINY, composed, stream_of_folders
 
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from iqa_lightning.records import RunFolder, write_bytes
+from iqa_lightning.files import write_bytes
+from iqa_lightning.records import RunFolder
 
 
 def frame(**columns) -> pd.DataFrame:

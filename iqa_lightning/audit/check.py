@@ -131,7 +131,8 @@ def _check_scores(audit: Audit) -> None:
     if np.ptp(mos) < 0.1 * (native[1] - native[0]):
         audit.note(
             "warning",
-            f"the scores {mos.min():g} to {mos.max():g} fill less than a tenth of the range {native}",
+            f"the scores {mos.min():g} to {mos.max():g} fill less than a tenth of the range "
+            f"{native}",
         )
     known = (
         table["level"].notna().to_numpy()
@@ -145,12 +146,16 @@ def _check_scores(audit: Audit) -> None:
     direction = "declared, not checkable without distortion levels"
     if trends:
         mean = float(np.mean(trends))
-        direction = f"scores fall with the level of distortion (mean SRCC {mean:.2f} of {len(trends)} series)"
+        direction = (
+            f"scores fall with the level of distortion (mean SRCC {mean:.2f} of {len(trends)} "
+            "series)"
+        )
         if mean > 0:
             direction = direction.replace("fall", "rise")
             audit.note(
                 "error",
-                f"{direction}: they are lower is better; turn them round in the table or its parser",
+                f"{direction}: they are lower is better; turn them round in the table or its "
+                "parser",
             )
     if not audit.data.native_higher_is_better:
         direction += "; lower is better in the table, turned here"
@@ -204,7 +209,8 @@ def _check_images(audit: Audit, progress: Progress) -> None:
         hint = other_name(data.root, data.image_path(names.index(missing[0])))
         audit.note(
             "error",
-            f"{len(missing)} of {len(rows)} images are missing in {data.root}: {_listed(missing)}{hint}; "
+            f"{len(missing)} of {len(rows)} images are missing in {data.root}: "
+            f"{_listed(missing)}{hint}; "
             f"get them from {data.home}",
         )
     if unreadable:

@@ -176,8 +176,10 @@ def check_waivers(source: str, waivers: object) -> list[Mapping[str, Any]]:
 def findings(duplicates: Sequence[Duplicate]) -> list[Finding]:
     """Errors and warnings among the duplicates."""
     remedy = {
-        "error": "what is tested would have been learnt from: remove one of the two, or waive it with a reason",
-        "warning": "look at the two: remove one, give them one group (write_groups=<file> proposes it), or waive it with a reason",
+        "error": "what is tested would have been learnt from: remove one of the two, or waive it "
+        "with a reason",
+        "warning": "look at the two: remove one, give them one group (write_groups=<file> "
+        "proposes it), or waive it with a reason",
     }
     return [
         Finding(

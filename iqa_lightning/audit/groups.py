@@ -1,4 +1,6 @@
-"""Images that have to stay in one part: a proposal from what looks alike; sets that share contents."""
+"""Images that have to stay in one part: a proposal from what looks alike; sets that share
+contents.
+"""
 
 import csv
 import io
@@ -10,7 +12,7 @@ from typing import Any
 from iqa_lightning.audit.check import Audit, Finding
 from iqa_lightning.audit.duplicates import Duplicate
 from iqa_lightning.datasets.ratings import cell
-from iqa_lightning.records import write_bytes
+from iqa_lightning.files import write_bytes
 
 
 def proposed_groups(audit: Audit, duplicates: Sequence[Duplicate]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from iqa_lightning.audit.check import Audit
 from iqa_lightning.datasets.samples import Samples
-from iqa_lightning.records import write_bytes
+from iqa_lightning.files import write_bytes
 
 TABLE = "# table "
 
@@ -39,7 +39,8 @@ def verify_manifest(audit: Audit, file: Path) -> None:
             first = "the table" if images[0] == TABLE else repr(images[0])
             audit.note(
                 "error",
-                f"{len(images)} files are {what} since {file} was written, the first is {first}; bring back what was "
+                f"{len(images)} files are {what} since {file} was written, the first is {first}; "
+                "bring back what was "
                 f"there, or delete the manifest if the change is meant",
             )
 

@@ -16,7 +16,9 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from iqa_lightning.records import RunFolder, read_predictions, verify, write_bytes, write_sealed
+from iqa_lightning.files import verify, write_bytes, write_sealed
+from iqa_lightning.predictions import read_predictions
+from iqa_lightning.records import RunFolder
 from iqa_lightning.seeds import seed_of
 from iqa_lightning.stream.stream import TaskStream
 

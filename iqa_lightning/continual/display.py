@@ -155,13 +155,15 @@ class Display(Callback):
         done = trainer.current_epoch + 1 - self.first_epoch
         elapsed = monotonic() - self.started
         left = elapsed / done * (stream.num_epochs - trainer.current_epoch - 1)
-        return f"{where(stream, stream.position)}{measures(trainer)}  {clock(elapsed)} elapsed, about {clock(left)} left"
+        here = f"{where(stream, stream.position)}{measures(trainer)}"
+        return f"{here}  {clock(elapsed)} elapsed, about {clock(left)} left"
 
 
 def where(stream: TaskStream, position: Position) -> str:
     """Task, phase and epoch."""
     task, phase = position.task, position.phase
-    return f"task {task.t}/{len(stream.tasks)} {task.name}, {phase.name} {position.epoch + 1}/{phase.epochs}"
+    epoch = f"{phase.name} {position.epoch + 1}/{phase.epochs}"
+    return f"task {task.t}/{len(stream.tasks)} {task.name}, {epoch}"
 
 
 def measures(trainer: pl.Trainer) -> str:

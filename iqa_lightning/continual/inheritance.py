@@ -22,8 +22,10 @@ from iqa_lightning.continual.checkpoints import (
     save_atomic,
     whole_tasks,
 )
+from iqa_lightning.files import write_bytes
 from iqa_lightning.methods.base import ContinualMethod
-from iqa_lightning.records import IDENTITY, OPTIONAL, RunFolder, read_predictions, write_bytes
+from iqa_lightning.predictions import IDENTITY, OPTIONAL, read_predictions
+from iqa_lightning.records import RunFolder
 from iqa_lightning.stream.stream import TaskStream
 
 State = dict[str, Tensor]

@@ -21,8 +21,8 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
+from iqa_lightning.files import write_bytes
 from iqa_lightning.metrics.matrices import Derived
-from iqa_lightning.records import write_bytes
 
 P = ParamSpec("P")
 

@@ -20,7 +20,8 @@ class CSVData(IQADataModule):
 
     - `image`: path relative to the folder;
     - `mos`: number, any scale, higher is better; or `dmos`: lower is better;
-    - `mos_std` or `dmos_std` (optional): standard deviation of the raw ratings, empty where unknown;
+    - `mos_std` or `dmos_std` (optional): standard deviation of the raw ratings, empty where
+      unknown;
     - `group` (optional): images of one group (same content) never straddle train, val and test; an
       image whose cell is empty is a group of its own;
     - `distortion` (optional): kind of distortion;

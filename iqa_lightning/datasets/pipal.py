@@ -1,4 +1,6 @@
-"""PIPAL, training part: results of image restoration and classical distortions of 200 references."""
+"""PIPAL, training part: results of image restoration and classical distortions of 200
+references.
+"""
 
 import re
 from pathlib import Path

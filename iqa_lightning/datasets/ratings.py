@@ -1,5 +1,5 @@
-"""A table of ratings as spreadsheets and editors save it: what is recognised, and what is refused by
-its name with the remedy.
+"""A table of ratings as spreadsheets and editors save it: what is recognised, and what is refused
+by its name with the remedy.
 """
 
 import codecs
@@ -96,7 +96,7 @@ def read_ratings(path: Path, where: str) -> Ratings:
 
 
 def read_groups(path: Path, where: str, datasets: Sequence[str]) -> dict[str, str]:
-    """The group of each image of a table with the columns `image` and `group`, empty cells left out.
+    """The group of each image of a table with the columns `image` and `group`, without empty cells.
 
     Args:
         path: the file.
@@ -152,7 +152,8 @@ def decoded(path: Path, where: str) -> str:
         line = content[: error.start].count(b"\n") + 1
         raise ValueError(
             f"{where} is not a readable table (line {line} is not "
-            f"{encoding.removesuffix('-sig').upper()}, it may be Latin-1, Windows-1252 or GBK); {SAVE}, in Excel 'CSV UTF-8', or by "
+            f"{encoding.removesuffix('-sig').upper()}, it may be Latin-1, Windows-1252 or GBK); "
+            f"{SAVE}, in Excel 'CSV UTF-8', or by "
             "`iconv -f WINDOWS-1252 -t UTF-8`"
         ) from error
     if "\0" in text:

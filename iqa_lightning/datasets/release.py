@@ -170,7 +170,7 @@ def parse_names(names: Sequence[str], kinds: Sequence[str]) -> pd.DataFrame:
 
 
 def find_file(root: Path, name: str) -> Path:
-    """`root / name`, or the existing file whose name differs from it by upper and lower case only."""
+    """`root / name`, or the existing file whose name differs in upper and lower case only."""
     path = root / name
     if path.exists():
         return path

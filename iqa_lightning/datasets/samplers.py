@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
@@ -107,3 +108,20 @@ class SizeSampler(Sampler[list[int]]):
     def __len__(self) -> int:
         """Number of batches of this rank."""
         return len(self.batches)
+
+
+class RandomViews(Sampler[tuple[int, float, float, float]]):
+    """Every image once in a new order, each with random numbers for its view, from PyTorch's global
+    generator.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[int, float, float, float]]:
+        order = torch.randperm(self.count).tolist()
+        for i, (top, left, flip) in zip(order, torch.rand(self.count, 3).tolist(), strict=True):
+            yield i, top, left, flip

@@ -190,7 +190,8 @@ def _scores(where: str, image: pd.Series, column: pd.Series, called: str) -> np.
         )
     if (mos == mos[0]).all():
         raise ValueError(
-            f"{where}: all {len(mos)} {called} are {mos[0]:g}; a rank correlation needs scores that "
+            f"{where}: all {len(mos)} {called} are {mos[0]:g}; a rank correlation needs scores "
+            "that "
             "differ"
         )
     return mos

@@ -40,7 +40,8 @@ PLACES = ("{split}", "splits2/{split}", "*/splits2/{split}", "*/*/splits2/{split
 MOS_TOLERANCE = 1e-4  # of the range of the scores
 
 
-SAME_RATINGS = 0.98  # rank correlation above which scores on unlike scales are taken for those of the same raters
+SAME_RATINGS = 0.98
+"""Rank correlation above which scores on unlike scales are taken for those of the same raters."""
 
 
 class Row(NamedTuple):

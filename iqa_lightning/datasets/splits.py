@@ -183,7 +183,7 @@ def select_distortions(
 
 
 def split_hash(samples: Samples, split: Split) -> str:
-    """Sixteen hexadecimal digits over the image names, their scores and the part each image is in."""
+    """Sixteen hexadecimal digits over the names, scores and parts of the images."""
     part = np.full(len(samples), "-", dtype=object)
     for label, rows in zip(Split._fields, split, strict=True):
         part[rows] = label

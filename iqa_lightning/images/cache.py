@@ -165,7 +165,10 @@ LAYOUT = "3"
 BUILDING = ".building-"
 
 
-REMEDY = "delete this folder, or all caches with `python -m iqa_lightning.check cache=remove`, and start again"
+REMEDY = (
+    "delete this folder, or all caches with `python -m iqa_lightning.check cache=remove`, and "
+    "start again"
+)
 
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -246,7 +249,7 @@ def verify_cache(cache: Path) -> None:
 
 
 def remove_caches(folder: Path, name: str | None = None) -> list[Path]:
-    """Remove all caches in a folder, or those of one data set; and what dead processes left there."""
+    """Remove all caches in a folder, or those of one data set; and what dead processes left."""
     removed = []
     if folder.is_dir():
         with _sole_builder(folder):

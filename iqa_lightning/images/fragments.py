@@ -63,7 +63,7 @@ def fragments(
     offsets: Int[np.ndarray, "2 grid grid"],
     patch: int,
 ) -> Float[Tensor, "batch 3 side side"]:
-    """The patches of all images, which are of one size and are cut at the same places; in [0, 255]."""
+    """The patches of all images, of one size and cut at the same places; in [0, 255]."""
     shown = images.float()
     if cells.size != tuple(images.shape[-2:]):
         shown = F.interpolate(shown, list(cells.size), mode="bilinear", align_corners=False)

@@ -23,8 +23,8 @@ class View:
         crop: side of the square training crop in pixels. A smaller image is enlarged until it fits.
         flip: mirror the training crop left to right with probability 1/2.
         evaluation: `full` shows the whole image, `center` its central square of side `crop`,
-            `squeezed` all of it as such a square, aspect lost, `windows` several such squares at once, which is LIQE's way (`data/windows.py`), in
-            training too.
+            `squeezed` all of it as such a square, aspect lost, `windows` several such squares at
+            once, which is LIQE's way (`data/windows.py`), in training too.
         evaluation_resize: the same as `resize` for the validation and test parts; null: `resize`
             for these too.
         windows: how many of an image's windows evaluation shows; one that has fewer shows all.

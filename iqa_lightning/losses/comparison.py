@@ -56,8 +56,8 @@ def comparison_loss(
     pairs: Int[Tensor, "pairs 2"],
     spread: float | None = None,
 ) -> Float[Tensor, ""]:
-    """Binary cross-entropy of the first image of each pair being better, mean over the pairs; without
-    pairs 0, still connected to the logits.
+    """Binary cross-entropy of the first image of each pair being better, mean over the pairs;
+    without pairs 0, still connected to the logits.
 
     Args:
         logits: of the first being better.

@@ -35,8 +35,8 @@ def group_contrast(
     second: Float[Tensor, "group width"],
     temperature: float = 0.5,
 ) -> Float[Tensor, ""]:
-    """Mean over the members of both groups of -log(e^s / (e^s + sum over the other group)), above 0,
-    lower is better; the same with the groups exchanged.
+    """Mean over the members of both groups of -log(e^s / (e^s + sum over the other group)), above
+    0, lower is better; the same with the groups exchanged.
 
     s is the mean cosine to the other members of one's own group, all divided by `temperature`. The
     features are of any norm.

@@ -11,8 +11,8 @@ from torch import Tensor
 def margin_ranking_loss(
     scores: Float[Tensor, " images"], target: Float[Tensor, " images"], share: float = 0.25
 ) -> Float[Tensor, ""]:
-    """Mean over all pairs of what a pair lacks to be apart by the margin in the right order; 0 below
-    two images.
+    """Mean over all pairs of what a pair lacks to be apart by the margin in the right order; 0
+    below two images.
 
     The margin is `share` times the standard deviation of the targets.
 

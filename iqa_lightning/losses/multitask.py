@@ -237,7 +237,7 @@ class GradNorm(Weighting):
     def forward(
         self, losses: PerTask, present: Float[Tensor, " tasks"], shared: Tensor
     ) -> Float[Tensor, ""]:
-        """Weighted sum plus what draws the weights; the weights get gradient from the latter alone."""
+        """Weighted sum plus what draws the weights; weights get gradient from the latter alone."""
         with torch.no_grad():
             positive = self.weights.clamp_min(1e-3)
             self.weights.copy_(positive * self.tasks / positive.sum())

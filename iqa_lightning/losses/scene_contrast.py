@@ -1,4 +1,5 @@
-"""GRepQ's contrast between the versions of one scene: the more alike two look, the more they attract.
+"""GRepQ's contrast between the versions of one scene: the more alike two look, the more they
+attract.
 
 Srinath et al., "Learning generalizable perceptual representations for data-efficient no-reference
 image quality assessment", WACV 2024, https://arxiv.org/abs/2312.04838; facts from its code,
@@ -107,12 +108,12 @@ def similarity_matrix(
 
 
 class SceneContrast:
-    """The whole loss of whole images: distorted versions, their similarity, two views, the contrast.
+    """The whole loss of whole images: distorted versions, similarity, two views, contrast.
 
     The official set has an undistorted image and eight distorted versions of each scene, four
-    distortions at two levels, which ones is not known: `kinds` and `levels` are design. A version is
-    a function of the image alone, so that the similarity of a scene is computed once; `seed` is of
-    noise.
+    distortions at two levels, which ones is not known: `kinds` and `levels` are design. A version
+    is a function of the image alone, so that the similarity of a scene is computed once; `seed` is
+    of noise.
 
     Args:
         kinds: degradations of `images.degradations`.
@@ -183,8 +184,8 @@ class SceneContrast:
     ) -> Float[Tensor, ""]:
         """Loss of whole images of any sizes.
 
-        Anchors and augmented fragments are two passes, each with its own batch statistics, as in the
-        official code.
+        Anchors and augmented fragments are two passes, each with its own batch statistics, as in
+        the official code.
 
         Args:
             encode: the network, from images in [0, 255] to features.

@@ -47,9 +47,9 @@ def adjust_gradient(
     """The gradient of one tensor less `strength` times its component along another gradient.
 
     `remove_agreeing` takes it away where both point the same way, which is GRMP-IQA: with strength
-    1 what is left is orthogonal to `other`, with 5 the component is turned round to -4 times itself.
-    `remove_conflicting` takes it away where they point against each other, as A-GEM and PCGrad do to
-    protect what `other` stands for. `none` leaves it, and so does an `other` of zero.
+    1 what is left is orthogonal to `other`, with 5 the component is turned round to -4 times
+    itself. `remove_conflicting` takes it away where they point against each other, as A-GEM and
+    PCGrad do to protect what `other` stands for. `none` leaves it, and so does an `other` of zero.
 
     >>> import torch
     >>> adjust_gradient(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 0.0]), 5.0).tolist()

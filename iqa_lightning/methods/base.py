@@ -96,7 +96,8 @@ class ContinualMethod(pl.LightningModule, ABC):
         missing = [] if hasattr(cls, "readouts") else ["readouts"]
         if missing := missing + sorted(cls.__abstractmethods__):
             raise ValueError(
-                f"method {cls.__name__} lacks: {', '.join(missing)} (see docs/how-to/add-a-method.md)"
+                f"method {cls.__name__} lacks: {', '.join(missing)} (see "
+                "docs/how-to/add-a-method.md)"
             )
         taken = inspect.signature(cls.__init__).parameters.values()
         if not any(p.kind == p.VAR_KEYWORD or p.name == "optimizer" for p in taken):
@@ -305,7 +306,7 @@ class ContinualMethod(pl.LightningModule, ABC):
         images: Iterable[Batch],
         features: Callable[[Images], list[Float[Tensor, "batch width"]]],
     ) -> tuple[Float[Tensor, " images"], list[Float[Tensor, "images width"]]]:
-        """The MOS of the images (NaN where a batch has none) and what `collect` gives, in one pass."""
+        """The MOS of the images (NaN where a batch has none) and what `collect` gives: one pass."""
         rows = []
         with torch.no_grad():
             for batch in images:

@@ -21,9 +21,9 @@ from iqa_lightning.stream.schedule import Task
 class DERpp(MultiHeadReplay):
     """Remembered images come with the scores that their head gave them when their task was learnt.
 
-    Added to the loss of MH-CL-Replay: the mean squared difference between the score of the image's own head now and the one kept then. The kept score
-    is that of the whole image, on the scale of the training (heads of free norm), while training
-    shows crops of it.
+    Added to the loss of MH-CL-Replay: the mean squared difference between the score of the image's
+    own head now and the one kept then. The kept score is that of the whole image, on the scale of
+    the training (heads of free norm), while training shows crops of it.
 
     `rows` (task, slot) says which training image of its task a kept score belongs to, -1 for none;
     both are frozen parameters, which DDP does not send around at each step as it does buffers.

@@ -271,7 +271,8 @@ def read_teacher(teacher: DiffusionTeacher, file: str) -> None:
     if misfits or len(found) != len(wanted):
         raise ValueError(
             f"method.teacher_weights: {file} does not fit the teacher "
-            f"({len(misfits)} tensors, first {(misfits or sorted(set(found) - set(wanted)))[0]!r}): "
+            f"({len(misfits)} tensors, first "
+            f"{(misfits or sorted(set(found) - set(wanted)))[0]!r}): "
             "give a weights file of method=dp_iqa_teacher with the same backbone and width"
         )
     teacher.load_state_dict(found)

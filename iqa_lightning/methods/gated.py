@@ -28,7 +28,7 @@ class GatedHeads(ContinualMethod):
 
     @property
     def uses_gate(self) -> bool:
-        """Whether there are heads to choose from (from the second task on), and a gate that does."""
+        """Whether there are heads to choose from (from task 2 on), and a gate that does."""
         return self.gate is not None and self.seen > 1
 
     @abstractmethod

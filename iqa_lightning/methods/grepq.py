@@ -43,12 +43,12 @@ class GRepQ(GatedHeads):
 
     When a task ends, the sums over its images join those of the earlier tasks: the readout `single`
     is the ridge over all tasks so far, exactly as if all images were there, so with frozen encoders
-    nothing is forgotten. `oracle` and `gated` read a ridge of each task's own. Scores of a task go to
-    [0, 1] by the range of its training images, since scales differ.
+    nothing is forgotten. `oracle` and `gated` read a ridge of each task's own. Scores of a task go
+    to [0, 1] by the range of its training images, since scales differ.
 
-    With `adapts`, the encoders learn the images of each task without their scores, by the two losses
-    of the pre-training; then features move under the sums of earlier tasks, and forgetting shows. A
-    task's own images stand for the undistorted scenes, distorted as they may be.
+    With `adapts`, the encoders learn the images of each task without their scores, by the two
+    losses of the pre-training; then features move under the sums of earlier tasks, and forgetting
+    shows. A task's own images stand for the undistorted scenes, distorted as they may be.
 
     Args:
         high: another backbone, such as CLIP's RN50 in the paper; null: none.
@@ -231,8 +231,8 @@ class GRepQ(GatedHeads):
 
 
 class GRepQZeroShot(ContinualMethod):
-    """GRepQ without any score: how natural the patches of an image are, plus, where `high` is a CLIP,
-    how much it is a good photo rather than a bad one.
+    """GRepQ without any score: how natural the patches of an image are, plus, where `high` is a
+    CLIP, how much it is a good photo rather than a bad one.
 
     No task changes it: all rows of its matrices are equal. Which pristine images the authors took
     is not known.

@@ -138,7 +138,7 @@ class GRMPIQA(GatedHeads):
         prompts.visual.requires_grad_(self.trains == "prompts")
 
     def blocks(self) -> list[nn.Parameter]:
-        """The last blocks of both encoders with the LayerNorm after them, where those are trained."""
+        """The last blocks of both encoders with their LayerNorm, where those are trained."""
         if self.trains != "blocks":
             return []
         network = self.clip.network
@@ -221,7 +221,7 @@ class GRMPIQA(GatedHeads):
     def second_loss(
         self, image: Images, feature: Float[Tensor, "batch width"]
     ) -> Float[Tensor, ""] | None:
-        """Distance of the image's feature to what is to be kept; none where there is nothing yet."""
+        """Distance of the image's feature to what is to be kept; none where nothing is yet."""
         clip = self.clip
         plain = clip if self.teacher is None else self.teacher.backbone
         if self.keeps == "semantics":

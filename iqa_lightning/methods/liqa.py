@@ -64,9 +64,9 @@ class LIQA(SingleHead):
     in a new slot starts as H.
 
     Then, in a phase `generator` of its own (also after the last task, so that the run can be
-    extended), `replay` learns the features of the best weights. A data set that comes again has its old slot
-    (`on_repeat: reuse`) or a `new` one. The readout `single` is H; `oracle` is the auxiliary head
-    of the image's own data set, for comparison.
+    extended), `replay` learns the features of the best weights. A data set that comes again has its
+    old slot (`on_repeat: reuse`) or a `new` one. The readout `single` is H; `oracle` is the
+    auxiliary head of the image's own data set, for comparison.
 
     Raises:
         ValueError: an unknown `loss_type` or `on_repeat`, a trained replay without a phase, `huber`

@@ -116,7 +116,7 @@ class LIQE(ContinualMethod):
         return self.backbone
 
     def distortions(self, t: int) -> list[str]:
-        """Words of the distortion axis in task t (from 1); empty where distortions are not learnt."""
+        """Words of the distortion axis in task t (from 1); empty where none are learnt."""
         added = [word for task in self.tasks[:t] for word in self.new_distortions.get(task, [])]
         return [*DISTORTIONS, *added] if "distortion" in self.kinds else []
 
@@ -263,8 +263,8 @@ class LIQE(ContinualMethod):
 
 @torch.no_grad()
 def round_weights(network: nn.Module) -> None:
-    """Round to float16 what OpenAI's CLIP holds in it: of convolutions, linear layers and attention,
-    and both projections; embeddings and norms stay.
+    """Round to float16 what OpenAI's CLIP holds in it: of convolutions, linear layers and
+    attention, and both projections; embeddings and norms stay.
     """
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear, nn.MultiheadAttention)):

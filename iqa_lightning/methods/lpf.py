@@ -42,22 +42,22 @@ PER_TASK = ("nothing", "regression", "all")
 
 
 class LPF(GatedHeads):
-    """A frozen trunk, an embedding (FEN), and on it three heads that learn together: the category of
-    an image, which of two is better, and the score (DaQRN), the only one that is read.
+    """A frozen trunk, an embedding (FEN), and on it three heads that learn together: the category
+    of an image, which of two is better, and the score (DaQRN), the only one that is read.
 
-    Loss: distance of the scores to the targets + `category_weight` * cross-entropy of the categories
-    + `comparison_weight` * cross-entropy of the comparisons of the pairs of the batch
+    Loss: distance of the scores to the targets + `category_weight` * cross-entropy of the
+    categories + `comparison_weight` * cross-entropy of the comparisons of the pairs of the batch
     (with `pairs=in_batch`: of all). Targets are in
-    [0, 1] by the range of the task's training images; the bounds of its categories are kept with the
-    model.
+    [0, 1] by the range of the task's training images; the bounds of its categories are kept with
+    the model.
 
     `per_task` says what each task has of its own. `nothing`: one model goes from task to task, and
-    the readout is `single`. `regression`: a score head a task on one embedding. `all`: embedding and
-    heads; nothing is forgotten, and only which of them to use is open. The head of categories, which
-    are relative to a task, is always its own.
+    the readout is `single`. `regression`: a score head a task on one embedding. `all`: embedding
+    and heads; nothing is forgotten, and only which of them to use is open. The head of categories,
+    which are relative to a task, is always its own.
 
-    With `schedule.warmup.fixed_crops` features are computed once a crop. "Heads" are all that stands on
-    the trunk: phases of heads and of all train the same.
+    With `schedule.warmup.fixed_crops` features are computed once a crop. "Heads" are all that
+    stands on the trunk: phases of heads and of all train the same.
 
     Args:
         per_task: `nothing`, `regression` or `all`.
@@ -112,7 +112,8 @@ class LPF(GatedHeads):
             raise ValueError(f"method.per_task={per_task!r}: choose one of {PER_TASK}")
         if gate is not None and per_task == "nothing":
             raise ValueError(
-                "method.gate has no heads to choose from: set method.per_task=regression or all, or "
+                "method.gate has no heads to choose from: set method.per_task=regression or all, "
+                "or "
                 "method.gate=null"
             )
         self.per_task, self.bins, self.loss_of_scores = per_task, bins, score_loss
@@ -191,7 +192,8 @@ class LPF(GatedHeads):
         super().on_task_start(task, images)
         if len(task.datasets) > 1:
             raise ValueError(
-                f"method=lpf cannot pool the scales of {', '.join(task.datasets)}: make each a task "
+                f"method=lpf cannot pool the scales of {', '.join(task.datasets)}: make each a "
+                "task "
                 "of its own"
             )
         mos, stages = self.collect_rated(

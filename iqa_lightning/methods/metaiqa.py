@@ -25,9 +25,9 @@ class MetaIQA(ContinualMethod):
     """The fine-tuning of MetaIQA from task to task: one network and one regression head, mean
     squared error.
 
-    Scores of the current task go to [0, 1], by `label_range` or by the range of its training images,
-    which the network has to meet; the others of the stream are only ranked. `bn_stats` is of the backbone; `frozen`
-    holds for the head too. The published rates are those of
+    Scores of the current task go to [0, 1], by `label_range` or by the range of its training
+    images, which the network has to meet; the others of the stream are only ranked. `bn_stats` is
+    of the backbone; `frozen` holds for the head too. The published rates are those of
     `conf/experiment/metaiqa_finetune.yaml`.
 
     Args:

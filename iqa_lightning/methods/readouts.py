@@ -17,7 +17,7 @@ Columns = dict[str, Float[Tensor, " batch"]]
 
 @dataclass(frozen=True)
 class Known:
-    """What an evaluation has of the images of a batch, so that the method need not compute it again.
+    """What an evaluation has of the images of a batch, which the method need not compute again.
 
     Args:
         final_scores: (batch,) scores of heads that cannot change, by task; see `HasFinalHeads`.
@@ -77,7 +77,7 @@ class Prediction:
 
 @runtime_checkable
 class HasFinalHeads(Protocol):
-    """A method of which some heads give the same scores for ever: they are read from the records."""
+    """A method some of whose heads give the same scores for ever: the records have them."""
 
     def final_heads(self) -> list[str]:
         """Earlier tasks whose heads, and all that these read, are never changed again."""

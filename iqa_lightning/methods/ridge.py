@@ -1,7 +1,7 @@
 """Ridge regression on frozen features: what every learnt method has to beat.
 
-Nothing is trained and no image is kept. Source of the parts: see `models/ridge.py`; a closed form on
-a frozen network as a baseline of continual learning: RanPAC, https://arxiv.org/abs/2307.02251.
+Nothing is trained and no image is kept. Source of the parts: see `models/ridge.py`; a closed form
+on a frozen network as a baseline of continual learning: RanPAC, https://arxiv.org/abs/2307.02251.
 """
 
 from collections.abc import Callable, Iterable
@@ -101,8 +101,8 @@ class Ridge(GatedHeads):
         }
 
     def read(self, image: Images, kind: str) -> Float[Tensor, "batch width"]:
-        """Features of a kind, computed once an image: `last`, `stages`, or `gate_last`, the last two
-        stages in one.
+        """Features of a kind, computed once an image: `last`, `stages`, or `gate_last`, the last
+        two stages in one.
         """
         ways: dict[str, Callable[[Images], Tensor]] = {
             "last": self.backbone,
@@ -132,7 +132,7 @@ class Ridge(GatedHeads):
         return self.scores(image)[:, -1]
 
     def scores(self, image: Images) -> Float[Tensor, "batch heads"]:
-        """Scores of all heads so far; each by itself, so that its bits do not depend on the others."""
+        """Scores of all heads so far; each by itself: its bits do not depend on the others."""
         feature = self.feature(image)
         heads = range(1 if self.pooled else self.seen)
         columns = [feature @ self.weight[k] + self.bias[k] for k in heads]

@@ -16,10 +16,10 @@ Heads = TypeVar("Heads", bound=nn.Module)
 class Teacher(nn.Module, Generic[Network, Heads]):
     """A frozen twin of a backbone and of its heads.
 
-    Training finds it in evaluation mode (`ContinualMethod.on_phase_start` sees to it), so heads that
-    differ by mode are asked for their free norm. It is there from the start, since DDP wraps the
-    model once, and holds parameters that nothing trains: DDP would send buffers around at each step.
-    What training does not change of the backbone is shared with the student, so that
+    Training finds it in evaluation mode (`ContinualMethod.on_phase_start` sees to it), so heads
+    that differ by mode are asked for their free norm. It is there from the start, since DDP wraps
+    the model once, and holds parameters that nothing trains: DDP would send buffers around at each
+    step. What training does not change of the backbone is shared with the student, so that
     `Backbone.frozen_output` serves both.
 
     Args:

@@ -85,7 +85,7 @@ class TSNIQA(GatedHeads):
         self.gate = gate(self.backbone, len(self.tasks))
 
     def make_sets(self, count: int) -> NormSets | LowRankSets:
-        """What tasks have of their own in the backbone, `count` sets of it; set 0 is as it starts."""
+        """What tasks have of their own in the backbone, `count` sets; set 0 is as it starts."""
         return NormSets(self.backbone.network, count)
 
     def score(self, image: Images) -> Float[Tensor, " batch"]:
@@ -201,8 +201,9 @@ class TSNIQA(GatedHeads):
 
 
 class LoRA(TSNIQA):
-    """TSN-IQA with low-rank updates in the place of norms: the network stays as it starts; each task
-    has its own update of every linear layer and every convolution of one pixel, and its own head.
+    """TSN-IQA with low-rank updates in the place of norms: the network stays as it starts; each
+    task has its own update of every linear layer and every convolution of one pixel, and its own
+    head.
 
     A row for comparison; no paper has it for this field. LoRA: https://arxiv.org/abs/2106.09685.
 

@@ -24,16 +24,17 @@ PARTS = ("trained", "own", "frozen")
 
 
 class TSNRidge(TSNIQA):
-    """Norms and a head per task as in TSN-IQA; the score of a task is a weighted sum of three parts.
+    """Norms and a head per task as in TSN-IQA; the score of a task is a weighted sum of three
+    parts.
 
     - `trained`: the head that was trained with the norms;
-    - `own`: a ridge head on the stage statistics under the task's own trained norms, solved when the
-      task ends;
+    - `own`: a ridge head on the stage statistics under the task's own trained norms, solved when
+      the task ends;
     - `frozen`: a ridge head on the stage statistics of the network as it starts, as in `ridge`.
 
     Each part has mean 0 and deviation 1 over the task's training images, so that parts add up and
-    heads are on one scale when the gate mixes them. Penalties by exact leave-one-out. A task depends
-    on no other one. While a task trains, its epochs are judged by the trained head alone.
+    heads are on one scale when the gate mixes them. Penalties by exact leave-one-out. A task
+    depends on no other one. While a task trains, its epochs are judged by the trained head alone.
 
     Args:
         weights: of the parts, by name; 0 leaves one out.

@@ -30,15 +30,16 @@ class UNIQUE(ContinualMethod):
     sets.
 
     The mean learns by the fidelity of Thurstone's preference to the human one (soft targets
-    always), the deviation by a hinge on the order of the human deviations. The paper learns all sets
-    at once, which is a joint task here: `stream.order=[[a,b,...]]`; with single tasks the network is
-    fine-tuned from set to set. `bn_stats: always` includes the warm-up, as the official code does.
+    always), the deviation by a hinge on the order of the human deviations. The paper learns all
+    sets at once, which is a joint task here: `stream.order=[[a,b,...]]`; with single tasks the
+    network is fine-tuned from set to set. `bn_stats: always` includes the warm-up, as the official
+    code does.
 
     Args:
         xi: margin of the hinge.
-        weight: of learning without forgetting, from the second task on and in the warm-up too, since
-            the head is shared: fidelity to the preference of the model as it was before the task,
-            plus the squared difference of the deviations. Beyond the paper; 0 keeps no copy.
+        weight: of learning without forgetting, from the second task on and in the warm-up too,
+            since the head is shared: fidelity to the preference of the model as it was before the
+            task, plus the squared difference of the deviations. Beyond the paper; 0 keeps no copy.
         options: see `ContinualMethod`.
     """
 
@@ -63,7 +64,7 @@ class UNIQUE(ContinualMethod):
         return HeadScores(self.outputs(image, known.frozen_output)[0][:, None])
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Prediction:
-        """The mean as `single`, and the two deviations that the audit of the uncertainty compares."""
+        """The mean as `single`, and the two deviations that the audit of uncertainty compares."""
         mean, sigma = self.outputs(batch["image"], batch.get("known", NOTHING).frozen_output)
         return Prediction({"single": mean, "sigma": sigma, "mos_std": batch["mos_std"]})
 

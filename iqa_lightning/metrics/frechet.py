@@ -10,10 +10,10 @@ def frechet_distance(first: ArrayLike, second: ArrayLike) -> float:
     """Frechet distance between the Gaussians through two samples, (n, width) and (m, width), from
     0; lower is nearer.
 
-    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), unbiased covariances (Dowson and Landau, Journal of Multivariate
-    Analysis 12, 1982, https://doi.org/10.1016/0047-259X(82)90077-X). With C1 = A'A and C2 = B'B the
-    trace of the root is the sum of the singular values of A B', which is small where there are
-    fewer samples than features.
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), unbiased covariances (Dowson and Landau, Journal of
+    Multivariate Analysis 12, 1982, https://doi.org/10.1016/0047-259X(82)90077-X). With C1 = A'A and
+    C2 = B'B the trace of the root is the sum of the singular values of A B', which is small where
+    there are fewer samples than features.
     """
     (m1, a), (m2, b) = (_mean_and_root(values) for values in (first, second))
     shared = np.linalg.svd(a @ b.T, compute_uv=False).sum()

@@ -117,7 +117,7 @@ def predicted(rows: pd.DataFrame, kind: str) -> tuple[list[str], Array]:
 
 
 def targets(rows: pd.DataFrame, kind: str, words: Sequence[str]) -> Array:
-    """What the images are labelled with, (images, words) of 0 and 1, by the words of the records."""
+    """What images are labelled with, (images, words) of 0 and 1, by the words of the records."""
     cells = [str(cell) for cell in rows.get(f"image/{kind}", pd.Series([""] * len(rows)))]
     if kind == "scene":
         return scene_targets(cells, words).astype(np.float64)

@@ -1,8 +1,9 @@
 """One scale for all data sets of a run, from its validation predictions alone; all of it is design.
 
-Heads are trained within sets, so that their scores do not compare across sets. Here each head gets a
-monotone map to a common scale from 0 to 100 on which heads agree about the images that they share;
-no person compared images of two sets. How wide an interval must be comes from split-conformal
+Heads are trained within sets, so that their scores do not compare across sets. Here each head gets
+a monotone map to a common scale from 0 to 100 on which heads agree about the images that they
+share; no person compared images of two sets. How wide an interval must be comes from
+split-conformal
 prediction: Lei et al., "Distribution-free predictive inference for regression", JASA 113, 2018.
 """
 
@@ -52,7 +53,9 @@ class Knots(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """Ratings of a data set on the common scale: `centre` + `spread` * (MOS - `mean`) / `deviation`."""
+    """Ratings of a data set on the common scale: `centre` + `spread` * (MOS - `mean`) /
+    `deviation`.
+    """
 
     mean: float
     deviation: float

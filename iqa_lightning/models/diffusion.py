@@ -78,8 +78,8 @@ class Diffusion(Backbone):
         timestep: what the denoiser is told of the noise.
         trains: `full` (the denoiser and both adapters, the official code) or `adapters`.
         posterior: of the VAE in training: a `sample` (the official code) or its `mode`.
-        evaluation_posterior: the same in evaluation: `mode` makes scores deterministic; the official
-            code has `sample`.
+        evaluation_posterior: the same in evaluation: `mode` makes scores deterministic; the
+            official code has `sample`.
         centred: whether the VAE gets images in [-1, 1], as it was trained; the official code gives
             it [0, 1].
         adapter_blocks: residual blocks of each level of the image adapter.
@@ -87,7 +87,8 @@ class Diffusion(Backbone):
         checkpointing: compute the denoiser's maps twice instead of keeping them for the way back.
 
     Raises:
-        ValueError: no `folder`, one that is no pipeline, a table of another width, an unknown choice.
+        ValueError: no `folder`, one that is no pipeline, a table of another width, an unknown
+            choice.
     """
 
     def __init__(

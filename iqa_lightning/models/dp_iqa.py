@@ -82,7 +82,7 @@ class Decoder(nn.Module):
         self.head = MapHead(side)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Float[Tensor, " batch"], Map]:
-        """Scores, higher is better, and maps. `maps` come coarsest first, of any height and width."""
+        """Scores, higher is better, and maps. `maps` come coarsest first, of any size."""
         pairs = zip(self.each, reversed(maps), strict=True)
         joined = torch.cat([layer(resized(found, self.side)) for layer, found in pairs], dim=1)
         narrow: Tensor = self.narrow(self.joined(joined))
@@ -100,7 +100,7 @@ class DiffusionTeacher(nn.Module):
     def forward(
         self, image: Images, latent: Tensor | None = None
     ) -> tuple[Float[Tensor, " batch"], Map]:
-        """Scores, higher is better, and maps; `latent` is what the backbone's `frozen_output` gave."""
+        """Scores, higher is better, and maps; `latent` is what `frozen_output` gave."""
         scores: tuple[Tensor, Tensor] = self.decoder(self.network.maps_of(image, latent))
         return scores
 

@@ -363,8 +363,8 @@ class LDAGate(Gate):
         return (-(squares - squares.amin(dim=2, keepdim=True)) / (2 * self.temperature)).float()
 
     def solve(self, seen: int) -> tuple[Tensor, ...]:
-        """Mean of all images, the map that makes the shrunk covariance 1, and the means of the tasks
-        under it; kept until the sums change.
+        """Mean of all images, the map that makes the shrunk covariance 1, and the means of the
+        tasks under it; kept until the sums change.
         """
         state = (self.counts, self.sums, self.scatter)
         key = (seen, *(mark for part in state for mark in (part.data_ptr(), part._version)))

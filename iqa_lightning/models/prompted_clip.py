@@ -137,7 +137,8 @@ def check(clip: nn.Module) -> None:
         or not isinstance(clip.network.text_projection, nn.Parameter)
     ):
         raise ValueError(
-            "method=grmp_iqa puts tokens into a vision transformer that is read at its class token: "
+            "method=grmp_iqa puts tokens into a vision transformer that is read at its class "
+            "token: "
             "set backbone=clip_vit_b16 (or clip_tiny)"
         )
 

@@ -1,8 +1,9 @@
 """Ridge regression in closed form: the penalty by exact leave-one-out, and statistics that add up.
 
 Everything is float64 on the processor, whatever device the features come from. Sources: Hoerl and
-Kennard, Technometrics 12, 1970; leave-one-out of a linear smoother (PRESS): Allen, Technometrics 16,
-1974. Random projection: RanPAC, McDonnell et al., NeurIPS 2023, https://arxiv.org/abs/2307.02251.
+Kennard, Technometrics 12, 1970; leave-one-out of a linear smoother (PRESS): Allen, Technometrics
+16, 1974. Random projection: RanPAC, McDonnell et al., NeurIPS 2023,
+https://arxiv.org/abs/2307.02251.
 """
 
 from collections.abc import Sequence

@@ -14,9 +14,9 @@ TAPS = ("last", "last_map", "multi")
 class Trunk(Backbone):
     """Features of several backbones as one.
 
-    A frozen trunk reads in evaluation mode, whatever its own, and its features are the part of a pass that no
-    training changes: evaluations compute them once an image, `schedule.warmup.fixed_crops` once a
-    crop.
+    A frozen trunk reads in evaluation mode, whatever its own, and its features are the part of a
+    pass that no training changes: evaluations compute them once an image,
+    `schedule.warmup.fixed_crops` once a crop.
 
     Args:
         encoders: backbones, each with its own normalisation of images.
@@ -126,7 +126,7 @@ class Trunk(Backbone):
 
 
 def map_infos(encoder: Backbone) -> list[dict[str, int]]:
-    """What timm says of the maps of a network, without a last one that only pools the one before."""
+    """What timm says of the maps of a network, without a last one that only pools."""
     infos = list(encoder.network.feature_info)
     pools_last = (
         len(infos) > 1 and type(named(encoder.network, infos[-1]["module"])) is nn.MaxPool2d

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from iqa_lightning.audit.contents import content_of
-from iqa_lightning.datasets.base import IQADataModule, SplitDataset, unlocked_test_set
+from iqa_lightning.datasets.base import IQADataModule, unlocked_test_set
+from iqa_lightning.datasets.split_dataset import SplitDataset
 from iqa_lightning.images.transforms import square
 from iqa_lightning.seeds import seed_of
 
@@ -39,10 +40,10 @@ class Episodes(Dataset[dict[str, Any]]):
     """Item (task, epoch, visit): `{"support": [batch, ...], "query": [batch, ...]}`, as many
     batches of each.
 
-    The episode also names its `dataset`. A batch is `{"image": uint8 (n, 3, crop, crop), "target": float32 (n,)}`, the target in [0, 1],
-    higher is better. Images are scaled to squares, aspect lost: support images to `resize`, then
-    cropped and mirrored at random; query images to `crop`. Support and query share no reference
-    where there are references, and are drawn anew each time.
+    The episode also names its `dataset`. A batch is `{"image": uint8 (n, 3, crop, crop), "target":
+    float32 (n,)}`, the target in [0, 1], higher is better. Images are scaled to squares, aspect
+    lost: support images to `resize`, then cropped and mirrored at random; query images to `crop`.
+    Support and query share no reference where there are references, and are drawn anew each time.
     """
 
     def __init__(
@@ -197,7 +198,7 @@ class DistortionTasks(pl.LightningDataModule):
         self.episodes: Episodes | None = None
 
     def setup(self, stage: str | None = None) -> None:  # there is training only
-        """Read all tasks; scores go to [0, 1] by the range that each data set was published with."""
+        """Read all tasks; scores go to [0, 1] by the published range of each data set."""
         if self.episodes is not None:
             return
         parts = []

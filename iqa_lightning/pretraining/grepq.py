@@ -151,8 +151,8 @@ class GRepQHigh(pl.LightningModule):
         return group_contrast(shown[worst], shown[best], self.temperature)
 
     def feature(self, images: Sequence[Tensor]) -> Float[Tensor, "images width"]:
-        """Features of the middle of each photograph, normalised first: what a small one lacks is the
-        mean colour, not black.
+        """Features of the middle of each photograph, normalised first: what a small one lacks is
+        the mean colour, not black.
         """
         clip, side = self.backbone, list(self.backbone.image_size)
         mean, std = clip.mean, clip.std

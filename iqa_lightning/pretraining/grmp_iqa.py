@@ -40,11 +40,11 @@ class PromptPretraining(pl.LightningModule):
         backbone: a CLIP with a vision transformer.
         optimizer: builds the optimiser of the steps.
         outer_lr: see above.
-        reset_inner: whether the worker starts from the shared prompts at each task, which is Reptile
-            and what the paper describes; false: it never does (the official code), so that the
-            shared prompts are a slow average of one long training.
-        adam: when the optimiser forgets its moments: `per_task`, never (`carry`), or at each task of
-            all groups but the first (`official`).
+        reset_inner: whether the worker starts from the shared prompts at each task, which is
+            Reptile and what the paper describes; false: it never does (the official code), so that
+            the shared prompts are a slow average of one long training.
+        adam: when the optimiser forgets its moments: `per_task`, never (`carry`), or at each task
+            of all groups but the first (`official`).
         words: what the two classes are called, the better one first.
         context: number of text tokens.
         visual: number of visual tokens of a block.

@@ -111,11 +111,14 @@ def table(summary: pd.DataFrame, config: Mapping[str, Any]) -> str:
     lines = [
         "# Linear probes",
         "",
-        f"SRCC of ridge regression on frozen features: {config['backbone']['name']}, whole images, shorter side "
+        f"SRCC of ridge regression on frozen features: {config['backbone']['name']}, whole images, "
+        "shorter side "
         f"{config['view']['resize']}, scales {', '.join(map(str, probe['scales']))}; ridge by "
         "validation images.",
-        f"Mean over {len(probe['splits'])} splits, in brackets its 95 % interval over splits, corrected for the "
-        f"images that they share. Test images that a pre-training has seen (without scores): {seen}.",
+        f"Mean over {len(probe['splits'])} splits, in brackets its 95 % interval over splits, "
+        "corrected for the "
+        "images that they share. Test images that a pre-training has seen (without scores): "
+        f"{seen}.",
         "",
         f"| start | {' | '.join(datasets)} |",
         f"|---|{'---|' * len(datasets)}",

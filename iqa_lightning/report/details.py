@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from iqa_lightning.files import write_bytes
 from iqa_lightning.metrics.audits import gate_rows
 from iqa_lightning.metrics.matrices import readouts_of
-from iqa_lightning.records import RunFolder, write_bytes
+from iqa_lightning.records import RunFolder
 from iqa_lightning.report.numbers.forgetting import (
     BY,
     FLIPS,

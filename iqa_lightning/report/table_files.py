@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from iqa_lightning.records import write_bytes
+from iqa_lightning.files import write_bytes
 from iqa_lightning.report.details import written_details
 from iqa_lightning.report.numbers.published import read_published
 from iqa_lightning.report.numbers.results import csv_bytes, read_results

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iqa_lightning.files import write_bytes
+
 if TYPE_CHECKING:
     from iqa_lightning.datasets.base import IQADataModule
 
@@ -27,7 +29,7 @@ def keep_data(folder: Path, data: Iterable["IQADataModule"], parent: Path | None
     Raises:
         ValueError: naming the first file that is not what it was.
     """
-    from iqa_lightning.records import RunFolder, write_bytes  # noqa: PLC0415  # pandas
+    from iqa_lightning.records import RunFolder  # noqa: PLC0415  # pandas
 
     begun = RunFolder(folder).begun
     learnt = folder if begun or parent is None else parent

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from iqa_lightning.configs import canonical, config_changes, flat, is_free, read_yaml
+from iqa_lightning.files import write_bytes
 
 BUSY = 75
 """Exit status of a run that another process is at work on: EX_TEMPFAIL of sysexits.h, `try again
@@ -78,7 +79,8 @@ def spelt_order(stream: Mapping[str, Any]) -> list[str | list[str]]:
     if not isinstance(given, str | Sequence | None):
         raise ValueError(
             f"stream.order is {given!r}; it is a list of names, as in "
-            f"'stream.order=[{','.join(tasks)}]', or the name of an order, as in stream.order=reverse"
+            f"'stream.order=[{','.join(tasks)}]', or the name of an order, as in "
+            "stream.order=reverse"
         )
     return checked_order(tasks if given is None else given, tasks)
 
@@ -181,7 +183,7 @@ def short_value(value: Any) -> str:
 
 
 def folder_options(config: Mapping[str, Any]) -> str | None:
-    """A hash of what is said of a user's folders besides where they lie; none where it is nothing."""
+    """A hash of what is said of a user's folders besides their places; none for nothing."""
     options = canonical(config).get("stream", {}).get("folders")
     said = {name: more for name, more in (options or {}).items() if more}
     return (
@@ -205,7 +207,7 @@ def keep_config(folder: Path, config: dict[str, Any]) -> None:
     """
     from omegaconf import OmegaConf  # noqa: PLC0415
 
-    from iqa_lightning.records import RunFolder, write_bytes  # noqa: PLC0415  # pandas
+    from iqa_lightning.records import RunFolder  # noqa: PLC0415  # pandas
 
     check_config(folder, config)
     if is_first_process() and not (
@@ -316,3 +318,16 @@ def remove_empty(folders: Sequence[Path]) -> None:
             folder.rmdir()
         except OSError:  # it holds something, or is gone
             return
+
+
+def wandb_parts(folder: Path) -> list[tuple[bool, Path]]:
+    """The folders in which wandb wrote something, and whether they are still to be sent.
+
+    A run that was killed early leaves a file of 7 bytes, which `wandb sync` cannot read.
+    """
+    found = sorted(folder.glob("wandb/*run-*/*.wandb"))
+    return [
+        (file.parent.name.startswith("offline-"), file.parent)
+        for file in found
+        if file.stat().st_size > 7
+    ]

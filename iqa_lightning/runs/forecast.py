@@ -1,4 +1,5 @@
-"""What a run will take before it is begun: images counted, bytes summed, rates measured on this machine.
+"""What a run will take before it is begun: images counted, bytes summed, rates measured on this
+machine.
 
 Pictures are read as far as their headers. A rate is that of a few training steps and evaluations on
 random images of the run's own sizes.
@@ -302,8 +303,10 @@ def lines(counts: Counts, rates: Rates, method: ContinualMethod, stream: TaskStr
         + ("" if rates.peak is None else f"; measured at most {size(rates.peak)}"),
         f"rate        {speed} images a second in training, {rates.scored:.3g} in evaluation, "
         f"measured on one {rates.device}",
-        f"time        {clock(total)} on one {rates.device}: training {clock(sum(seconds.values()))}, "
-        f"evaluation {clock(scoring)} at most; decoding once about {clock(counts.decoding)} on one core",
+        f"time        {clock(total)} on one {rates.device}: training "
+        f"{clock(sum(seconds.values()))}, "
+        f"evaluation {clock(scoring)} at most; decoding once about {clock(counts.decoding)} on one "
+        "core",
     ]
 
 

@@ -154,7 +154,8 @@ def finished_runs(runs: Sequence[Run], output: Path, experiment: str) -> "dict[s
                 f"  {key}: {old} there, {new} in the grid" for key, (old, new) in changed.items()
             )
             raise ValueError(
-                f"{folder.path} is a run of another config:\n{lines}\ntake these into runs.yaml or overrides=[...], "
+                f"{folder.path} is a run of another config:\n{lines}\ntake these into runs.yaml or "
+                "overrides=[...], "
                 "choose another output=, or delete the folder"
             )
         finished[str(run)] = folder
@@ -189,7 +190,7 @@ def make(runs: Sequence[Run], jobs: int, output: Path, experiment: str) -> list[
 
 
 def threads(jobs: int) -> dict[str, str]:
-    """The environment of one of `jobs` runs at a time: the threads that are set, or its share of the cores."""
+    """The environment of one of `jobs` runs at a time: the threads set, or its share of cores."""
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )

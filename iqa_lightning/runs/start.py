@@ -45,7 +45,9 @@ FOREIGN = (
 
 
 FULL = "IQA_FULL_ERROR"
-"""What the user said by HYDRA_FULL_ERROR, which commands set for themselves (`runs/mistakes.py`)."""
+"""What the user said by HYDRA_FULL_ERROR, which commands set for themselves
+(`runs/mistakes.py`).
+"""
 
 
 def shows_all() -> bool:
@@ -208,7 +210,7 @@ def check_schedule(cfg: Mapping[str, Any]) -> None:
 
 
 def check_trainer(trainer: Mapping[str, Any], walks: bool) -> None:
-    """Refuse values of the trainer that a command sets by itself, and a device that is not there."""
+    """Refuse values of the trainer that a command sets itself, and a missing device."""
     for key, value in trainer.items():
         if key in FOREIGN or (key in OWNED and value != OWNED[key]):
             raise ValueError(

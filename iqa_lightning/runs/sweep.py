@@ -27,6 +27,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from iqa_lightning import signals
+from iqa_lightning.files import write_bytes
 from iqa_lightning.runs.folder import task_names
 from iqa_lightning.runs.process import Outcome, run_subprocess, title_of
 from iqa_lightning.stream.orders import single_names
@@ -76,8 +77,6 @@ def run_job(cfg: DictConfig) -> None:
 
 def write_note(file: Path, outcome: Outcome) -> None:
     """Store an outcome as JSON."""
-    from iqa_lightning.records import write_bytes  # noqa: PLC0415  # pandas
-
     write_bytes(file, f"{json.dumps(asdict(outcome), indent=2)}\n".encode())
 
 

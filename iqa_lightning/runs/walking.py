@@ -181,7 +181,8 @@ def in_task(trainer: pl.Trainer) -> str:
         return "after the last task"
     position = stream.position
     text = f"in task {position.task.t} of {len(stream.tasks)}"
-    return f"{text} ({position.task.name}, {position.phase.name} epoch {position.epoch + 1} of {position.phase.epochs})"
+    epoch = f"epoch {position.epoch + 1} of {position.phase.epochs}"
+    return f"{text} ({position.task.name}, {position.phase.name} {epoch})"
 
 
 def notes_of(stream: TaskStream) -> list[str]:

@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from iqa_lightning.files import write_bytes
 from iqa_lightning.images.transforms import View
 from iqa_lightning.metrics.scale import Scale
 from iqa_lightning.models.outside import outside_of
-from iqa_lightning.records import write_bytes
 from iqa_lightning.scoring.model import Model, Reading
 from iqa_lightning.scoring.readers import Reader, build_reader
 

@@ -18,11 +18,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iqa_lightning.files import write_bytes
 from iqa_lightning.images.transforms import evaluation_size
 from iqa_lightning.metrics.scale import Knots
 from iqa_lightning.models.backbones import Images
 from iqa_lightning.models.gating import KMeansGate, LDAGate
-from iqa_lightning.records import write_bytes
 from iqa_lightning.scoring.bundle import KEY, reader_of_run
 from iqa_lightning.scoring.model import Model
 from iqa_lightning.scoring.readers import Reader

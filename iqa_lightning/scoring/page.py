@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
+from iqa_lightning.files import write_bytes
 from iqa_lightning.models.outside import OUTSIDE
-from iqa_lightning.records import write_bytes
 from iqa_lightning.scoring.card import interval_text
 from iqa_lightning.scoring.images import open_any
 from iqa_lightning.scoring.scorer import COLUMNS, Scorer

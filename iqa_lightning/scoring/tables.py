@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from iqa_lightning.records import write_bytes
+from iqa_lightning.files import write_bytes
 
 SUFFIXES = (".csv", ".parquet", ".json")
 

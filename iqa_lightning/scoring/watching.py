@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from iqa_lightning.files import write_bytes
 from iqa_lightning.models.outside import OUTSIDE
-from iqa_lightning.records import write_bytes
 from iqa_lightning.scoring.drift import NEW, Array, Drift, find_drift, most_telling
 from iqa_lightning.scoring.scorer import Scorer
 

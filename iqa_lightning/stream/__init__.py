@@ -1,1 +1,3 @@
-"""The task stream: which data sets are learnt in which order, in which phases, from which batches."""
+"""The task stream: which data sets are learnt in which order, in which phases, from which
+batches.
+"""

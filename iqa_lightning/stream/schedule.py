@@ -13,10 +13,11 @@ class Phase:
     it later on, while the network stands still). `batch_size` counts images over all ranks. The
     learning rates are the optimiser's times `lr_factor`, over the epochs of the phase constant,
     along a half `cosine` to zero, `geometric` (each epoch `ratio` times the one before), or in the
-    `triangle` waves of LIQE: down that cosine for five epochs and up again for four. With a `fixed_crops`, a phase of heads shows each image in so many
-    fixed crops instead of a new one each time: methods then compute their features once
-    (`data/bank.py`). `tasks` says which tasks have the phase: `all`, the `first` alone, or all
-    `later` ones (the official code of SH-CL warms up once).
+    `triangle` waves of LIQE: down that cosine for five epochs and up again for four. With a
+    `fixed_crops`, a phase of heads shows each image in so many fixed crops instead of a new one
+    each time: methods then compute their features once (`data/bank.py`). `tasks` says which tasks
+    have the phase: `all`, the `first` alone, or all `later` ones (the official code of SH-CL warms
+    up once).
     """
 
     name: str

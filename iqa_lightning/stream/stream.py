@@ -13,9 +13,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from iqa_lightning.datasets.base import IQADataModule, SplitDataset
+from iqa_lightning.datasets.base import IQADataModule
 from iqa_lightning.datasets.csv import CSVData
 from iqa_lightning.datasets.samplers import MAX_PIXELS, EpochSampler, Key, SizeSampler
+from iqa_lightning.datasets.split_dataset import SplitDataset
 from iqa_lightning.images.transforms import View
 from iqa_lightning.seeds import seed_of
 from iqa_lightning.stream.folders import Folders, named_folders
@@ -39,9 +40,9 @@ class TaskStream(pl.LightningDataModule):
     `order` picks from it: a name is a task, a list of names is one joint task, null takes all as
     they stand, `reverse` and `random:<seed>` (`data/orders.py`) all in that order. A data set that
     comes again is a task of its own, called `<name>_2`. `split` (1 to 10) and `seed` fix all that
-    is drawn. `splits`, `split_files`, `group_file` and `train_on_val` (see `IQADataModule`) hold for
-    every data set that does not set its own. `max_pixels` bounds a batch of an evaluation (see `SizeSampler`); pictures of more
-    than `max_megapixels` are refused.
+    is drawn. `splits`, `split_files`, `group_file` and `train_on_val` (see `IQADataModule`) hold
+    for every data set that does not set its own. `max_pixels` bounds a batch of an evaluation (see
+    `SizeSampler`); pictures of more than `max_megapixels` are refused.
 
     Raises:
         ValueError: an order that names what `tasks` does not hold, an empty order or schedule.
@@ -78,18 +79,14 @@ class TaskStream(pl.LightningDataModule):
             "max_megapixels": max_megapixels,
         }
         given = {
-            key: value
-            for key, value in (
-                ("splits", splits),
-                ("split_files", split_files),
-                ("group_file", group_file),
-                ("train_on_val", train_on_val),
-            )
-            if value is not None
+            "splits": splits,
+            "split_files": split_files,
+            "group_file": group_file,
+            "train_on_val": train_on_val,
         }
-        own = {
-            name: getattr(tasks[name], "keywords", {}) for name in sources.values()
-        }  # of a partial
+        given = {key: value for key, value in given.items() if value is not None}
+        # of a partial
+        own = {name: getattr(tasks[name], "keywords", {}) for name in sources.values()}
         self.task_datasets = [
             "+".join(sources[name] for name in task.datasets) for task in self.tasks
         ]
@@ -317,7 +314,7 @@ class TaskStream(pl.LightningDataModule):
         return sum(int(images[rows].sum()) for images, rows in zip(nbytes, kept, strict=False))
 
     def evaluation_dataloader(self, name: str, part: str) -> DataLoader[Any]:
-        """This rank's share of a part of data set `name`, every image once, in the evaluation view."""
+        """This rank's share of a part of data set `name`, each image once, as it is evaluated."""
         trainer, images = self._trainer, self.data[name].part(part)
         sampler = SizeSampler(
             images.sizes, self.max_pixels, trainer.global_rank, trainer.world_size

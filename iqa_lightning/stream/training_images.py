@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from iqa_lightning.datasets.base import SplitDataset
 from iqa_lightning.datasets.samplers import EpochSampler, JoinedSampler, Key, SizeSampler
+from iqa_lightning.datasets.split_dataset import SplitDataset
 from iqa_lightning.seeds import seed_of
 from iqa_lightning.stream.pairs import Draw, Pairs
 
@@ -28,9 +28,9 @@ class ReplayMemory:
     one is sampled at random, and a share that a small task leaves unused is not given to others.
 
     What is kept is a pure function of (`seed`, names and numbers of images of the tasks so far): a
-    task keeps a prefix of a random order of its images, and trimming shortens the prefix. So nothing is stored, and a
-    resumed run or another rank finds the same images; their pixels come from the cache of decoded
-    images.
+    task keeps a prefix of a random order of its images, and trimming shortens the prefix. So
+    nothing is stored, and a resumed run or another rank finds the same images; their pixels come
+    from the cache of decoded images.
 
     `shares` says how many images of each earlier task a step replays, as a share of the batch, with
     one, two, and so on earlier tasks; the last holds for more. The paper's 32, 16 and 8 pairs
@@ -83,7 +83,7 @@ class ReplayMemory:
         return kept
 
     def order(self, task: str, size: int) -> NDArray[np.int64]:
-        """Training images of a task, `size` of them, in the order in which the memory prefers them."""
+        """`size` training images of a task, in the order in which the memory prefers them."""
         return np.random.default_rng(seed_of(self.seed, "memory", task)).permutation(size)
 
     def rows(self, sizes: Mapping[str, int]) -> list[NDArray[np.int64]]:
@@ -136,7 +136,7 @@ class TrainingImages:
         return range(1, t) if self.replay_memory is not None and self.images == "task" else range(0)
 
     def validated(self, t: int, count: int) -> range:
-        """Tasks whose validation parts choose the best epoch: a memory holds no validation images."""
+        """Tasks whose validation parts choose the best epoch: a memory holds none of theirs."""
         return range(t, t + 1) if self.images == "replay_memory" else self.learnt(t, count)
 
     def kept(self, t: int, sizes: Mapping[str, int]) -> list[NDArray[np.int64]]:

@@ -22,6 +22,7 @@ from iqa_lightning.continual.evaluation import evaluation_mode
 from iqa_lightning.datasets import base
 from iqa_lightning.methods.base import ContinualMethod
 from iqa_lightning.records import RunFolder
+from iqa_lightning.runs.building import build_method, build_stream
 from iqa_lightning.stream.stream import TaskStream
 from tests.test_contract import Interrupted, interrupt_after
 from tests.walks import IN_BATCH, TINY, composed, results, stream_of_folders, walk, write_folder
@@ -35,8 +36,8 @@ def fit(
     """A walk with callbacks that stand before and after `ContinualLearning`; all its parts."""
     cfg = composed(*TINY, IN_BATCH, *words)
     pl.seed_everything(0, verbose=False)
-    stream = train.build_stream(cfg)
-    method, records = train.build_method(cfg, stream), RunFolder(folder)
+    stream = build_stream(cfg)
+    method, records = build_method(cfg, stream), RunFolder(folder)
     first, last = callbacks
     listed = [*first, ContinualLearning(records, {}, cfg.select_best), *last]
     trainer = instantiate(cfg.trainer, callbacks=listed, logger=False, enable_checkpointing=False)
@@ -292,7 +293,7 @@ def test_records_say_what_the_data_sets_know_of_an_image(tmp_path: Path) -> None
         folders[0] / "ratings.csv", index=False
     )
     ratings.drop(columns="mos_std").to_csv(folders[1] / "ratings.csv", index=False)
-    stream = train.build_stream(composed(*TINY, *stream_of_folders(folders)))
+    stream = build_stream(composed(*TINY, *stream_of_folders(folders)))
     stream.setup("fit")
     first, second = (image_columns(stream, name, "val") for name in "pq")
     assert list(first) == [
@@ -311,7 +312,7 @@ def test_records_say_what_the_data_sets_know_of_an_image(tmp_path: Path) -> None
         [""],
         True,
     )
-    without = train.build_stream(composed(*TINY, *stream_of_folders(folders[1:])))
+    without = build_stream(composed(*TINY, *stream_of_folders(folders[1:])))
     without.setup("fit")
     assert list(image_columns(without, "q", "val")) == [
         "dataset",

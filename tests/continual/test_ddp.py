@@ -11,7 +11,7 @@ import torch
 
 from iqa_lightning.continual.evaluation import evaluation_mode
 from iqa_lightning.datasets.base import unlocked_test_set
-from iqa_lightning.train import build_method, build_stream
+from iqa_lightning.runs.building import build_method, build_stream
 from tests.continual.ranks import TWO_RANKS, Ranks
 from tests.test_contract import ALIKE, METHODS
 from tests.walks import (

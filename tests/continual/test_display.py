@@ -14,7 +14,7 @@ from iqa_lightning.continual.callback import ContinualLearning
 from iqa_lightning.continual.display import Display, clock
 from iqa_lightning.records import RunFolder
 from iqa_lightning.report.text.terminal import print_matrix
-from iqa_lightning.train import build_method, build_stream
+from iqa_lightning.runs.building import build_method, build_stream
 from tests.test_contract import Interrupted, interrupt_after
 from tests.walks import IN_BATCH, TINY, composed, stream_of_folders
 

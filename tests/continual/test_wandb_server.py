@@ -22,7 +22,7 @@ from iqa_lightning.report.numbers.published import read_published
 from iqa_lightning.report.numbers.results import collect
 from iqa_lightning.report.numbers.verdicts import summarise
 from iqa_lightning.report.wandb_views import push
-from iqa_lightning.train import wandb_parts
+from iqa_lightning.runs.folder import wandb_parts
 from tests.test_contract import Interrupted, interrupt_after
 from tests.test_reproduce import HEADER
 from tests.walks import IN_BATCH, stream_of_folders, walk

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from iqa_lightning.datasets.base import IQADataModule
 from iqa_lightning.datasets.kadid10k import KADID10k
 from iqa_lightning.datasets.release import find_file
-from iqa_lightning.train import build_stream
+from iqa_lightning.runs.building import build_stream
 from tests.datasets import layouts
 from tests.datasets.folders import write_clive
 from tests.walks import ROOT, composed

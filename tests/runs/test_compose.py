@@ -7,8 +7,8 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from iqa_lightning.runs.building import build_method, build_stream
 from iqa_lightning.runs.compose import ALLOW, changes_of_experiment, describe, instantiate
-from iqa_lightning.train import build_method, build_stream
 from tests.walks import ROOT, composed
 
 FORBIDDEN = (

@@ -16,8 +16,8 @@ from PIL import Image
 from iqa_lightning.configs import config_hash
 from iqa_lightning.continual.callback import ContinualLearning
 from iqa_lightning.evaluate import evaluate
+from iqa_lightning.runs.compose import to_dict
 from iqa_lightning.runs.extend import extended, is_of_stream, names_of
-from iqa_lightning.train import to_dict
 from tests.contract import stable
 from tests.walks import IN_BATCH, TINY, call, composed, stream_of_folders, walk, write_folder
 

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iqa_lightning.configs import config_changes, config_hash
-from iqa_lightning.records import is_name
+from iqa_lightning.files import is_name
+from iqa_lightning.runs.compose import to_dict
 from iqa_lightning.runs.folder import (
     run_names,
     short_value,
     variant_of,
 )
 from iqa_lightning.stream.folders import named_folders, readable
-from iqa_lightning.train import to_dict
 from tests.walks import composed
 
 

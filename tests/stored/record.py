@@ -27,8 +27,8 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
 from iqa_lightning.pretrain import pretrain, probe
+from iqa_lightning.runs.compose import to_dict
 from iqa_lightning.runs.grid import planned_runs, read_grid
-from iqa_lightning.train import to_dict
 from tests.walks import ROOT, composed, stream_of_folders, walk, write_folder
 
 HERE = Path(__file__).resolve().parent

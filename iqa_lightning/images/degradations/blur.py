@@ -89,7 +89,7 @@ def defocus_blur(image: Images, strength: Strengths, draws: Draws) -> Images:
 
 
 def median_filter(image: Images, strength: Strengths, draws: Draws) -> Images:  # noqa: ARG001  # one signature for all kinds
-    """Median of a square in each channel; strength: its side in pixels, in odd numbers from 3 on."""
+    """Median of a square in each channel; strength: its side in pixels, odd, from 3 on."""
     sizes = [odd(side) for side in strength.tolist()]
     return by_size(image, strength, sizes, lambda image, _, size: median_blur(image, (size, size)))
 

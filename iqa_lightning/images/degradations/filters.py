@@ -83,5 +83,5 @@ def _correlate(one: Float[Tensor, "3 height width"], kernel: Float[Tensor, "size
 def _padded(
     one: Float[Tensor, "3 height width"], sides: tuple[int, ...]
 ) -> Float[Tensor, "3 rows columns"]:
-    """With its edges repeated: so many columns on the left and on the right, rows above and below."""
+    """With its edges repeated: so many columns left and right, rows above and below."""
     return F.pad(one, sides, mode="replicate")

@@ -14,7 +14,7 @@ def gaussian_noise(image: Images, strength: Strengths, draws: Draws) -> Images:
 
 
 def colour_noise(image: Images, strength: Strengths, draws: Draws) -> Images:
-    """White noise on luma and chroma (YCbCr), which makes coloured grain; strength: its variance."""
+    """White noise on luma and chroma (YCbCr), coloured grain; strength: its variance."""
     mixed = torch.tensor(FROM_YCBCR, device=image.device) * wide(strength.sqrt())[:, 0]
     return image.add_(torch.bmm(mixed, draws.normal(*image.shape[1:]).flatten(2)).view_as(image))
 

@@ -166,7 +166,8 @@ def gmad_text(first: str, second: str, levels: int = LEVELS, count: int = 20) ->
     ]
     lines += [
         "",
-        "pairs that the defender calls equal and the attacker tells apart most (gaps in ranks, 0 to 1)",
+        "pairs that the defender calls equal and the attacker tells apart most (gaps in ranks, 0 "
+        "to 1)",
     ]
     lines.append(table.head(count).to_string(index=False, float_format="%.3f", na_rep="-"))
     sides = table.groupby(["defender", "right"]).size()

@@ -242,7 +242,7 @@ def as_recorded(
 
 
 def gated(heads: Scores, weigh: Weights, seen: Sequence[str]) -> Array:
-    """Scores of some heads, weighted by the gate; summed in one order, whatever that of the tasks."""
+    """Scores of some heads, weighted by the gate; summed in one order, whatever the tasks'."""
     ordered = [task for task in heads if task in seen]
     return np.asarray((weigh(ordered) * np.array([heads[task] for task in ordered])).sum(axis=0))
 

@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from iqa_lightning.configs import NAMES_OF_RUN, config_changes, config_hash, read_yaml
+from iqa_lightning.files import write_bytes
 from iqa_lightning.metrics.matrices import readouts_of, task_of_dataset
 from iqa_lightning.metrics.resampling import (
     bootstrap_interval,
@@ -29,7 +30,7 @@ from iqa_lightning.metrics.resampling import (
     unit_ranks,
 )
 from iqa_lightning.metrics.transfer import readout_measures
-from iqa_lightning.records import RunFolder, write_bytes
+from iqa_lightning.records import RunFolder
 
 RUN = ["method", "order", "split", "seed"]
 
@@ -44,7 +45,7 @@ Array = NDArray[np.float64]
 
 
 class Results(NamedTuple):
-    """The three tables; texts and numbers as they are read from the files, rounded to 6 decimals."""
+    """The three tables; texts and numbers as read from the files, rounded to 6 decimals."""
 
     runs: pd.DataFrame
     cells: pd.DataFrame

@@ -67,7 +67,7 @@ class Components(NamedTuple):
 
 
 def split_means(values: ArrayLike, splits: Sequence[object]) -> Array:
-    """Means over the runs of each split, in the order in which the splits come; NaN does not count."""
+    """Means over the runs of each split, in the order of the splits; NaN does not count."""
     x = pd.Series(np.asarray(values, np.float64))
     means = x.groupby(pd.Series(list(splits)), sort=False).mean()
     return np.asarray(means.dropna(), np.float64)
@@ -212,7 +212,8 @@ def components(values: ArrayLike, runs: pd.DataFrame) -> Components:
 
 
 def interaction(means: Array, rest: float = 0.0) -> tuple[float, float]:
-    """Variances that splits add to all methods alike, and to each method by itself (method x split).
+    """Variances that splits add to all methods alike, and to each method by itself (method x
+    split).
 
     The analysis of variance of a complete table of methods and splits.
 

@@ -1,4 +1,5 @@
-"""Methods over independent streams: ranks, Friedman's test, Nemenyi's distance, the exact sign test.
+"""Methods over independent streams: ranks, Friedman's test, Nemenyi's distance, the exact sign
+test.
 
 Blocks of these tests have to be independent: streams of different data sets. Splits and orders of
 one stream share their images and are no such blocks; with them Friedman's test rejects equal

@@ -1,4 +1,6 @@
-"""How the values of a table's methods were chosen: `tuning.csv`, which `tune` writes. No torch in here."""
+"""How the values of a table's methods were chosen: `tuning.csv`, which `tune` writes. No torch in
+here.
+"""
 
 import csv
 import io

@@ -15,7 +15,8 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from iqa_lightning.records import RunFolder, write_bytes
+from iqa_lightning.files import write_bytes
+from iqa_lightning.records import RunFolder
 from iqa_lightning.report.numbers.results import RUN, Results, run_row
 from iqa_lightning.report.numbers.verdicts import Summary
 from iqa_lightning.report.page import tables as page_tables

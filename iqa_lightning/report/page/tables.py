@@ -58,7 +58,8 @@ def table(name: str, caption: str, content: Table) -> str:
         return '<p class="note">Nothing to show.</p>'
     head = "".join(
         f'<th scope="col" class="{"number" if column.numeric else "text"}">'
-        f'<button type="button" title="{html.escape(column.meaning or column.label)}">{html.escape(column.label)}'
+        f'<button type="button" title="{html.escape(column.meaning or column.label)}">'
+        f"{html.escape(column.label)}"
         f"</button></th>"
         for column in columns
     )
@@ -66,8 +67,10 @@ def table(name: str, caption: str, content: Table) -> str:
         f"<tr>{''.join(map(written, row, columns, range(len(row))))}</tr>" for row in rows
     )
     return (
-        f'<div class="scroll" role="region" aria-label="{html.escape(caption)}" tabindex="0"><table id="{name}">'
-        f"<caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<div class="scroll" role="region" aria-label="{html.escape(caption)}" tabindex="0">'
+        f'<table id="{name}">'
+        f"<caption>{html.escape(caption)}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 

@@ -119,7 +119,10 @@ def groups_part(rows: pd.DataFrame, by: str) -> list[str]:
             [*map(str, key), *(number(float(wide.loc[key, band])) for band in bands)]
             for key in wide.index
         ]
-        how = "Mean growth of the rank error (from 0 to 1) by fifths of the data set, 1 the images of lowest MOS."
+        how = (
+            "Mean growth of the rank error (from 0 to 1) by fifths of the data set, 1 the images "
+            "of lowest MOS."
+        )
         return [grid(["method", "data set", *map(str, bands)], table), how]
     table = [
         [
@@ -183,11 +186,16 @@ def gate_part(gate: pd.DataFrame) -> list[str]:
         [row["method"], row["dataset"], *(number(row[key]) for key in shown)]
         for row in means.to_dict("records")
     ]
-    how = "After the last task: mean weight of the data set's own head; SRCC of the oracle readout minus the gated one."
+    how = (
+        "After the last task: mean weight of the data set's own head; SRCC of the oracle readout "
+        "minus the gated one."
+    )
     if "accuracy" in shown:
         how += (
-            " Accuracy: share of images whose heaviest head is their own. Entropy: of the weights, 1 "
-            "where all heads count the same. The last column is the control: what the plain mean of "
+            " Accuracy: share of images whose heaviest head is their own. Entropy: of the weights, "
+            "1 "
+            "where all heads count the same. The last column is the control: what the plain mean "
+            "of "
             "all heads would cost."
         )
     return [grid(["method", "data set", *(titles[key] for key in shown)], rows), how]

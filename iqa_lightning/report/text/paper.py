@@ -22,7 +22,10 @@ from iqa_lightning.report.numbers.verdicts import (
 from iqa_lightning.report.text.escaping import latex_text, markdown_text
 from iqa_lightning.report.text.terminal import MEASURES, number
 
-SYNTHETIC = "Synthetic targets: nobody rated these images; the numbers show the software at work and compare no methods."
+SYNTHETIC = (
+    "Synthetic targets: nobody rated these images; the numbers show the software at work and "
+    "compare no methods."
+)
 
 
 Lines = dict[str, dict[str, Any]]
@@ -86,7 +89,7 @@ def markdown(
 
 
 def chosen_part(name: str, lines: pd.DataFrame, chosen: str, trials: Sequence[Trial]) -> list[str]:
-    """A sentence, and for each row its trials: the best of them is the method `<method>_<table>`."""
+    """A sentence, and each row's trials: the best of them is the method `<method>_<table>`."""
     if not trials:
         how = chosen or "Not recorded: equal trials for every method were not made."
         return [" ".join(how.split())]
@@ -106,7 +109,7 @@ def chosen_part(name: str, lines: pd.DataFrame, chosen: str, trials: Sequence[Tr
 
 
 def without_runs(name: str, published: pd.DataFrame, planned: Sequence[Mapping[str, Any]]) -> str:
-    """A table of which nothing was run yet: the published numbers and the runs to make, as Markdown."""
+    """A table of which nothing was run yet: published numbers and runs to make, as Markdown."""
     parts = [f"# {name}", "Written by `python -m iqa_lightning.reproduce`, never by hand."]
     parts += ["No run of this table is recorded.", "## Published numbers"]
     parts += published_part(judged(NO_LINES, published))
@@ -122,7 +125,7 @@ NO_LINES = pd.DataFrame(
 
 
 def missing_part(missing: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The planned runs without results: by method and order, the splits and seeds that are missing."""
+    """The planned runs without results: by method and order, the missing splits and seeds."""
     groups: dict[tuple[str, str], list[str]] = {}
     for run in missing:
         entry = f"{run['split']}" + (f" (seed {run['seed']})" if run["seed"] else "")
@@ -167,7 +170,8 @@ def latex(name: str, summary: Summary) -> str:
     """The main table and the costs as LaTeX (package booktabs)."""
     lines = summary.lines
     caption = (
-        f"{name}: SRCC after the last task and measures over the stream, mean over splits with 95 % "
+        f"{name}: SRCC after the last task and measures over the stream, mean over splits with 95 "
+        "% "
         f"interval (i: of image sampling only; {MARK}: small test part)."
     )
     caption += f" {SYNTHETIC}" if lines["synthetic"].any() else ""
@@ -229,7 +233,7 @@ def counts(group: pd.DataFrame) -> tuple[int, int]:
 
 
 def cell(by: Lines, key: str, splits: int, digits: int = 3) -> str:
-    """One number with its interval, and with its own number of splits where that is not the row's."""
+    """One number with its interval, and its own number of splits where it is not the row's."""
     line = by.get(key)
     if line is None or line["n"] == 0:
         return "-"

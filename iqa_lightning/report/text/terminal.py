@@ -83,7 +83,7 @@ def print_matrix(
 
 
 def matrix_table(matrix: pd.DataFrame, title: str) -> Table:
-    """A matrix as a rich table: learnt cells bold, just learnt ones underlined, zero-shot ones dim."""
+    """A matrix as a rich table: learnt cells bold, just learnt underlined, zero-shot dim."""
     table = Table("after", title=escape(title), title_justify="left")
     for name in matrix.columns:
         table.add_column(escape(str(name)), justify="right", no_wrap=True)
@@ -97,7 +97,7 @@ def matrix_table(matrix: pd.DataFrame, title: str) -> Table:
 
 
 def matrix_text(matrix: pd.DataFrame, title: str) -> str:
-    """A matrix as aligned plain text: zero-shot cells in parentheses, `-` where there is no value."""
+    """A matrix as aligned plain text: zero-shot cells in parentheses, `-` for no value."""
     learnt = task_of_dataset(list(matrix.index), list(matrix.columns))
     rows = [["after", *map(str, matrix.columns)]]
     for t, (task, row) in enumerate(zip(matrix.index, matrix.to_numpy(), strict=True)):
