@@ -1,12 +1,10 @@
 """Backbones: timm networks that turn uint8 images into pooled features."""
 
 import copy
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -14,23 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-
-def import_timm() -> ModuleType:
-    """Timm without wandb, which its training helpers would import too: seconds that scoring needs
-    not wait.
-    """
-    held = "wandb" not in sys.modules
-    if held:
-        sys.modules["wandb"] = None  # type: ignore[assignment]  # `import wandb` fails, which timm expects
-    try:
-        import timm  # noqa: PLC0415
-    finally:
-        if held:
-            del sys.modules["wandb"]
-    return timm
-
-
-timm = import_timm()
+from iqa_lightning.models.timm_import import timm
 
 Images = UInt8[Tensor, "batch 3 height width"]
 

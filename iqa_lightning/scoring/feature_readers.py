@@ -68,17 +68,23 @@ class NormsReader(Reader):
         """Score of each task under its own norms."""
         fixed = self.backbone.frozen_output(image)
         if self.weights:
-            return self.combined(image, fixed)
+            self.sets.use(0)
+            return self.combined(image, fixed, self.backbone.statistics(image))
         scores = []
         for k in range(len(self.heads)):
             self.sets.use(k + 1)
             scores.append(self.linear(self.backbone(image, fixed), k))
         return torch.stack(scores, dim=1)
 
-    def combined(self, image: Images, fixed: Tensor | None) -> Tensor:
+    def score_beside(self, image: Images, stages: list[Tensor]) -> Tensor:
+        """The same; a gate may have read the statistics that the ridge of the start reads."""
+        assert self.gate is not None
+        if self.weights and self.gate_encoder is None and self.gate.features == "stages":
+            return self.combined(image, self.backbone.frozen_output(image), stages[0])
+        return self.score(image)
+
+    def combined(self, image: Images, fixed: Tensor | None, frozen: Tensor) -> Tensor:
         """Weighted sums of trained head, ridge under the task's norms, ridge of the start."""
-        self.sets.use(0)
-        frozen = self.backbone.statistics(image)
         columns = []
         for k in range(len(self.heads)):
             self.sets.use(k + 1)
@@ -127,7 +133,17 @@ class AffineReader(Reader):
     def score(self, image: Images) -> Tensor:
         """Score of each head."""
         read = self.backbone if self.features == "last" else self.backbone.statistics
-        feature = self.alone(image, read).double()
+        return self.mapped(self.alone(image, read))
+
+    def score_beside(self, image: Images, stages: list[Tensor]) -> Tensor:
+        """The same; a gate may have read the statistics that the heads read."""
+        assert self.gate is not None
+        shared = self.features == self.gate.features == "stages"
+        return self.mapped(stages[0]) if shared and self.gate_encoder is None else self.score(image)
+
+    def mapped(self, feature: Tensor) -> Tensor:
+        """Score of each head from what the heads read."""
+        feature = feature.double()
         if self.projected:
             feature = torch.relu((feature - self.mean) / self.deviation @ self.matrix)
         scores = [feature @ w + b for w, b in zip(self.weight, self.bias, strict=True)]

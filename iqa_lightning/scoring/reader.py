@@ -55,7 +55,7 @@ class Reader(nn.Module):
             return Reading(self.score(image), None, self.watched(image))
         stages = self.gate_stages(image)
         feature = torch.cat(stages, dim=1).float()
-        score = self.score(image)
+        score = self.score_beside(image, stages)
         if len(self.heads) == 1:
             return Reading(score, torch.ones_like(score), feature)
         return Reading(score, self.gate(stages, len(self.heads)), feature)
@@ -63,6 +63,10 @@ class Reader(nn.Module):
     def score(self, image: Images) -> Tensor:
         """Score of each head."""
         raise NotImplementedError
+
+    def score_beside(self, image: Images, stages: list[Tensor]) -> Tensor:
+        """Score of each head, where `stages` is what the gate has read of the same images."""
+        return self.score(image)
 
     def gate_stages(self, image: Images) -> list[Tensor]:
         """What the gate reads."""
