@@ -1,12 +1,10 @@
 """Backbones: timm networks that turn uint8 images into pooled features."""
 
 import copy
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -15,24 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from iqa_lightning.files import sha256
-
-
-def import_timm() -> ModuleType:
-    """Timm without wandb, which its training helpers would import too: seconds that scoring needs
-    not wait.
-    """
-    held = "wandb" not in sys.modules
-    if held:
-        sys.modules["wandb"] = None  # type: ignore[assignment]  # `import wandb` fails, which timm expects
-    try:
-        import timm  # noqa: PLC0415
-    finally:
-        if held:
-            del sys.modules["wandb"]
-    return timm
-
-
-timm = import_timm()
+from iqa_lightning.models.timm_import import timm
 
 Images = UInt8[Tensor, "batch 3 height width"]
 

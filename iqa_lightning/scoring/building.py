@@ -1,7 +1,7 @@
 """Backbones and gates from their descriptions: a class of a short list, and plain values."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -41,16 +41,28 @@ FORBIDDEN = ("pretrained", "checkpoint_", "weights", "hub", "url", "cache", "fil
 """Parts of names of options that let a library read files or fetch them."""
 
 
+def named(
+    description: Mapping[str, Any], key: str, known: Collection[str]
+) -> tuple[str, dict[str, Any]]:
+    """What a description names under `key`, and its other entries.
+
+    Raises:
+        ValueError: it names none of the known ones.
+    """
+    options = dict(description)
+    name = options.pop(key, None)
+    if name not in known:
+        raise ValueError(f"{key}={name!r} is not one of {', '.join(known)}")
+    return name, options
+
+
 def build_encoder(description: Mapping[str, Any]) -> Any:
     """A network for images, with random weights.
 
     Raises:
         ValueError: a class or an option that no version of this package writes.
     """
-    options = dict(description)
-    name = options.pop("class", None)
-    if name not in ENCODERS:
-        raise ValueError(f"class={name!r} is not one of {', '.join(ENCODERS)}")
+    name, options = named(description, "class", ENCODERS)
     if name == "Trunk":
         options["encoders"] = [build_encoder(one) for one in options["encoders"]]
     elif bad := next((word for word in words_of(options) if is_forbidden(*word)), None):
@@ -88,10 +100,7 @@ def build_gate(description: Mapping[str, Any], encoder: Any, tasks: int) -> Any:
     """
     from iqa_lightning.models import gating  # noqa: PLC0415  # scikit-learn
 
-    options = dict(description)
-    name = options.pop("class", None)
-    if name not in GATES:
-        raise ValueError(f"class={name!r} is not one of {', '.join(GATES)}")
+    name, options = named(description, "class", GATES)
     return getattr(gating, name)(encoder, tasks, **options)
 
 

@@ -21,7 +21,8 @@ from iqa_lightning.images.transforms import View
 from iqa_lightning.metrics.scale import Scale
 from iqa_lightning.models.outside import outside_of
 from iqa_lightning.scoring.model import Model, Reading
-from iqa_lightning.scoring.readers import Reader, build_reader
+from iqa_lightning.scoring.reader import Reader
+from iqa_lightning.scoring.readers import build_reader
 
 KEY, FORMAT = "iqa_lightning", 1
 

@@ -25,7 +25,7 @@ from iqa_lightning.models.backbones import Images
 from iqa_lightning.models.gating import KMeansGate, LDAGate
 from iqa_lightning.scoring.bundle import KEY, reader_of_run
 from iqa_lightning.scoring.model import Model
-from iqa_lightning.scoring.readers import Reader
+from iqa_lightning.scoring.reader import Reader
 
 SIZE = (224, 288)
 """Height and width of the images that a graph is traced with, where any size will do."""

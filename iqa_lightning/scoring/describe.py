@@ -22,7 +22,8 @@ from iqa_lightning.models.bilinear import DBCNN
 from iqa_lightning.models.clip_any_size import PROMPTS
 from iqa_lightning.models.diffusion import Diffusion
 from iqa_lightning.scoring.building import describe_encoder, describe_gate
-from iqa_lightning.scoring.readers import Reader, build_reader
+from iqa_lightning.scoring.reader import Reader
+from iqa_lightning.scoring.readers import build_reader
 
 Parts = dict[str, nn.Module | Tensor]
 """What fills a reader, by the name of its module or parameter."""

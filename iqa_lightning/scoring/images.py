@@ -97,6 +97,7 @@ def as_a_row() -> Iterator[None]:
         raise ValueError(str(error).split(f"; {REMEDY}")[0]) from error
 
 
+@as_a_row()
 def size_of(image: Any) -> tuple[int, int]:
     """Height and width, of a file from its header.
 
@@ -104,8 +105,7 @@ def size_of(image: Any) -> tuple[int, int]:
         ValueError: it is no image.
     """
     if isinstance(image, str | Path):
-        with as_a_row():
-            return RULE.size(Path(image))
+        return RULE.size(Path(image))
     if isinstance(image, Image.Image):
         return image.height, image.width
     if isinstance(image, np.ndarray):
@@ -131,6 +131,7 @@ def check_pixels(fits: bool, image: Any) -> None:
         )
 
 
+@as_a_row()
 def open_any(image: Any) -> Image.Image:
     """An image as 8-bit RGB; a file by the rule by which training opens it.
 
@@ -138,8 +139,7 @@ def open_any(image: Any) -> Image.Image:
         ValueError: it is not readable.
     """
     if isinstance(image, str | Path):
-        with as_a_row():
-            return RULE.load(Path(image))
+        return RULE.load(Path(image))
     if isinstance(image, Image.Image):
         if image.mode not in ("RGB", "L"):
             raise ValueError(
