@@ -20,7 +20,7 @@ ASKED = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCP
 send before the end of a job (`sbatch --signal`, LSF); a limit of processor time."""
 
 
-STATUS = {
+STATUS: dict[signal.Signals, int] = {
     number: 128 + number
     for name in ASKED
     if (number := getattr(signal, name, None)) is not None  # Windows knows two of them
