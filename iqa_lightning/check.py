@@ -229,7 +229,9 @@ def print_report(
     from iqa_lightning.images.opening import DECISIONS  # noqa: PLC0415  # PIL
 
     columns = ["data set", "images", "missing", "unreadable", "contents", "parts", "checksums"]
-    table = Table(*columns, title="On disk")
+    table = Table(title="On disk")
+    for column in columns:
+        table.add_column(column, overflow="fold")  # a long name goes on in the next line
     for audit in audits:
         table.add_row(
             Text(audit.name), *(cells(audit.facts) if audit.facts else ["-"] * (len(columns) - 1))

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: noted at once, acted upon where a run can be left whole.
+"""Signals that ask a process to end: noted at once, acted upon where a run can be left whole.
 
 What a signal does depends on where the process is (`place`): before anything is written it leaves
 on the spot (`LEAVE`, also inside an import, where an exception would abort in a C++ library);
@@ -15,8 +15,17 @@ from types import FrameType
 LEAVE, RAISE, NOTE = "leave", "raise", "note"
 
 
-STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130}
-"""Exit status by signal, 128 + its number, as shells, Slurm and Kubernetes know them."""
+ASKED = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+"""Of Slurm, Kubernetes, `timeout`; Ctrl-C; a terminal that is closed; Ctrl-\\; what batch systems
+send before the end of a job (`sbatch --signal`, LSF); a limit of processor time."""
+
+
+STATUS: dict[signal.Signals, int] = {
+    number: 128 + number
+    for name in ASKED
+    if (number := getattr(signal, name, None)) is not None  # Windows knows two of them
+}
+"""Exit status by signal, as shells, Slurm and Kubernetes know them."""
 
 
 AGAIN = "the same command goes on"
@@ -37,7 +46,7 @@ class Interrupted(BaseException):
     @property
     def status(self) -> int:
         """The exit status that says so."""
-        return STATUS.get(self.number, 128 + self.number)
+        return STATUS[self.number]
 
 
 class _State:
@@ -47,7 +56,7 @@ class _State:
 
 
 def install(place: str = LEAVE) -> None:
-    """Handle both signals in this process, unless its parent lets it ignore them (`nohup`, `&`)."""
+    """Handle these signals in this process, unless its parent lets it ignore them (`nohup`, `&`)."""
     _State.place, _State.received, _State.installed = place, None, True
     take_over()
 
@@ -97,6 +106,6 @@ def _handle(number: int, _: FrameType | None) -> None:
     again, _State.received = _State.received is not None, number
     if again or _State.place == LEAVE:
         say(f"interrupted{'' if again else ' before the run began'}; {AGAIN}")
-        os._exit(STATUS.get(signal.Signals(number), 128 + number))
+        os._exit(STATUS[signal.Signals(number)])
     if _State.place == RAISE:
         raise Interrupted(number)

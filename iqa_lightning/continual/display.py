@@ -67,7 +67,7 @@ class Display(Callback):
         if self.console.is_terminal:
             columns = (
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
@@ -99,14 +99,16 @@ class Display(Callback):
             return
         stream = stream_of(trainer)
         if self.progress is None:
-            self.console.print(self.line(trainer), highlight=False, soft_wrap=True)
+            self.console.print(self.line(trainer), markup=False, highlight=False, soft_wrap=True)
         self.doubt(trainer, stream.position)
         if stream.position.ends_task and stream.position.task.t < len(
             stream.tasks
         ):  # the command prints the last
             name = stream.position.task.name
             self.console.print(
-                f"\nafter task {stream.position.task.t}/{len(stream.tasks)}, {name}:"
+                f"\nafter task {stream.position.task.t}/{len(stream.tasks)}, {name}:",
+                markup=False,
+                highlight=False,
             )
             for readout in self.records.read_summary()["readouts"]:
                 matrix = self.records.read_matrix(f"srcc_{readout}")

@@ -11,6 +11,9 @@ from iqa_lightning.datasets.base import IQADataModule
 from iqa_lightning.datasets.ratings import composed, read_ratings
 from iqa_lightning.datasets.samples import check_range, check_table
 
+TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xls", ".ods", ".mat", ".json", ".parquet")
+"""How tables of ratings are called; the first three are text."""
+
 
 class CSVData(IQADataModule):
     """A folder of images with a table `ratings.csv`.
@@ -79,9 +82,9 @@ class CSVData(IQADataModule):
             ratings = read_ratings(Path(self.table_path), where)
         except FileNotFoundError as error:
             raise ValueError(
-                f"data set {self.name!r}: {self.table_path} does not exist; write it with the "
-                "header image,mos[,mos_std,group,distortion,level,scene], images relative to the "
-                "folder"
+                f"data set {self.name!r}: {self.table_path} does not exist; {self._other_table()}"
+                "write it with the header image,mos[,mos_std,group,distortion,level,scene], images "
+                "relative to the folder"
             ) from error
         self.native_higher_is_better = self._direction(ratings.higher_is_better, where)
         table = ratings.table.rename(columns={"group": "reference"})
@@ -105,6 +108,16 @@ class CSVData(IQADataModule):
                 "higher_is_better, or rename one of them"
             )
         return said
+
+    def _other_table(self) -> str:
+        """A hint where the folder holds a table under another name, else nothing."""
+        found = (entry for entry in sorted(self.root.iterdir()) if entry.suffix.lower() in TABLES)
+        other = next(found, None)
+        if other is None:
+            return ""
+        if other.suffix.lower() in TABLES[:3]:
+            return f"{other.name} is there: call it ratings.csv, or "
+        return f"{other.name} is there: save it as ratings.csv (CSV in UTF-8), or "
 
     def image_path(self, row: int) -> Path:
         """The file of image `row`, its accents composed or not, as the disk has them."""

@@ -7,7 +7,7 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,17 +22,48 @@ LOWER_IS_BETTER = {"dmos": "mos", "dmos_std": "mos_std"}
 """Columns that say by their name that a lower score is a better image."""
 
 LIKELY = {
-    "image": ("file", "name", "path", "img", "picture", "stimul", "photo"),
-    "mos": ("score", "rating", "quality", "mean", "opinion", "label"),
+    "image": ("image", "file", "name", "path", "img", "picture", "stimul", "photo"),
+    "mos": ("mos", "score", "rating", "quality", "mean", "opinion", "label"),
 }
 """Parts of the names that other tables give to the columns that have to be there."""
 
 DELIMITERS = (",", ";", "\t", "|")
 
+RARE = (" ", ":", "^", "~", "，", "；", "、")  # noqa: RUF001  # Chinese marks
+"""What parts cells too, where it parts a header into both columns that have to be there."""
+
+ABOVE = 20
+"""Lines above a header that are read past: titles, comments."""
+
+PART = (
+    "part cells with a comma, a semicolon, a tab or |, or say in a first line what parts them, as "
+    "in sep=;"
+)
+
+SHOWN = 200
+"""Signs of a header that a message repeats."""
+
+UNSEEN = "\ufeff\u200b\u200e\u200f\u2060"
+"""Signs of no width, which some programs leave around a word."""
+
 LARGEST = 1 << 28
 """Bytes of a table that is read: some millions of rows."""
 
 SAVE = "save it as CSV in UTF-8"
+
+OTHERS = (
+    (b"PK\x03\x04", "a workbook"),
+    (b"\xd0\xcf\x11\xe0", "a workbook"),
+    (b"\x1f\x8b", "compressed"),
+    (b"PAR1", "a Parquet file"),
+    (b"%PDF", "a PDF"),
+    (b"MATLAB", "a MATLAB file"),
+    (b"<", "a web page or XML"),
+    (b"{", "JSON"),
+    (b"[", "JSON"),
+    (b"version https://git-lfs", "a Git LFS pointer"),
+)
+"""First bytes of what is often called a table."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +174,10 @@ def decoded(path: Path, where: str) -> str:
         raise
     except OSError as error:
         raise ValueError(f"{where} is not a readable table ({error.strerror}); {SAVE}") from error
-    if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise ValueError(f"{where} is a workbook and not a readable table; {SAVE}")
+    if (
+        kind := next((kind for sign, kind in OTHERS if content.startswith(sign)), None)
+    ) is not None:
+        raise ValueError(f"{where} is {kind} and not a readable table; {SAVE}")
     encoding = encoding_of(content)
     try:
         text = content.decode(encoding)
@@ -174,21 +207,21 @@ def encoding_of(content: bytes) -> str:
 
 
 def cells(text: str) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, without what is empty at their ends.
+    """Header and rows, without what is empty at their ends and without lines above the header.
 
     Raises:
         csv.Error: quotation marks that do not close, or a giant cell.
     """
     lines = io.StringIO(text, newline=None).read().split("\n")
     first = next((k for k, line in enumerate(lines) if line.strip()), 0)
-    said = re.fullmatch(r'"?sep=(.)"?[,;\s]*', lines[first], re.IGNORECASE)
+    said = re.fullmatch(r'["#\s]*sep=(.)"?[,;\s]*', lines[first].strip(UNSEEN), re.IGNORECASE)
     lines = lines[first + (said is not None) :]
+    filled = [k for k, line in enumerate(lines) if line.strip()][:ABOVE]
+    is_header = (k for k in filled if both_columns(lines[k], said[1] if said else None))
+    lines = lines[next(is_header, 0) :]
     header = next((line for line in lines if line.strip()), "")
     delimiter = said[1] if said else delimiter_of(header)
-    found = [
-        [cell.strip() for cell in row]
-        for row in csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
-    ]
+    found = [[plain(cell) for cell in row] for row in parted(lines, delimiter)]
     found = [row for row in found if any(row)]
     if not found:
         return [], []
@@ -196,15 +229,45 @@ def cells(text: str) -> tuple[list[str], list[list[str]]]:
     return found[0][:width], [row[:width] if not any(row[width:]) else row for row in found[1:]]
 
 
+def parted(lines: Sequence[str], delimiter: str) -> Iterator[list[str]]:
+    """The cells of lines; spaces after a delimiter are none of a cell."""
+    return csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
+
+
+def plain(cell: str) -> str:
+    """A cell without spaces and signs of no width around it."""
+    return cell.strip().strip(UNSEEN).strip()
+
+
+def known_in(line: str, delimiter: str) -> tuple[set[str], int]:
+    """The columns of ours that a line names, and its cells; none where quotation marks stay open."""
+    try:
+        row = next(parted([line], delimiter), [])
+    except csv.Error:
+        return set(), 0
+    names = {plain(cell).casefold() for cell in row}
+    return {LOWER_IS_BETTER.get(name, name) for name in names} & {*COLUMNS}, len(row)
+
+
+def both_columns(line: str, delimiter: str | None) -> bool:
+    """Whether a line names the image and its score, as a header does."""
+    tried = (*DELIMITERS, *RARE) if delimiter is None else (delimiter,)
+    return any({"image", "mos"} <= known_in(line, sign)[0] for sign in tried)
+
+
 def delimiter_of(header: str) -> str:
-    """What parts a header into the most columns that are known, then into the most."""
+    """What parts a header into the most columns that are known, then into the most; a rare sign
+    only where no usual one finds both columns that have to be there.
+    """
 
     def fit(delimiter: str) -> tuple[int, int]:
-        row = next(csv.reader([header], delimiter=delimiter), [])
-        known = {cell.strip().casefold() for cell in row} & {*COLUMNS, *LOWER_IS_BETTER}
-        return len(known), len(row)
+        known, count = known_in(header, delimiter)
+        return len(known), count
 
-    return max(DELIMITERS, key=fit)
+    usual = max(DELIMITERS, key=fit)
+    if both_columns(header, usual):
+        return usual
+    return next((sign for sign in RARE if both_columns(header, sign)), usual)
 
 
 def named_columns(header: Sequence[str], where: str) -> dict[str, str]:
@@ -240,7 +303,14 @@ def missing_column(column: str, header: Sequence[str], names: Mapping[str, str])
     free = [name for name in header if name and name not in names.values()]
     likely = [name for name in free if any(part in name.casefold() for part in LIKELY[column])]
     seen = ", ".join(name for name in header if name) or "none"
+    seen = seen if len(seen) <= SHOWN else f"{seen[:SHOWN]}..."
     text = f"no column {column!r}; the columns are {seen}"
+    if len(header) == 1 and re.search(r"\W", header[0]):
+        quoted = any(both_columns(header[0], sign) for sign in DELIMITERS)
+        remedy = "take away the quotation marks around whole rows" if quoted else PART
+        return f"{text}, which is one cell; {remedy}"
+    if not names and any(re.fullmatch(r"[+-]?\d+([.,]\d+)?", cell) for cell in header):
+        return f"the first line, {seen}, is a row and no header; write image,mos above it"
     if not likely:
         return f"{text}; the header is image,mos[,mos_std,group,distortion,level,scene]"
     meant = f"{text}; if {likely[0]!r} is meant, call it {column!r}"
@@ -254,6 +324,7 @@ def with_points(column: Sequence[str]) -> list[str]:
     Left as they are, so that they are refused: points and commas in one column, and commas that
     may part thousands, which is where three digits follow each.
     """
+    column = [cell.replace("\u2212", "-") for cell in column]  # the sign for minus
     commas = [cell for cell in column if re.fullmatch(r"[+-]?\d*,\d+(e[+-]?\d+)?", cell, re.I)]
     thousands = all(re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", cell) for cell in commas)
     points = any("." in cell for cell in column)

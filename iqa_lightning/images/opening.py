@@ -35,12 +35,12 @@ DECISIONS = {
     "alpha": "may be transparent: laid over white",
     "frames": "hold several pictures: the first is taken",
     "16 bits": "have 16 bits a channel: the upper 8 are taken",
-    "cmyk": "are CMYK: made RGB without a colour profile",
+    "cmyk": "are CMYK or Lab: made RGB without a colour profile",
     "suffix": "are not what their suffix says: what the file holds counts",
 }
 """What the rule may decide for a file, as `check` lists it."""
 
-ORIENTATION, SUBFILE, BITS, PHOTOMETRIC, DNG = 274, 254, 258, 262, 50706
+ORIENTATION, SUBFILE, BITS, PHOTOMETRIC, PLANES, DNG = 274, 254, 258, 262, 284, 50706
 """Numbers of TIFF and EXIF tags."""
 
 TURNS = {
@@ -65,12 +65,19 @@ FOREIGN = (
     (b"\xff\x0a", "JPEG XL"),
     (b"\0\0\0\x0cJXL ", "JPEG XL"),
     (b"version https://git-lfs", "a Git LFS pointer and not the file: run `git lfs pull`"),
+    (b"v/1\x01", "OpenEXR; convert it to PNG as the raters saw it"),
+    (b"#?RADIANCE", "Radiance HDR; convert it to PNG as the raters saw it"),
+    (b"\x1f\x8b", "compressed by gzip; unpack it"),
+    (b"\x1aE\xdf\xa3", "a film"),
 )
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MARKUP = (
     (b"<!doctype html", "a web page; get the file again"),
     (b"<html", "a web page; get the file again"),
     (b"<svg", "a drawing; convert it to PNG"),
     (b"<?xml", "a drawing or other XML; convert it to PNG"),
+    (b"<error", "the answer of a server; get the file again"),
+    (b"{", "the answer of a server; get the file again"),
 )
 """First bytes of what is often taken for a picture; of texts in small letters."""
 
@@ -139,7 +146,7 @@ class Rule:
                 "alpha": image.has_transparency_data,
                 "frames": bool(getattr(image, "is_animated", False)),
                 "16 bits": is_wide(image),
-                "cmyk": image.mode == "CMYK",
+                "cmyk": image.mode in ("CMYK", "LAB"),
                 "suffix": promised is not None and promised != file_format(image),
             }
             return [decision for decision in DECISIONS if held[decision]]
@@ -182,6 +189,11 @@ class Rule:
                 "known what is black and white"
             )
         tags = getattr(image, "tag_v2", {})
+        if tags.get(PLANES) == 2 and is_wide(image):  # which Pillow reads wrongly
+            raise _RefusedError(
+                "holds its colours in planes of 16 bits; save it with the colours of a pixel side "
+                "by side, or as PNG"
+            )
         if DNG in tags or tags.get(SUBFILE, 0) & 1:
             raise _RefusedError(
                 "is a camera's raw file, whose first picture is a preview; develop it to JPEG or "
@@ -303,8 +315,10 @@ def foreign(path: Path, error: Exception) -> str:
         return f"it is {found}"
     if path.suffix.lower() in RAW:
         return "a camera's raw file; develop it to JPEG or PNG as the raters saw it"
-    known = ", ".join(FORMATS)
-    return f"it is none of {known}" if isinstance(error, UnidentifiedImageError) else str(error)
+    unknown = f"it is none of {', '.join(FORMATS)}"
+    if start.startswith(TIFF):
+        unknown = "a TIFF of a kind that is not read; save it with 8 or 16 bits, grey or RGB"
+    return unknown if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 class _RefusedError(Exception):

@@ -7,7 +7,8 @@ what goes wrong, exit statuses.
 | 1 | a run failed after it had begun |
 | 2 | it could not begin: a wrong value, missing data, no such device; nothing was left behind |
 | 75 | another process is at work in the folder: try again later |
-| 130, 143 | interrupted by SIGINT, SIGTERM: the same command goes on |
+| 130, 143, 128 + n | interrupted by SIGINT, SIGTERM, signal n: the same command goes on |
+| 141 | nobody reads what it says any more: the same command goes on |
 """
 
 import os
@@ -23,7 +24,7 @@ from typing import Any, NoReturn
 from iqa_lightning import signals
 from iqa_lightning.runs.folder import BUSY, BusyError
 
-FAILED, NOT_BEGUN = 1, 2
+FAILED, NOT_BEGUN, UNREAD = 1, 2, 141
 
 
 OWNED = {
@@ -76,7 +77,13 @@ def one_line() -> Iterator[Begun]:
         leave(interrupt)
     except BusyError as error:
         fail(error, BUSY)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # rich leaves so, without a word
+            leave_unread()
+        raise
     except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and is_unread():
+            leave_unread()
         fail(error, FAILED if begun.yes else NOT_BEGUN)
     except Exception as error:
         if begun.yes and not is_from_outside(error):
@@ -95,6 +102,26 @@ def leave(interrupt: signals.Interrupted) -> NoReturn:
     # waits for it
     sys.stdout.flush()
     os._exit(0)
+
+
+def is_unread() -> bool:
+    """Whether what standard output leads to is gone: a closed terminal, a `| head` that ended."""
+    import select  # noqa: PLC0415
+
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    output = select.poll()
+    output.register(1, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in output.poll(0))
+
+
+def leave_unread() -> NoReturn:
+    """End a process whose output nobody reads, as SIGPIPE would, or as the signal that came with it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what Python still holds back goes there
+    if (number := signals.received()) is not None:
+        leave(signals.Interrupted(number))
+    signals.say(f"interrupted: nobody reads what it says any more; {signals.AGAIN}")
+    raise SystemExit(UNREAD) from None
 
 
 def fail(error: BaseException, status: int) -> NoReturn:

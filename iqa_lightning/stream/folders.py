@@ -1,5 +1,6 @@
 """A user's own folders as data sets: what they are called, and what is said of them."""
 
+import hashlib
 import re
 import unicodedata
 from collections import Counter
@@ -24,7 +25,8 @@ def named_folders(folders: Folders) -> dict[str, dict[str, Any]]:
     """What `CSVData` takes of each folder, by the name of the data set.
 
     A folder without a name is called as it is on the disk, letters of any script; two of the same
-    name take that of the folder above with them: `p/day`, `q/day` are `day_p`, `day_q`.
+    name take that of the folder above with them: `p/day`, `q/day` are `day_p`, `day_q`. Names that
+    differ in signs that records do not take (`a b` and `a+b`, two emoji) end in a hash of theirs.
 
     Raises:
         ValueError: no folder, one without a root, or one that is given twice.
@@ -42,10 +44,12 @@ def named_folders(folders: Folders) -> dict[str, dict[str, Any]]:
     roots = [str(Path(given["root"]).expanduser().resolve()) for given in entries]
     if twice := next((root for root, count in Counter(roots).items() if count > 1), None):
         raise ValueError(f"stream.folders names {twice} twice: take one of them out")
-    names = [
-        readable(given.pop("name", None) or name)
-        for given, name in zip(entries, disk_names(roots), strict=True)
-    ]
+    names = told_apart(
+        [
+            str(given.pop("name", None) or name)
+            for given, name in zip(entries, disk_names(roots), strict=True)
+        ]
+    )
     if twice := next((name for name, count in Counter(names).items() if count > 1), None):
         raise ValueError(f"stream.folders: two folders are called {twice!r}; {USE}")
     return dict(zip(names, entries, strict=True))
@@ -61,7 +65,19 @@ def entry(folder: Folder) -> dict[str, Any]:
 
 def disk_names(roots: Sequence[str]) -> list[str]:
     """The shortest ends of paths that tell them apart, the last part first."""
-    parts = [[readable(part) for part in reversed(Path(root).parts)] for root in roots]
+    parts = [[composed(part) for part in reversed(Path(root).parts)] for root in roots]
+    in_records = shortest([[readable(part) for part in part_names] for part_names in parts])
+    on_disk = shortest(parts)
+    counts = Counter(in_records)
+    # where records cannot tell them apart at any length, the disk can
+    return [
+        name if counts[name] == 1 else other
+        for name, other in zip(in_records, on_disk, strict=True)
+    ]
+
+
+def shortest(parts: Sequence[Sequence[str]]) -> list[str]:
+    """Of lists of names, as many of each, joined, as tell it apart from the others."""
     depth = [1] * len(parts)
     while True:
         names = ["_".join(part[:deep]) for part, deep in zip(parts, depth, strict=True)]
@@ -75,10 +91,26 @@ def disk_names(roots: Sequence[str]) -> list[str]:
         depth = longer
 
 
+def told_apart(names: Sequence[str]) -> list[str]:
+    """Names as records take them; different ones that would become the same end in a hash."""
+    counts = Counter(readable(name) for name in dict.fromkeys(names))
+    return [
+        readable(name)
+        if counts[readable(name)] == 1
+        else f"{readable(name)}_{hashlib.sha256(composed(name).encode()).hexdigest()[:4]}"
+        for name in names
+    ]
+
+
+def composed(name: Any) -> str:
+    """A name whose accents are composed (NFC)."""
+    return unicodedata.normalize("NFC", str(name))
+
+
 def readable(name: Any) -> str:
     """A name that records take: NFC, `_` for what is neither letter, mark nor digit."""
-    text = unicodedata.normalize("NFC", str(name))
     signs = (
-        sign if sign == "-" or unicodedata.category(sign)[0] in "LMN" else "_" for sign in text
+        sign if sign == "-" or unicodedata.category(sign)[0] in "LMN" else "_"
+        for sign in composed(name)
     )
     return re.sub("_+", "_", "".join(signs)) or "folder"

@@ -1,6 +1,7 @@
 """Tables as spreadsheets and editors save them: recognised, or named with what to do."""
 
 import csv
+import gzip
 import io
 import unicodedata
 from pathlib import Path
@@ -68,6 +69,17 @@ RECOGNISED = {
     "old Mac": text(end="\r"),
     "backslashes": text().replace("/", "\\"),
     "dots": text().replace("images", "./images"),
+    "spaces between": text(" "),
+    "columns of spaces": text(",").replace(",", "    "),
+    "colons": text(":"),
+    "carets": text("^"),
+    "Chinese commas": text(",").replace(",", "\uff0c"),
+    "sep= of a space": "sep= \n" + text(" "),
+    "sep in a comment": "# sep=;\n" + text(";"),
+    "a comment above": "# ratings of June, mean of 20 people\n" + text(),
+    "a title above": "Study 1;;\r\n;;\r\n" + text(";"),
+    "two marks": b"\xef\xbb\xbf" + text().encode("utf-8-sig"),
+    "signs of no width": text(header=("image\u200b", "\u200emos")),
 }
 
 
@@ -96,6 +108,31 @@ REFUSED = {
     ),
     "Quality": (text(header=("Image", "Quality")), "if 'Quality' is meant, call it 'mos'"),
     "no word": (text(header=("image", "x")), "the header is image,mos"),
+    "with its range": (
+        text(header=("image", "MOS (1-5)")),
+        r"if 'MOS \(1-5\)' is meant, call it 'mos'",
+    ),
+    "an identity": (text(header=("ImageID", "mos")), "if 'ImageID' is meant, call it 'image'"),
+    "another delimiter": (
+        text().replace(",", "->"),
+        "the columns are image->mos, which is one cell; part cells with a comma, .* as in sep=;",
+    ),
+    "whole rows in quotes": (
+        '"' + text().strip().replace("\r\n", '"\r\n"') + '"',
+        "the columns are image,mos, which is one cell; take away the quotation marks around whole rows",
+    ),
+    "no header": (
+        text().split("\r\n", 1)[1],
+        r"the first line, images/0\.png, 1\.5, is a row and no header; write image,mos above it",
+    ),
+    "a long header": (
+        text(header=("x", "y" * 9999)),
+        r"the columns are x, y+\.\.\.; the header is",
+    ),
+    "compressed": (gzip.compress(text().encode()), "is compressed and not a readable table; save"),
+    "a page": ("<html><table>", "is a web page or XML and not a readable table"),
+    "JSON": ('[{"image": "1.png"}]', "is JSON and not a readable table"),
+    "Parquet": (b"PAR1" + bytes(9), "is a Parquet file and not a readable table"),
     "an empty file": ("", "no column 'image'; the columns are none"),
     "GBK": (other("3.png", "图3.png").encode("gb18030") + b"\x81\x20", "line 14 is not UTF-8"),
     "Latin-1": (
@@ -145,6 +182,33 @@ def test_refused_by_name(case: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"(?s)data set 'set'.*{words}") as caught:
         read(tmp_path / "set", content)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "ratings.xlsx",
+            r"ratings\.xlsx is there: save it as ratings\.csv \(CSV in UTF-8\), or write",
+        ),
+        (
+            "Ratings.CSV",
+            r"Ratings\.CSV is there: call it ratings\.csv, or write it with the header",
+        ),
+        ("mos.tsv", r"mos\.tsv is there: call it ratings\.csv"),
+        ("readme.md", r"ratings\.csv does not exist; write it with the header"),
+    ],
+)
+def test_a_table_of_another_name(name: str, words: str, tmp_path: Path) -> None:
+    root = write_csv(tmp_path / "set", 12)
+    (root / "ratings.csv").rename(root / name)
+    with pytest.raises(ValueError, match=words):
+        CSVData(root).prepare_data()
+
+
+def test_the_sign_for_minus_is_a_minus(tmp_path: Path) -> None:
+    data = read(tmp_path / "set", other(",2.25", ",\u22122.25"))
+    assert data.samples.table["mos"][3] == -2.25
 
 
 @pytest.mark.parametrize(

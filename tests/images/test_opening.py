@@ -149,6 +149,29 @@ def test_grey_and_colour_of_16_bits_by_one_rule(tmp_path: Path) -> None:
         assert "16 bits" in RULE.decisions(path), path
 
 
+@pytest.mark.parametrize("kind", ["contig", "separate"])
+@pytest.mark.parametrize("bits", [np.uint8, np.uint16])
+def test_colours_in_planes(kind: str, bits: type, tmp_path: Path) -> None:
+    """Pillow reads planes of 16 bits as if they were of 8."""
+    tifffile = pytest.importorskip("tifffile")
+    pixels = PICTURE.astype(bits) * (257 if bits is np.uint16 else 1)
+    planes = pixels.transpose(2, 0, 1) if kind == "separate" else pixels
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, planes, photometric="rgb", planarconfig=kind)
+    if (kind, bits) == ("separate", np.uint16):
+        with pytest.raises(ValueError, match=r"colours in planes of 16 bits; save it with"):
+            RULE.load(path)
+    else:
+        assert np.array_equal(np.asarray(RULE.load(path)), PICTURE)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "LAB"])
+def test_other_colours_are_made_rgb_and_listed(mode: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.tif", Image.fromarray(PICTURE).convert(mode))
+    assert RULE.load(path).mode == "RGB"
+    assert RULE.decisions(path) == ["cmyk"]
+
+
 def test_one_grey_of_16_bits_that_is_transparent(tmp_path: Path) -> None:
     clear = int(WIDE[3, 4, 0])
     path = png(tmp_path / "a.png", 0, WIDE[..., 0], (b"tRNS", struct.pack(">H", clear)))
@@ -185,6 +208,11 @@ PCX = b"\x0a\x05\x01\x08" + bytes(124)
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a drawing"),
         (b"<!doctype html><title>404</title>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        (b"v/1\x01" + bytes(60), "it is OpenEXR; convert it"),
+        (b"\x1f\x8b" + bytes(60), "compressed by gzip; unpack it"),
+        (b'{"message": "403"}', "the answer of a server; get the file again"),
+        (b"<Error><Code>AccessDenied</Code></Error>", "the answer of a server"),
+        (b"II*\0" + bytes(60), "a TIFF of a kind that is not read; save it with 8 or 16 bits"),
         (b"", "the file is empty"),
         (b"\xff\xd8\xff\xe0", "not a readable image"),
     ],

@@ -111,6 +111,28 @@ def test_folders_are_called_as_on_the_disk() -> None:
     assert list(named_folders(["cafe\u0301"])) == ["caf\u00e9"]
 
 
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("\U0001f4f7", "\U0001f681"),
+        ("x/a b", "x/a+b"),
+        ("day.1", "day_1"),
+        ("(a)", "[a]"),
+        ("p/\U0001f4f7", "p/\U0001f681"),
+    ],
+)
+def test_folders_whose_signs_alone_differ(pair: tuple[str, str], tmp_path: Path) -> None:
+    """Both are sound; their names do not depend on their order, nor on where they lie."""
+    one, other = named_folders(list(pair))
+    assert one != other
+    assert is_name(one)
+    assert is_name(other)
+    assert [*named_folders([*reversed(pair)])] == [other, one]
+    assert [*named_folders([str(tmp_path / place) for place in pair])] == [one, other]
+    assert [*named_folders(dict(zip(pair, "uv", strict=True)))] == [one, other] or "/" in pair[0]
+    assert one.count("_") <= 3, "a hash, not the whole path"
+
+
 def test_folders_by_name_and_with_more() -> None:
     given = {"phones": "p", "drones": {"root": "d", "higher_is_better": False}}
     assert named_folders(given) == {

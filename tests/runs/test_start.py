@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,6 +138,42 @@ def test_a_folder_in_which_nothing_was_recorded_goes_with_its_parents(tmp_path: 
         (folder / "predictions" / "after_0_start.parquet").touch()
         raise ValueError("no")
     assert (folder / "predictions" / "after_0_start.parquet").is_file()
+
+
+SPEAKS = """
+import sys
+from iqa_lightning.runs.start import one_line
+if sys.argv[1] == "rich":
+    from rich.console import Console
+    say = Console().print
+else:
+    def say(text):
+        print(text, flush=True)
+with one_line() as begun:
+    begun.yes = True
+    while True:
+        say("a line")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
+@pytest.mark.parametrize("way", ["rich", "print"])
+def test_output_that_nobody_reads_any_more(way: str) -> None:
+    """As with `| head -1`, or a log's disk that was taken away."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SPEAKS, way],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "a line\n"
+    process.stdout.close()
+    assert process.stderr.read().splitlines() == [
+        "interrupted: nobody reads what it says any more; the same command goes on"
+    ]
+    assert process.wait(60) == 141
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to this user")
