@@ -33,10 +33,10 @@ from iqa_lightning.models.backbones import Encoder
 from iqa_lightning.models.feature_cache import FeatureCache
 from iqa_lightning.records import RunFolder
 from iqa_lightning.report.numbers.statistics import compare
+from iqa_lightning.runs.building import build_method, build_stream
 from iqa_lightning.runs.compose import CONF, instantiate
 from iqa_lightning.runs.grid import Run, finished_runs, planned_runs, read_grid
 from iqa_lightning.stream.stream import TaskStream
-from iqa_lightning.train import build_method, build_stream
 
 HERE = Path(__file__).parent
 MAX_PIXELS = 16 * 224 * 224
