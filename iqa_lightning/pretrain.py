@@ -35,7 +35,14 @@ from iqa_lightning.runs.folder import (
 from iqa_lightning.runs.mistakes import quoted, run_command
 from iqa_lightning.runs.package import package
 from iqa_lightning.runs.process import follow_parent, lead_children
-from iqa_lightning.runs.start import Begun, check_values, check_writable, one_line
+from iqa_lightning.runs.start import (
+    Begun,
+    check_ranges,
+    check_values,
+    check_writable,
+    one_line,
+    whole_number,
+)
 from iqa_lightning.train import to_dict
 
 if TYPE_CHECKING:
@@ -206,6 +213,10 @@ def probe(cfg: DictConfig) -> None:
     from iqa_lightning.records import write_bytes  # noqa: PLC0415
     from iqa_lightning.runs.walking import silence_hints  # noqa: PLC0415
 
+    check_ranges(cfg)
+    for split in cfg.probe.splits:
+        whole_number("probe.splits", split, 1, 10)
+    check_writable(cfg.probe.output, "probe.output")
     signals.move_to(signals.RAISE)
     silence_hints()
     starts = {str(name): weights for name, weights in cfg.probe.starts.items()}
