@@ -13,8 +13,7 @@ if __name__ == "__main__":  # before anything that takes time
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +23,9 @@ from omegaconf import DictConfig
 
 from iqa_lightning.configs import read_yaml
 from iqa_lightning.files import write_bytes
-from iqa_lightning.runs.compose import CONF, instantiate
+from iqa_lightning.runs.compose import CONF, check_kinds, instantiate
 from iqa_lightning.runs.mistakes import run_command
-from iqa_lightning.runs.start import one_line, whole_number
+from iqa_lightning.runs.start import check_folders, check_ranges, check_writable, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,6 +33,9 @@ if TYPE_CHECKING:
     from iqa_lightning.audit.check import Audit, Finding
     from iqa_lightning.audit.duplicates import Duplicate
     from iqa_lightning.datasets.base import IQADataModule
+
+
+CACHE_WORDS = ("verify", "remove")
 
 
 NOTES = 20  # shown; the report has all
@@ -50,6 +52,10 @@ def main(cfg: DictConfig) -> None:
         SystemExit: there is an error; the report says which.
     """
     with one_line():
+        check_kinds("check")
+        check_ranges(cfg)
+        if cfg.cache not in (None, *CACHE_WORDS):
+            raise ValueError(f"cache is {cfg.cache!r}; it is {', '.join(CACHE_WORDS)} or null")
         if cfg.plan:
             plan(cfg)
             return
@@ -66,6 +72,7 @@ def check(cfg: DictConfig) -> int:
     from iqa_lightning.audit.duplicates import check_waivers, find_duplicates, findings  # noqa: PLC0415  # torch
     from iqa_lightning.audit.groups import check_families, write_groups  # noqa: PLC0415  # torch
     from iqa_lightning.audit.manifest import verify_manifest  # noqa: PLC0415  # torch
+    from iqa_lightning.scoring.tables import check_output  # noqa: PLC0415  # pandas
 
     console = Console()
     name, datasets = build(cfg)
@@ -76,6 +83,16 @@ def check(cfg: DictConfig) -> int:
         )
     waivers = check_waivers(str(source), read_yaml(source))
     folder = Path(cfg.report) / name
+    check_writable(folder, "report", "reports")
+    groups = None
+    if cfg.write_groups is not None:
+        groups = check_output(str(cfg.write_groups), (".csv",), "write_groups")
+    for data in datasets.values():
+        if data.group_file is not None and not data.group_file.is_file():
+            raise ValueError(
+                f"group_file={data.group_file} does not exist; `check write_groups=<file>` writes one"
+            )
+    check_there(datasets.values())
     audits = [audit_dataset(key, data, progress) for key, data in datasets.items()]
     for audit in audits:
         if audit.facts:
@@ -88,16 +105,24 @@ def check(cfg: DictConfig) -> int:
         json.dumps(content(name, audits, duplicates, found), indent=1).encode(),
     )
     print_report(console, audits, duplicates, found)
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    if cfg.write_groups is not None:
-        file = Path(cfg.write_groups).expanduser()
-        count = write_groups(file, audits, duplicates)
+    say = saying(console)
+    if groups is not None:
+        count = write_groups(groups, audits, duplicates)
         say(
-            f"written: {file}, {count} groups of contents that look alike; group_file={file} of a "
-            "data set or stream keeps each in one part"
+            f"written: {groups}, {count} groups of contents that look alike; group_file={groups} "
+            "of a data set or stream keeps each in one part"
         )
     say(f"written: {folder / 'report.json'}")
     return sum(finding.severity == "error" for finding in found)
+
+
+def check_there(datasets: Iterable[IQADataModule]) -> None:
+    """Refuse to check where not one data set has its folder; a report says of some that they are
+    missing.
+    """
+    alone = list(datasets)
+    if alone and not any(data.root.is_dir() for data in alone):
+        alone[0].check_root()
 
 
 def plan(cfg: DictConfig) -> None:
@@ -134,16 +159,14 @@ def check_caches(cfg: DictConfig) -> int:
     number that is damaged.
 
     Raises:
-        ValueError: `cache` is neither `verify` nor `remove`.
+        ValueError: what is configured cannot be built.
     """
     from rich.console import Console  # noqa: PLC0415  # stays out of --help
 
     from iqa_lightning.images.cache import default_folder, find_caches, remove_caches, verify_cache  # noqa: PLC0415  # PIL
     from iqa_lightning.models.feature_cache import remove_features  # noqa: PLC0415  # torch
 
-    if cfg.cache not in ("verify", "remove"):
-        raise ValueError(f"cache is {cfg.cache!r}; it is verify, remove or null")
-    say = partial(Console().print, markup=False, highlight=False, soft_wrap=True)
+    say = saying(Console())
     folder = default_folder() if cfg.cache_dir is None else Path(cfg.cache_dir).expanduser()
     chosen = cfg.get("data") is not None or cfg.get("stream") is not None
     places = (
@@ -173,7 +196,6 @@ def check_caches(cfg: DictConfig) -> int:
 
 def build(cfg: DictConfig) -> tuple[str, dict[str, IQADataModule]]:
     """What is checked, and its data sets by name."""
-    whole_number("split", cfg.split, 1, 10)
     choices = HydraConfig.get().runtime.choices
     if (cfg.get("data") is None) == (cfg.get("stream") is None):
         raise ValueError(
@@ -183,6 +205,7 @@ def build(cfg: DictConfig) -> tuple[str, dict[str, IQADataModule]]:
     if cfg.get("data") is not None:
         name = str(choices["data"])
         return name, {name: instantiate(cfg.data, _convert_="all")(name=name, split=cfg.split)}
+    check_folders(cfg.stream)
     from iqa_lightning.stream.schedule import Phase  # noqa: PLC0415  # torch
 
     stream = instantiate(cfg.stream, _partial_=True, _convert_="all")(
@@ -237,7 +260,7 @@ def print_report(
             Text(audit.name), *(cells(audit.facts) if audit.facts else ["-"] * (len(columns) - 1))
         )
     console.print(table)
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say = saying(console)
     for audit in audits:
         if audit.facts:
             say(f"{audit.name}: {line(audit.facts)}")
@@ -260,6 +283,16 @@ def print_report(
             f"{sum(finding.severity == level for finding in found)} {level}s" for level in STYLES
         )
     )
+
+
+def saying(console: Console) -> Callable[[str], None]:
+    """Prints a line as it stands, whatever a file in it is called."""
+    from iqa_lightning.report.text.escaping import terminal_text  # noqa: PLC0415  # pandas
+
+    def say(line: str) -> None:
+        console.print(terminal_text(line), markup=False, highlight=False, soft_wrap=True)
+
+    return say
 
 
 def cells(facts: dict[str, Any]) -> list[str]:

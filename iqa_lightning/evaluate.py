@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import hydra
 
-from iqa_lightning.runs.compose import CONF
+from iqa_lightning.runs.compose import CONF, check_kinds
 from iqa_lightning.runs.folder import sole_owner
 from iqa_lightning.runs.mistakes import run_command
 from iqa_lightning.runs.start import one_line
@@ -34,6 +34,7 @@ def main(cfg: "DictConfig") -> None:
             file.
     """
     with one_line():
+        check_kinds("evaluate")
         if cfg.run is None:
             raise ValueError("which run folder? iqa-lightning evaluate <folder>")
         evaluate(str(cfg.run))

@@ -31,6 +31,10 @@ def main(values: dict[str, Any]) -> int:
     from iqa_lightning.scoring.tables import check_output  # noqa: PLC0415
 
     output, run = check_output(str(values["output"]), KINDS), Path(str(values["run"])).expanduser()
+    if values["size"] is not None and output.suffix not in (".onnx", ".pt2"):
+        raise ValueError(
+            f"size={values['size']} is of .onnx and .pt2, and output is {output}: leave it out"
+        )
     if output.suffix == BUNDLE and run.is_file():
         raise ValueError(f"run={run} is a bundle already: copy it, or name its run folder")
     model = load_model(run, "cpu")

@@ -36,7 +36,14 @@ from iqa_lightning.runs.folder import (
 from iqa_lightning.runs.mistakes import quoted, run_command
 from iqa_lightning.runs.package import package
 from iqa_lightning.runs.process import follow_parent, lead_children
-from iqa_lightning.runs.start import Begun, check_values, check_writable, one_line
+from iqa_lightning.runs.start import (
+    Begun,
+    check_ranges,
+    check_values,
+    check_writable,
+    one_line,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -204,6 +211,10 @@ def probe(cfg: DictConfig) -> None:
     from iqa_lightning.pretraining.probe import probe_start, seen_by, summarise, table  # noqa: PLC0415
     from iqa_lightning.runs.walking import silence_hints  # noqa: PLC0415
 
+    check_ranges(cfg)
+    for split in cfg.probe.splits:
+        whole_number("probe.splits", split, 1, 10)
+    check_writable(cfg.probe.output, "probe.output")
     signals.move_to(signals.RAISE)
     silence_hints()
     starts = {str(name): weights for name, weights in cfg.probe.starts.items()}

@@ -13,14 +13,15 @@ if __name__ == "__main__":  # before anything that takes time
     signals.install()
 
 import sys
+from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 
 from iqa_lightning.configs import config_changes
-from iqa_lightning.runs.compose import CONF, check_kinds
+from iqa_lightning.runs.compose import CONF, check_kinds, typed
 from iqa_lightning.runs.folder import read_config
 from iqa_lightning.runs.grid import (
     finished_runs,
@@ -33,7 +34,7 @@ from iqa_lightning.runs.grid import (
     read_grid,
 )
 from iqa_lightning.runs.mistakes import run_command
-from iqa_lightning.runs.start import one_line
+from iqa_lightning.runs.start import check_ranges, check_writable, one_line
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -54,9 +55,10 @@ def main(cfg: "DictConfig") -> None:
     """
     with one_line():
         check_kinds("reproduce")
+        check_ranges(cfg)
         for kind, number in (("diff", cfg.resamples), ("gmad", cfg.levels)):
             if cfg[kind] is not None:
-                print(compare(kind, list(cfg[kind]), number))
+                print(compare(kind, cfg[kind], number))
                 return
         if cfg.dashboard:
             show(cfg)
@@ -81,11 +83,11 @@ def reproduce(cfg: "DictConfig") -> list[str]:
         Path(cfg.output),
         str(cfg["from"]),
     )
-    if source not in SOURCES or cfg.jobs < 1:
-        raise ValueError(
-            f"from={source} jobs={cfg.jobs}: from is one of {', '.join(SOURCES)}, jobs 1 or more"
-        )
+    if source not in SOURCES:
+        raise ValueError(f"from is {source!r}; it is one of {', '.join(SOURCES)}")
     grid = read_grid(folder / "runs.yaml")
+    if source == "runs":
+        check_writable(output, "output")
     runs, failed = planned_runs(grid, list(cfg.overrides)), []
     if source != "results":
         if source == "runs":
@@ -115,7 +117,7 @@ def reproduce(cfg: "DictConfig") -> list[str]:
     return failed
 
 
-def compare(kind: str, runs: list[str], number: int) -> str:
+def compare(kind: str, runs: Any, number: int) -> str:
     """What differs between two runs (`diff`), or the images about which two states of runs disagree
     (`gmad`), as text.
 
@@ -127,7 +129,7 @@ def compare(kind: str, runs: list[str], number: int) -> str:
     from iqa_lightning.report.numbers.difference import difference_text  # noqa: PLC0415  # pandas
     from iqa_lightning.report.numbers.gmad import gmad_text  # noqa: PLC0415
 
-    if len(runs) != 2:
+    if not isinstance(runs, Sequence) or isinstance(runs, str) or len(runs) != 2:
         raise ValueError(f"{kind}={runs}: give two run folders, as in `{kind} <run> <run>`")
     if kind == "gmad":
         return gmad_text(runs[0], runs[1], number)
@@ -162,6 +164,14 @@ def show(cfg: "DictConfig") -> None:
 
     folder, output = Path(cfg.experiments) / str(cfg.table), Path(cfg.output)
     experiment = read_grid(folder / "runs.yaml")["experiment"]
+    if cfg.push is not None:
+        dashboard.place_of(str(cfg.push))  # before anything is written
+    if any(word.startswith("images=") for word in typed()) and not (
+        cfg.images is None or Path(cfg.images).is_dir()
+    ):
+        raise ValueError(
+            f"images is {cfg.images}, which is no folder: say where the data sets lie, or null"
+        )
     runs = [run for *_, run in found_runs(output, experiment)]
     results = sweep.results_of(folder / "results", runs, cfg.resamples, cfg["from"] == "records")
     summary = verdicts.summarise(results, read_published(folder / "published.csv"))

@@ -32,8 +32,14 @@ def main(values: dict[str, Any]) -> int:
         write_table,
     )
 
+    if values["task"] is not None and values["scale"] != "native":
+        raise ValueError(
+            f"task={values['task']} is read with scale=native alone: add scale=native, or leave it out"
+        )
     output = check_output(str(values["output"]))
-    report = None if values["report"] is None else check_output(values["report"], (".html",))
+    report = (
+        None if values["report"] is None else check_output(values["report"], (".html",), "report")
+    )
     images = find_images(values["images"])
     scorer = Scorer.load(values["run"], values["device"])
     with shown_progress(len(images)) as advance:

@@ -24,7 +24,7 @@ from iqa_lightning.runs.compose import CONF, check_kinds
 from iqa_lightning.runs.folder import task_names
 from iqa_lightning.runs.grid import Run, joined, listed, make_run, orders_of, read_grid, threads
 from iqa_lightning.runs.mistakes import run_command
-from iqa_lightning.runs.start import one_line, whole_number
+from iqa_lightning.runs.start import check_ranges, check_writable, one_line, whole_number
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -50,6 +50,7 @@ def main(cfg: "DictConfig") -> None:
     """
     with one_line():
         check_kinds("tune")
+        check_ranges(cfg)
         tune(cfg)
 
 
@@ -62,7 +63,11 @@ def tune(cfg: "DictConfig") -> list[Trial]:
     """
     folder, output = Path(cfg.experiments) / str(cfg.table), Path(cfg.output)
     grid = read_grid(folder / "runs.yaml")
-    whole_number("jobs", cfg.jobs, 1, 1000)
+    check_writable(output, "output")
+    if cfg.methods is not None and not Path(cfg.methods).is_dir():
+        raise ValueError(
+            f"methods is {cfg.methods}, which is no folder: say where winners are written, or null"
+        )
     bases = {method: planned(grid, method, list(cfg.overrides)) for method in grid["methods"]}
     settings = checked(grid, next(iter(bases.values())), folder / "runs.yaml")
     spaces = {method: space(method, base.config["method"]) for method, base in bases.items()}

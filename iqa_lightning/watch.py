@@ -32,11 +32,11 @@ def main(values: dict[str, Any]) -> int:
     from iqa_lightning.scoring.watching import drift_text, look, write_todo  # noqa: PLC0415
 
     report, label, output = (
-        None if values[key] is None else check_output(str(values[key]), (suffix,))
+        None if values[key] is None else check_output(str(values[key]), (suffix,), key)
         for key, suffix in (("report", ".html"), ("label", ".csv"), ("output", ".json"))
     )
     images = find_images(values["images"])
-    usual = None if values["reference"] is None else find_images(values["reference"])
+    usual = None if values["reference"] is None else find_images(values["reference"], "reference")
     scorer = Scorer.load(values["run"], values["device"])
     seen = look(scorer, images, usual)
     print(drift_text(seen))

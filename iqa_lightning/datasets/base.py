@@ -29,7 +29,7 @@ from iqa_lightning.datasets.splits import (
     tuning_split,
 )
 from iqa_lightning.files import is_name
-from iqa_lightning.images.cache import ImageCache, build_cache
+from iqa_lightning.images.cache import KINDS, ImageCache, build_cache
 from iqa_lightning.images.decoding import ImageReader
 from iqa_lightning.images.opening import Rule, other_name
 from iqa_lightning.images.transforms import View
@@ -120,6 +120,10 @@ class IQADataModule(pl.LightningDataModule):
         if splits not in SOURCES:
             raise ValueError(
                 f"data set {self.name!r}: splits is {splits!r}; it is one of {', '.join(SOURCES)}"
+            )
+        if cache not in KINDS:
+            raise ValueError(
+                f"data set {self.name!r}: cache is {cache!r}; it is one of {', '.join(KINDS)}"
             )
         if splits == "files" and split_files is None:
             raise ValueError(

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from iqa_lightning.datasets.base import IQADataModule
-from iqa_lightning.datasets.ratings import composed, read_ratings
+from iqa_lightning.datasets.ratings import composed, read_ratings, text_of
 from iqa_lightning.datasets.samples import check_range, check_table
 
 TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xls", ".ods", ".mat", ".json", ".parquet")
@@ -51,14 +51,22 @@ class CSVData(IQADataModule):
         super().__init__(root, **options)
         self.higher_is_better = higher_is_better
         self.native_higher_is_better = higher_is_better is not False
-        self._declared = (
-            None if native_range is None else (float(native_range[0]), float(native_range[1]))
-        )
+        self._declared = None if native_range is None else self._both_ends(native_range)
         if self._declared is not None and not self._declared[0] < self._declared[1]:
             raise ValueError(
                 f"data set {self.name!r}: native_range is {self._declared}; give the lower score "
                 "first"
             )
+
+    def _both_ends(self, given: Any) -> tuple[float, float]:
+        try:
+            low, high = map(float, given)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"data set {self.name!r}: native_range is {given!r}; give the lowest and the "
+                "highest score of the scale, as [0, 100]"
+            ) from None
+        return low, high
 
     def default_name(self) -> str:
         """The name of the folder, with `_` for characters that a name may not have."""
@@ -131,8 +139,9 @@ class CSVData(IQADataModule):
         return found
 
     def _inside(self, row: int, image: str) -> str:
-        path = PurePosixPath(composed(image.strip()).replace("\\", "/"))
-        if path.is_absolute() or PureWindowsPath(image.strip()).drive or ".." in path.parts:
+        image = text_of(image.strip())
+        path = PurePosixPath(composed(image).replace("\\", "/"))
+        if path.is_absolute() or PureWindowsPath(image).drive or ".." in path.parts:
             raise ValueError(
                 f"data set {self.name!r}, {self.table_path}, row {row}: the image {image!r} lies "
                 "outside of the folder; "

@@ -19,6 +19,7 @@ from matplotlib.patches import Rectangle
 
 from iqa_lightning.metrics.matrices import task_of_dataset
 from iqa_lightning.records import RunFolder
+from iqa_lightning.report.text.escaping import figure_text
 from iqa_lightning.report.text.terminal import SYNTHETIC, number
 
 TITLES = {"srcc": "SRCC", "stability": "SRCC with the predictions made right after learning"}
@@ -86,12 +87,12 @@ def heat_maps(matrices: Mapping[str, pd.DataFrame], title: str, synthetic: bool 
     colours = colormaps["viridis"].with_extremes(under=NEGATIVE, bad="white")
     for axis, (name, matrix) in zip(axes, matrices.items(), strict=True):
         _draw(axis, matrix, colours)
-        axis.set_title(name, fontsize=11)
+        axis.set_title(figure_text(name), fontsize=11)
     axes[0].set_ylabel("after task", fontsize=10)
     figure.colorbar(
         ScalarMappable(SCALE, colours), ax=list(axes), extend="min", shrink=0.9, pad=0.02, aspect=25
     )
-    figure.suptitle(title, fontsize=13, fontweight="bold")
+    figure.suptitle(figure_text(title), fontsize=13, fontweight="bold")
     figure.supxlabel(
         "outlined: just learnt    italics: zero-shot    hatched: no value", fontsize=9, color="0.35"
     )
@@ -134,12 +135,12 @@ def _draw(axis: Axes, matrix: pd.DataFrame, colours: Colormap) -> None:
             )
     axis.set_xticks(
         range(len(matrix.columns)),
-        list(matrix.columns),
+        [figure_text(str(name)) for name in matrix.columns],
         rotation=40,
         ha="right",
         rotation_mode="anchor",
     )
-    axis.set_yticks(range(len(matrix.index)), list(matrix.index))
+    axis.set_yticks(range(len(matrix.index)), [figure_text(str(name)) for name in matrix.index])
     axis.set_xticks(np.arange(len(matrix.columns) - 1) + 0.5, minor=True)
     axis.set_yticks(np.arange(len(matrix.index) - 1) + 0.5, minor=True)
     axis.grid(which="minor", color="white", linewidth=1.2)

@@ -14,6 +14,7 @@ from iqa_lightning.report.figures import LONGEST, TITLES, heat_maps
 from iqa_lightning.report.numbers.ranking import Ranking
 from iqa_lightning.report.numbers.results import Results
 from iqa_lightning.report.numbers.verdicts import chosen_readouts, used_readout
+from iqa_lightning.report.text.escaping import figure_text
 from iqa_lightning.report.text.terminal import MEASURES, SYNTHETIC
 
 MARKS = "osD^vP*X<>"
@@ -23,6 +24,10 @@ SPREAD = ("msrcc", "mpsi")  # the final state, and the way there
 
 
 DPI = 110
+
+
+NARROWEST = 0.1
+"""The least that an axis of a measure shows."""
 
 
 WIDEST = 48.0  # inches of a row of panels
@@ -100,7 +105,7 @@ def task_curves(cells: pd.DataFrame, synthetic: bool = False) -> bytes:
             matrices = mean_matrices(shown, method)
             readout = used_readout(matrices)
             values = matrices[readout].reindex(after)[name].to_numpy(np.float64)
-            label = f"{method} ({readout})"
+            label = figure_text(f"{method} ({readout})")
             axis.plot(
                 range(len(after)),
                 values,
@@ -113,12 +118,17 @@ def task_curves(cells: pd.DataFrame, synthetic: bool = False) -> bytes:
         learnt = next((i for i, task in enumerate(after) if name in str(task).split("+")), None)
         if learnt is not None:
             axis.axvline(learnt, color="0.6", lw=1, ls=":")
-        axis.set_title(name, fontsize=10)
+        axis.set_title(figure_text(str(name)), fontsize=10)
         axis.set_xticks(
-            range(len(after)), after, rotation=40, ha="right", rotation_mode="anchor", fontsize=8
+            range(len(after)),
+            [figure_text(str(task)) for task in after],
+            rotation=40,
+            ha="right",
+            rotation_mode="anchor",
+            fontsize=8,
         )
         axis.grid(axis="y", color="0.9")
-    lowest = min(-0.35, *(axis.dataLim.y0 - 0.05 for axis in axes[: len(names)]))
+    lowest = min(-0.35, *(axis.dataLim.y0 - 0.05 for axis in axes[: len(names)]))  # none is cut off
     for axis in axes:
         axis.set_ylim(lowest, 1.02)
     axes[0].set_ylabel("SRCC")
@@ -151,7 +161,9 @@ def draw_ranks(axis: Axes, ranking: Ranking) -> None:
         end = 1 - 0.08 * (count - 1) if left else count + 0.08 * (count - 1)
         axis.plot([rank, rank, end], [0, depth, depth], color="0.25", lw=1)
         side = "right" if left else "left"
-        axis.text(end, depth, f" {name} ({rank:.2f}) ", ha=side, va="center", fontsize=9)
+        axis.text(
+            end, depth, f" {figure_text(name)} ({rank:.2f}) ", ha=side, va="center", fontsize=9
+        )
     places = dict(zip(names, values, strict=True))
     for i, group in enumerate(ranking.groups):
         at = [places[name] for name in group]
@@ -193,16 +205,25 @@ def order_spread(measures: pd.DataFrame, orders: pd.DataFrame, synthetic: bool =
             axis.plot([i] * len(means), means, "o", color=f"C{i % 10}", ms=6, mec="white")
         axis.set_xticks(
             range(len(methods)),
-            methods,
+            [figure_text(str(method)) for method in methods],
             rotation=30,
             ha="right",
             rotation_mode="anchor",
             fontsize=9,
         )
         axis.set_xlim(-0.6, len(methods) - 0.4)
-        axis.set_title(MEASURES[measure], fontsize=10)
+        low, high = no_narrower(*axis.get_ylim())
+        axis.set_ylim(low, high)
+        part = "" if low <= 0 and high >= 1 else f" (axis from {low:.2f} to {high:.2f})"
+        axis.set_title(f"{MEASURES[measure]}{part}", fontsize=10)
         axis.grid(axis="y", color="0.9")
     return png(figure, titled("By order of the tasks (grey: re-indexed)", synthetic))
+
+
+def no_narrower(low: float, high: float) -> tuple[float, float]:
+    """Limits of an axis that is never so narrow that a difference of a thousandth fills it."""
+    more = max(NARROWEST - (high - low), 0) / 2
+    return low - more, high + more
 
 
 def canvas(

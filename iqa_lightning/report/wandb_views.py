@@ -36,6 +36,20 @@ GROUPS = (
 )  # of the config, see `continual.tracking.log_identity`
 
 
+def place_of(target: str) -> tuple[str, str]:
+    """Entity and project.
+
+    Raises:
+        ValueError: `target` is not `<entity>/<project>`.
+    """
+    entity, _, project = target.partition("/")
+    if not entity or not project or "/" in project:
+        raise ValueError(
+            f"push={target}: give <entity>/<project>, the place in wandb in which the runs are"
+        )
+    return entity, project
+
+
 def push(target: str, name: str, experiment: str, results: Results, summary: Summary) -> str:
     """Save the views of a table in wandb and say where they are.
 
@@ -51,11 +65,7 @@ def push(target: str, name: str, experiment: str, results: Results, summary: Sum
     """
     import wandb  # noqa: PLC0415  # not for those who only want the page
 
-    entity, _, project = target.partition("/")
-    if not entity or not project or "/" in project:
-        raise ValueError(
-            f"push={target}: give <entity>/<project>, the place in wandb in which the runs are"
-        )
+    entity, project = place_of(target)
     try:
         wandb.Api()
     except Exception as error:

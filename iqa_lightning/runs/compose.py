@@ -21,6 +21,8 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from iqa_lightning.kinds import check_arguments
+
 HERE = Path(__file__).resolve().parents[1]
 
 
@@ -93,6 +95,8 @@ def instantiate(node: Any, *args: Any, **kwargs: Any) -> Any:
         place = node._get_full_key(None) if OmegaConf.is_config(node) else ""
         for key, target in (*targets(plain, place), *targets(kwargs, place), *targets(args, place)):
             check_target(key, target)
+        for key, node_given in constructed(plain, place):
+            check_arguments(hydra.utils.get_object(node_given["_target_"]), node_given, key)
         return hydra.utils.instantiate(node, *args, **kwargs)
     except InstantiationException as error:
         cause = error.__cause__
@@ -118,6 +122,18 @@ def targets(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(node, (list, tuple)):
         for number, value in enumerate(node):
             yield from targets(value, f"{place}[{number}]")
+
+
+def constructed(node: Any, place: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every part of a plain config that names a `_target_`, with its dotted key."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield place, node
+        for key, value in node.items():
+            yield from constructed(value, f"{place}.{key}" if place else str(key))
+    elif isinstance(node, (list, tuple)):
+        for number, value in enumerate(node):
+            yield from constructed(value, f"{place}[{number}]")
 
 
 def check_target(key: str, target: Any) -> None:
@@ -180,9 +196,13 @@ def typed() -> list[str]:
     return list(HydraConfig.get().overrides.task)
 
 
+SEVERAL_KINDS = ("stream.order", "stream.folders")
+"""Keys that take a list, a name or a mapping; who reads them judges them."""
+
+
 def check_kinds(config: str) -> None:
-    """Refuse a typed value that is no number, or neither true nor false, where the configs hold
-    one; Lightning judges its own (`trainer.*`).
+    """Refuse a typed value of another kind than the one that the configs hold (a number, true or
+    false, a list, a text), and one that nothing would read; Lightning judges its own (`trainer.*`).
 
     Args:
         config: name of the command's config.
@@ -190,30 +210,51 @@ def check_kinds(config: str) -> None:
     Raises:
         ValueError: naming the key and what stands there.
     """
-    parser, words, values = OverridesParser.create(), typed(), {}
+    parser, words, values, added = OverridesParser.create(), typed(), {}, {}
     choices = HydraConfig.get().runtime.choices
     for override in parser.parse_overrides(words):
         key = str(override.key_or_group)
-        plain = not (override.is_add() or override.is_delete() or override.is_force_add())
-        if plain and key not in choices and not key.startswith("trainer."):
-            values[key] = (override.input_line, override.value())
-    judged = {
-        key: value for key, (_, value) in values.items() if isinstance(value, str | bool | int)
-    }
-    if not judged:
+        if override.is_delete() or key in choices or key.startswith(("trainer.", *SEVERAL_KINDS)):
+            continue
+        kept = added if override.is_add() or override.is_force_add() else values
+        kept[key] = (override.input_line, override.value())
+    if not values and not added:
         return
     with composing():
-        lines = {line for line, _ in values.values()}
+        lines = {line for line, _ in (*values.values(), *added.values())}
         content, _ = compose_words(config, [word for word in words if word not in lines])
+    for key in added:
+        if key.split(".")[0] not in content:
+            raise ValueError(f"nothing reads {key}: leave it out")
     there = leaves(content)
-    for key, value in judged.items():
-        before = there.get(key)
-        said = {bool: "true or false", int: "a number", float: "a number"}.get(type(before))
-        if said is None or (isinstance(value, str) and "${" in value):
-            continue
-        if isinstance(value, str) or isinstance(value, bool) != isinstance(before, bool):
-            shown = str(before).lower() if isinstance(before, bool) else before
-            raise ValueError(f"{key} is {value!r}; it is {said}, as in {key}={shown}")
+    for key, (_, value) in values.items():
+        said = other_kind(there.get(key), value)
+        if said is not None:
+            raise ValueError(f"{key} is {value!r}; it is {said}, as in {key}={shown(there[key])}")
+
+
+def other_kind(before: Any, value: Any) -> str | None:
+    """What a value should be, where it is of another kind than the one before it; null where that
+    one does not say or either is null.
+    """
+    if value is None or before is None or (isinstance(value, str) and "${" in value):
+        return None
+    if isinstance(before, bool):
+        return None if isinstance(value, bool) else "true or false"
+    if isinstance(before, int | float):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return None if number else "a number"
+    return other_list(before, value) if isinstance(before, list) else None
+
+
+def other_list(before: list[Any], value: Any) -> str | None:
+    """The same where a list stands."""
+    if not isinstance(value, list):
+        return "a list"
+    numbers = bool(before) and all(isinstance(part, int | float) for part in before)
+    if numbers and any(isinstance(part, str | bool) for part in value):
+        return "a list of numbers"
+    return None
 
 
 @dataclass(frozen=True)
@@ -357,7 +398,9 @@ def shown(value: Any) -> str:
         return f"{{{', '.join(f'{key}: {shown(part)}' for key, part in value.items())}}}"
     if isinstance(value, list):
         return f"[{', '.join(map(shown, value))}]"
-    return "null" if value is None else str(value)
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def epoch_size(pairs: Mapping[str, Any]) -> str:

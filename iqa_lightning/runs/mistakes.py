@@ -43,7 +43,7 @@ def run_command(main: Callable[[], Any], config: str = "train") -> None:
     os.environ[FULL] = "1"  # Hydra prints what goes wrong, or lets it through, by this alone
     try:
         main()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last of composing
         if full:
             traceback.print_exc()
         print(f"error: {explain(error, config, sys.argv[1:])}", file=sys.stderr)
@@ -69,15 +69,17 @@ def explain(error: Exception, config: str, words: Sequence[str]) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return unknown_choice(group, name, list(error.options or []))
+    if "Config group override must be a string" in text:
+        group = next((word for word in words if word.endswith("=null")), "group=null")
+        key = group.removesuffix("=null")
+        return f"{group} takes away what this command needs: choose one, as in {key}=<name>"
     if found := re.search(r"Could not override '([^']+)'", text):
-        key = found[1]
-        return unknown_key(key, [word for word in words if "=" in word], config, words)
+        return not_overridden(found[1], str(error.__cause__), config, words)
     if found := re.search(r"Could not delete from config. '([^']+)' does not exist", text):
         return unknown_key(found[1], [f"~{found[1]}"], config, words)
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if found := re.search(r"full_key: (\S+)", str(error)):
-        return first if found[1] in first else f"{found[1]}: {first}"
-    return first
+    found = re.search(r"full_key: (\S+)", str(error))
+    return f"{found[1]}: {first}" if found and found[1] not in first else first
 
 
 def unknown_choice(group: str, name: str, options: list[str]) -> str:
@@ -119,6 +121,22 @@ def unknown_key(key: str, typed: Sequence[str], config: str, words: Sequence[str
     )
     there = f"; {parent} has {', '.join(inside)}" if inside else ""
     return f"{key} is not a key of this config{there} (+{word} would add it)"
+
+
+def not_overridden(key: str, cause: str, config: str, words: Sequence[str]) -> str:
+    """A key that is not there, or a mapping with a key that the one in the config does not have."""
+    inner = re.search(r"Key '([^']+)' is not in struct", cause)
+    content, _ = known_keys(config, key, words)
+    if inner and any(known.startswith(f"{key}.") for known in content):
+        return new_key(key, inner[1], content)
+    return unknown_key(key, [word for word in words if "=" in word], config, words)
+
+
+def new_key(place: str, name: str, content: Sequence[str]) -> str:
+    """A mapping was typed with a key that the one in the config does not have."""
+    inside = [key.removeprefix(f"{place}.") for key in content if key.startswith(f"{place}.")]
+    has = f"; it has {', '.join(inside)}" if inside else ""
+    return f"{place} has no key {name!r}{has}; to add one: +{place}.{name}=<value>"
 
 
 def known_keys(config: str, key: str, words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from iqa_lightning import signals
+from iqa_lightning.report.text.escaping import terminal_text
 from iqa_lightning.runs.folder import BUSY, BusyError
 
 FAILED, NOT_BEGUN, UNREAD = 1, 2, 141
@@ -54,6 +55,20 @@ FULL = "IQA_FULL_ERROR"
 def shows_all() -> bool:
     """Whether an error is shown with the place where it happened."""
     return os.environ.get(FULL, os.environ.get("HYDRA_FULL_ERROR")) == "1"
+
+
+RANGES = {
+    "split": (1, 10),
+    "seed": (0, 2**32 - 1),
+    "jobs": (1, 1000),
+    "resamples": (1, 10**6),
+    "levels": (1, 1000),
+    "epochs": (1, 10**6),
+    "data.batch_size": (1, 10**6),
+    "stream.num_workers": (0, 1024),
+    "stream.max_pixels": (1, 10**12),
+}
+"""Whole numbers of any command by dotted key, and what they can be."""
 
 
 class Begun:
@@ -128,7 +143,7 @@ def fail(error: BaseException, status: int) -> NoReturn:
     """Say in one line what went wrong, and leave."""
     if shows_all():
         traceback.print_exception(error)
-    print(f"error: {one_line_of(error)}", file=sys.stderr, flush=True)
+    print(f"error: {terminal_text(one_line_of(error))}", file=sys.stderr, flush=True)
     raise SystemExit(status) from None
 
 
@@ -204,14 +219,20 @@ def check_values(cfg: Mapping[str, Any]) -> None:
     Raises:
         ValueError: naming key, value and remedy.
     """
-    whole_number("split", cfg.get("split"), 1, 10)
-    whole_number("seed", cfg.get("seed"), 0, 2**32 - 1)
-    if (workers := (cfg.get("stream") or {}).get("num_workers")) is not None:
-        whole_number("stream.num_workers", workers, 0, 1024)
+    check_ranges(cfg)
     check_schedule(cfg)
     check_trainer(cfg.get("trainer") or {}, "schedule" in cfg)
     check_folders(cfg.get("stream") or {})
-    check_writable(Path(str(cfg["paths"]["output"])))
+    check_writable(cfg["paths"]["output"])
+
+
+def check_ranges(cfg: Mapping[str, Any]) -> None:
+    """Refuse a number of `RANGES` that no command can have."""
+    for key, (low, high) in RANGES.items():
+        group, _, name = key.rpartition(".")
+        node = (cfg.get(group) or {}) if group else cfg
+        if name in node:
+            whole_number(key, node[name], low, high)
 
 
 def whole_number(key: str, value: Any, low: int, high: int) -> None:
@@ -279,18 +300,24 @@ def check_folders(stream: Mapping[str, Any]) -> None:
             )
 
 
-def check_writable(output: Path) -> None:
+def check_writable(place: str | Path, key: str = "paths.output", example: str = "outputs") -> None:
     """Refuse a place where no folder can be made; nothing stays there.
+
+    Args:
+        place: the folder.
+        key: that says it, for the message.
+        example: of a better value, for the message.
 
     Raises:
         ValueError: naming it.
     """
+    output = Path(str(place)).expanduser()
     place = next((path for path in (output, *output.absolute().parents) if path.exists()), output)
     try:
         with tempfile.TemporaryDirectory(prefix=".writable-", dir=place):
             return
     except OSError as error:
         raise ValueError(
-            f"paths.output is {output}, and no folder can be made in {place} ({error.strerror}): "
-            "choose another, as in paths.output=outputs"
+            f"{key} is {output}, and no folder can be made in {place} ({error.strerror}): "
+            f"choose another, as in {key}={example}"
         ) from error

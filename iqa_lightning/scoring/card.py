@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from iqa_lightning.metrics.scale import ENOUGH, LEVEL, Scale
+from iqa_lightning.report.text.escaping import markdown_text
 
 NOT_FOR = (
     "to judge people, or to decide by itself what is published, kept or paid",
@@ -96,9 +97,9 @@ def intervals_of(scale: Scale) -> dict[str, Any]:
 def markdown(card: Mapping[str, Any]) -> str:
     """The card to read."""
     lines = [
-        f"# {card['method']}",
+        f"# {markdown_text(card['method'])}",
         "",
-        f"Scores of pictures without a reference; {card['backbone']}.",
+        f"Scores of pictures without a reference; {markdown_text(card['backbone'])}.",
     ]
     if card["synthetic"]:
         lines += ["", "**Learnt from computed targets: no person rated these pictures.**"]
@@ -107,21 +108,21 @@ def markdown(card: Mapping[str, Any]) -> str:
     for name, about in card["datasets"].items():
         count = " / ".join(str(about["images"].get(part, "?")) for part in ("train", "val", "test"))
         row = (name, count, about["licence"], about.get("home", ""))
-        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |")
+        lines.append(f"| {' | '.join(map(markdown_text, row))} |")
     lines += ["", f"Split {card['split']} ({card['split_hash']}), seed {card['seed']}."]
     lines += ["", "## How well: SRCC on the test parts after the last task", ""]
-    lines += ["| readout | " + " | ".join(card["datasets"]) + " |"]
+    lines += ["| readout | " + " | ".join(map(markdown_text, card["datasets"])) + " |"]
     lines += ["|---" * (1 + len(card["datasets"])) + "|"]
     for readout, row in card["srcc"].items():
         cells = [f"{row[name]:.3f}" if name in row else "" for name in card["datasets"]]
         lines.append(f"| {readout} | {' | '.join(cells)} |")
-    lines += ["", interval_text(card["intervals"])]
+    lines += ["", markdown_text(interval_text(card["intervals"]))]
     lines += ["", "## What it is not for", "", *(f"- {text}" for text in card["not_for"])]
     package = card["package"]
     commit = package.get("commit") or "not known"
     lines += ["", f"Made by iqa-lightning {package.get('version')}, commit {commit}."]
     if card.get("parent"):
-        lines.append(f"It extends {card['parent']}.")
+        lines.append(f"It extends {markdown_text(str(card['parent']))}.")
     return "\n".join(lines) + "\n"
 
 

@@ -162,7 +162,11 @@ def shown_shape(model: Model, size: list[Any] | None) -> tuple[list[int], bool]:
     if view.evaluation == "windows":
         return [1, view.windows, 3, view.crop, view.crop], True
     if size is not None:
-        if len(size) != 2 or not all(str(side).isdigit() for side in size):
+        if (
+            not isinstance(size, list)
+            or len(size) != 2
+            or not all(str(side).isdigit() for side in size)
+        ):
             raise ValueError(f"size={size}: give [height,width] in pixels")
         return [1, 3, *evaluation_size(int(size[0]), int(size[1]), view)], True
     height, width = evaluation_size(*SIZE, view)

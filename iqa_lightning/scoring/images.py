@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from iqa_lightning.datasets.ratings import text_of
 from iqa_lightning.images.opening import REMEDY, Rule
 from iqa_lightning.images.transforms import (
     View,
@@ -36,24 +37,26 @@ RULE = Rule()
 """As training opens files."""
 
 
-def find_images(given: Any) -> list[str]:
+def find_images(given: Any, key: str = "images") -> list[str]:
     """The image files that a person names, in the order given.
 
     Args:
         given: a folder (its image files and those of its folders, by name), a pattern with `*`, a
             list of files (`.txt`: one a line; `.csv`: the column `image`; relative to the list), an
             image file, or a list of these.
+        key: that says it, for messages.
 
     Raises:
         ValueError: there are none.
     """
     if isinstance(given, list | tuple):
-        found = [file for one in given for file in find_images(one)]
+        found = [file for one in given for file in found_at(str(one))]
     else:
         found = found_at(str(given))
-    if not found:
+    alone = not isinstance(given, list | tuple) and found == [str(given)]
+    if not found or (alone and not Path(found[0]).expanduser().exists()):
         raise ValueError(
-            f"images={given}: no image there; name a folder, a pattern such as 'photos/*.jpg', a "
+            f"{key}={given}: no image there; name a folder, a pattern such as 'photos/*.jpg', a "
             "list (.txt, or .csv with a column image), or [a.jpg,b.jpg]"
         )
     return found
@@ -69,7 +72,7 @@ def found_at(text: str) -> list[str]:
         return listed(place)
     if any(sign in text for sign in "*?[") and not place.exists():
         return sorted(glob.glob(str(place), recursive=True))  # noqa: PTH207  # as a shell reads it
-    return [str(place)]  # a file, or one that is missing, which costs its row
+    return [str(place)]  # a file; one of a list that is missing costs its row
 
 
 def listed(file: Path) -> list[str]:
@@ -82,7 +85,7 @@ def listed(file: Path) -> list[str]:
         rows = list(csv.DictReader(text.splitlines()))
         if not rows or "image" not in rows[0]:
             raise ValueError(f"images={file} has no column image; name the files in one")
-        names = [row["image"] or "" for row in rows]
+        names = [text_of(row["image"] or "") for row in rows]
     else:
         names = [line.strip() for line in text.splitlines() if line.strip()]
     return [str(file.parent / Path(name).expanduser()) for name in names]

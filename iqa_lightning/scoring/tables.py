@@ -1,6 +1,7 @@
 """Tables of scores as files, and how far a command is."""
 
 import io
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,32 +18,49 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from iqa_lightning.datasets.ratings import cell
 from iqa_lightning.files import write_bytes
 
 SUFFIXES = (".csv", ".parquet", ".json")
 
+TEXTS = ("image", "task", "error")
+"""Columns with names of files, which a spreadsheet must not calculate."""
 
-def check_output(path: str, suffixes: tuple[str, ...] = SUFFIXES) -> Path:
+
+def check_output(path: str, suffixes: tuple[str, ...] = SUFFIXES, key: str = "output") -> Path:
     """The place of an output, before any work is done for it.
 
+    Args:
+        path: as it was typed.
+        suffixes: one of which it has to have.
+        key: that says it, for messages.
+
     Raises:
-        ValueError: a suffix that is none of these, or a folder that is not there.
+        ValueError: a suffix that is none of these, or a folder that is not there or not writable.
     """
     place = Path(path).expanduser()
     if place.suffix.lower() not in suffixes:
         raise ValueError(
-            f"{path} ends in {place.suffix or 'nothing'}: choose {', '.join(suffixes)}"
+            f"{key}={path} ends in {place.suffix or 'nothing'}: choose {', '.join(suffixes)}"
         )
-    if not place.absolute().parent.is_dir():
-        raise ValueError(f"{path}: there is no folder {place.absolute().parent}; make it first")
-    return place
+    folder = place.parent
+    if not folder.is_dir():
+        raise ValueError(f"{key}={path}: there is no folder {folder}; make it first")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return place
+    except OSError as error:
+        raise ValueError(
+            f"{key}={path}: nothing can be written in {folder} ({error.strerror}); choose another place"
+        ) from error
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as its suffix says, whole or not at all."""
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        content = table.to_csv(index=False).encode()
+        safe = table.assign(**{name: table[name].map(cell) for name in TEXTS if name in table})
+        content = safe.to_csv(index=False).encode()
     elif suffix == ".json":
         content = table.to_json(orient="records", indent=1, double_precision=15).encode()
     else:

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from iqa_lightning.datasets.ratings import cell
 from iqa_lightning.files import write_bytes
 from iqa_lightning.models.outside import OUTSIDE
 from iqa_lightning.scoring.drift import NEW, Array, Drift, find_drift, most_telling
@@ -53,12 +54,12 @@ def look(scorer: Scorer, images: Sequence[str], usual: Sequence[str] | None = No
         )
     learnt = {name: part.double().numpy() for name, part in scorer.model.features.items()}
     table, features = scorer.table(images)
-    there = (table["error"] == "").to_numpy()
+    there = readable(table, "images")
     kept = features[there]
     reference = usual_table = None
     if usual is not None:
         usual_table, own = scorer.table(usual)
-        reference = own[(usual_table["error"] == "").to_numpy()].astype(np.float64)
+        reference = own[readable(usual_table, "reference")].astype(np.float64)
     with torch.no_grad():
         distances = near.distance(torch.from_numpy(kept).to(near.mean.device))
     drift = find_drift(
@@ -73,6 +74,20 @@ def look(scorer: Scorer, images: Sequence[str], usual: Sequence[str] | None = No
     files = [str(name) for name in table["image"][there]]
     everything = whitened(scorer, np.concatenate(list(learnt.values())))
     return Seen(table, usual_table, drift, whitened(scorer, kept), everything, files)
+
+
+def readable(table: pd.DataFrame, key: str) -> NDArray[np.bool_]:
+    """Which pictures of a table could be read.
+
+    Raises:
+        ValueError: not one could.
+    """
+    found: NDArray[np.bool_] = (table["error"] == "").to_numpy()
+    if not found.any():
+        raise ValueError(
+            f"{key}: not one of {len(table)} could be read, the first: {table['error'].iloc[0]}"
+        )
+    return found
 
 
 def whitened(scorer: Scorer, features: NDArray[Any]) -> Array:
@@ -129,7 +144,7 @@ def write_todo(path: Path, seen: Seen, count: int, run: Path) -> str:
     folder = Path(os.path.commonpath([str(Path(file).absolute().parent) for file in seen.files]))
     picked = most_telling(seen.features, seen.learnt, count)
     names = [Path(seen.files[i]).absolute().relative_to(folder).as_posix() for i in picked]
-    todo = pd.DataFrame({"image": names, "mos": ""})
+    todo = pd.DataFrame({"image": list(map(cell, names)), "mos": ""})
     write_bytes(path, todo.to_csv(index=False).encode())
     parent = str(run) if run.is_dir() else "<the run folder of this bundle>"
     return (

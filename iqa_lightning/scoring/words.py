@@ -18,6 +18,10 @@ HERE = Path(__file__).resolve().parents[1]
 CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
 
 
+LISTS = ("images", "reference", "size")
+"""Keys that take a list."""
+
+
 def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
     """The values of a command.
 
@@ -33,7 +37,8 @@ def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
     if any(word in ("--help", "-h") for word in words):
         print(text, end="")
         raise SystemExit(0)
-    values: dict[str, Any] = yaml.safe_load(text)
+    defaults: dict[str, Any] = yaml.safe_load(text)
+    values = dict(defaults)
     for word in words:
         key, sign, value = word.partition("=")
         if not sign:
@@ -42,21 +47,26 @@ def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
             near = difflib.get_close_matches(key, values, 1)
             guess = f"did you mean {near[0]}? " if near else ""
             raise ValueError(f"{key} is not known; {guess}the keys are {', '.join(values)}")
-        values[key] = value_of(value)
+        values[key] = value_of(key, value, defaults[key])
     return values
 
 
-def value_of(text: str) -> Any:
-    """A value as it is meant: `[a,b]` is a list, `null` none, a number a number, all else text."""
-    if text.startswith("[") and text.endswith("]"):
-        return [part.strip().strip("'\"") for part in text[1:-1].split(",") if part.strip()]
+def value_of(key: str, text: str, default: Any) -> Any:
+    """A value as it is meant: `null` is none, `[a,b]` a list where lists are taken, a number a
+    number where one stands; all else is text.
+
+    Raises:
+        ValueError: no whole number above 0 where one stands.
+    """
     if text in ("null", ""):
         return None
-    try:
-        number = float(text)
-    except ValueError:
+    if key in LISTS and text.startswith("[") and text.endswith("]"):
+        return [part.strip().strip("'\"") for part in text[1:-1].split(",") if part.strip()]
+    if not isinstance(default, int):
         return text
-    return int(number) if number.is_integer() and text.lstrip("-").isdigit() else number
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise ValueError(f"{key} is {text!r}; it is a whole number above 0, as in {key}={default}")
+    return int(text)
 
 
 def needed(values: dict[str, Any], command: str, *keys: str) -> None:

@@ -18,6 +18,7 @@ from iqa_lightning.datasets.csv import CSVData
 from iqa_lightning.datasets.samplers import MAX_PIXELS, EpochSampler, Key, SizeSampler
 from iqa_lightning.datasets.split_dataset import SplitDataset
 from iqa_lightning.images.transforms import View
+from iqa_lightning.kinds import check_arguments
 from iqa_lightning.seeds import seed_of
 from iqa_lightning.stream.folders import Folders, named_folders
 from iqa_lightning.stream.orders import Order, checked_order, numbered
@@ -337,6 +338,8 @@ def folder_stream(folders: Folders, **options: Any) -> TaskStream:
         ValueError: no folder, or one that is given twice.
     """
     places = named_folders(folders)
+    for name, place in places.items():
+        check_arguments(CSVData, place, f"stream.folders.{name}")
     return TaskStream(
         {name: partial(CSVData, **place) for name, place in places.items()}, **options
     )

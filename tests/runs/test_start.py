@@ -160,20 +160,15 @@ with one_line() as begun:
 @pytest.mark.parametrize("way", ["rich", "print"])
 def test_output_that_nobody_reads_any_more(way: str) -> None:
     """As with `| head -1`, or a log's disk that was taken away."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SPEAKS, way],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    assert process.stdout.readline() == "a line\n"
-    process.stdout.close()
-    assert process.stderr.read().splitlines() == [
-        "interrupted: nobody reads what it says any more; the same command goes on"
-    ]
-    assert process.wait(60) == 141
+    command = [sys.executable, "-c", SPEAKS, way]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout.readline() == "a line\n"
+        process.stdout.close()
+        assert process.stderr.read().splitlines() == [
+            "interrupted: nobody reads what it says any more; the same command goes on"
+        ]
+        assert process.wait(60) == 141
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to this user")

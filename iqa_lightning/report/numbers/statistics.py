@@ -98,8 +98,9 @@ def image_interval(values: pd.DataFrame, rho: float) -> tuple[float, float]:
         squares, total = float((gaps**2).sum()), float(gaps.sum())
         return math.sqrt((1 - shared) * squares + shared * total**2) / len(gaps)
 
-    below = (means["value"] - means["low"]).to_numpy(np.float64)
-    above = (means["high"] - means["value"]).to_numpy(np.float64)
+    # a bootstrap may miss its value by a little, which is a distance of none
+    below = (means["value"] - means["low"]).to_numpy(np.float64).clip(0)
+    above = (means["high"] - means["value"]).to_numpy(np.float64).clip(0)
     return mean - distance(below), mean + distance(above)
 
 
@@ -117,7 +118,8 @@ def mean_of_sets(cells: pd.DataFrame) -> tuple[float, float, float, float]:
     if not len(value):
         return (math.nan,) * 4
     mean, count = float(value.mean()), len(value)
-    below, above = (math.sqrt(float((gap**2).sum())) / count for gap in (value - low, high - value))
+    gaps = ((value - low).clip(0), (high - value).clip(0))
+    below, above = (math.sqrt(float((gap**2).sum())) / count for gap in gaps)
     return mean, mean - below, mean + above, float(variance.sum()) / count**2
 
 

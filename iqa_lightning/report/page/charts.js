@@ -26,7 +26,31 @@ function layout(extra) {
   };
 }
 
+// An axis that holds all values with room for their marks and is never narrower than NARROWEST, so that
+// a difference of a thousandth does not fill the height; where it shows a part of 0 to 1, `told` says which.
+const NARROWEST = 0.1;
+
+function ranged(values) {
+  const real = values.flat().filter((x) => Number.isFinite(x));
+  if (!real.length) return {};
+  let [low, high] = [Math.min(...real), Math.max(...real)];
+  const room = Math.max(NARROWEST - (high - low), 0) / 2 + 0.05 * Math.max(high - low, NARROWEST);
+  [low, high] = [low - room, high + room];
+  return { range: [low, high], told: low <= 0 && high >= 1 ? "" : `The axis shows ${shown(low, 2)} to ${shown(high, 2)}.` };
+}
+
+const told = (id, text) => { $(`${id}-axis`).textContent = text ?? ""; };
+const card = (id) => $(id).closest("figure");
+
+// bars of an interval, none of them negative
+const bars = (values, low, high, color, thickness, width) => ({
+  type: "data", symmetric: false, color, thickness, width,
+  array: values.map((x, i) => Math.max((high[i] ?? x) - x, 0)), arrayminus: values.map((x, i) => Math.max(x - (low[i] ?? x), 0)),
+});
+
 function draw(id, traces, extra, label) {
+  card(id).hidden = !traces.length;
+  if (!traces.length) return;
   Plotly.react($(id), traces, layout(extra), { responsive: true, displayModeBar: false });
   $(id).setAttribute("role", "img");
   $(id).setAttribute("aria-label", label);
@@ -43,19 +67,21 @@ function drawMeans() {
       x: [line.mean], y: [name(line)], mode: "markers", showlegend: false,
       marker: { color, symbol: symbol + (line.readout === "oracle" ? "-open" : ""), size: 10, line: { width: 2, color } },
       error_x: line.low === null ? undefined
-        : { type: "data", symmetric: false, array: [line.high - line.mean], arrayminus: [line.mean - line.low], color, thickness: 2, width: 4 },
+        : bars([line.mean], [line.low], [line.high], color, 2, 4),
       hovertemplate: `${name(line)}<br>${text(label)} ${shown(line.mean)}${interval}${{ splits: " over splits", images: " of image sampling" }[line.interval] ?? ""}<br>${line.splits} split${line.splits === 1 ? "" : "s"}, ${line.n} run${line.n === 1 ? "" : "s"}<extra></extra>`,
     };
   });
   const yaxis = { autorange: "reversed", showgrid: false };
-  draw("plot-means", traces, { height: 70 + 36 * lines.length, xaxis: { title: text(label) }, yaxis }, `${label}, mean and interval of each method`);
+  const axis = data.measures[key].cost ? {} : ranged(lines.flatMap((line) => [line.mean, line.low, line.high]).filter((x) => x !== null));
+  draw("plot-means", traces, { height: 70 + 36 * lines.length, xaxis: { title: text(label), range: axis.range }, yaxis }, `${label}, mean and interval of each method`);
+  told("plot-means", axis.told);
   const said = data.measures[key].lower ? "Lower is better." : "Higher is better.";
   for (const span of document.querySelectorAll("[data-direction]")) span.textContent = said;
 }
 
 function drawRanks() {
   const key = $("measure").value, found = data.ranks[key], { label } = data.measures[key];
-  $("plot-ranks").hidden = !found;
+  card("plot-ranks").hidden = !found;
   $("ranks-note").textContent = !data.tested.includes(key) ? `Tests are made on ${data.tested.map((k) => data.measures[k].label).join(", ")}.`
     : !found ? "There is no split on which two or more methods were run."
     : `Average rank by ${label} over ${found.splits} split${found.splits === 1 ? "" : "s"} that all methods share, orders and seeds averaged; 1 is best. `
@@ -63,28 +89,28 @@ function drawRanks() {
         : "Dots on a bar: methods that the tests over splits do not tell apart.")
       + methods.filter((method) => !found.methods.includes(method)).map((method) => ` ${method} is left out: too few splits, or constant by construction.`).join("");
   if (!found) return;
-  const count = found.methods.length, bars = found.groups.length;
+  const count = found.methods.length, rows = found.groups.length;
   const joined = found.groups.map((group, i) => ({
     x: group.map((place) => found.ranks[place]), y: group.map(() => -0.5 - 0.45 * i), mode: "lines+markers", showlegend: false,
     line: { color: colour("ink"), width: 2 }, marker: { color: colour("ink"), size: 7 }, hoverinfo: "skip",
   }));
   const shapes = [];
   found.methods.forEach((_, i) => shapes.push({
-    type: "line", x0: found.ranks[i], x1: found.ranks[i], y0: -0.5 - 0.45 * bars, y1: -1.2 - 0.45 * bars - i, layer: "below",
+    type: "line", x0: found.ranks[i], x1: found.ranks[i], y0: -0.5 - 0.45 * rows, y1: -1.2 - 0.45 * rows - i, layer: "below",
     line: { color: colour("line"), width: 1.5 },
   }));
   const traces = found.methods.map((method, i) => {
     const { color, symbol } = looks(methods, method), left = found.ranks[i] > (count + 1) / 2;
     return {
-      x: [found.ranks[i]], y: [-1.2 - 0.45 * bars - i], mode: "markers+text", showlegend: false, cliponaxis: false,
+      x: [found.ranks[i]], y: [-1.2 - 0.45 * rows - i], mode: "markers+text", showlegend: false, cliponaxis: false,
       text: [left ? `${text(method)}  ` : `  ${text(method)}`], textposition: left ? "middle left" : "middle right",
       marker: { color, symbol, size: 10 }, hovertemplate: `${text(method)}: average rank ${shown(found.ranks[i], 2)}<extra></extra>`,
     };
   });
   draw("plot-ranks", [...joined, ...traces], {
-    height: 90 + 30 * count + 14 * bars, shapes, margin: { l: 12, r: 12, t: 48, b: 4 },
+    height: 90 + 30 * count + 14 * rows, shapes, margin: { l: 12, r: 12, t: 48, b: 4 },
     xaxis: { side: "top", range: [0.8, count + 0.2], dtick: 1, title: "average rank (1 is best)", showgrid: false, ticks: "outside" },
-    yaxis: { visible: false, range: [-1.7 - 0.45 * bars - (count - 1), 0] },
+    yaxis: { visible: false, range: [-1.7 - 0.45 * rows - (count - 1), 0] },
   }, `Average ranks: ${found.methods.map((m, i) => `${m} ${shown(found.ranks[i], 2)}`).join(", ")}`);
 }
 
@@ -99,19 +125,24 @@ function drawOrders() {
       : runs.map((run) => [`split ${run.split}, seed ${run.seed}`, run[key]]);
     const real = points.filter(([, value]) => value !== null).sort(([, a], [, b]) => a - b), heights = real.map(([, value]) => value);
     const { color, symbol } = looks(methods, method);
-    spread.push(`${method} ${shown(Math.max(...heights) - Math.min(...heights))}`);
+    if (heights.length > 1) spread.push(`${method} ${shown(Math.max(...heights) - Math.min(...heights))}`);
     return {
       y: heights.map(() => text(method)), x: heights, text: real.map(([name]) => text(name)), mode: "lines+markers", showlegend: false,
       marker: { color, symbol, size: 9, opacity: 0.8 }, line: { width: 2, color: colour("line") },
       hovertemplate: `${text(method)} (${text(data.readouts[method])})<br>%{text}<br>${text(label)} %{x:.3f}<extra></extra>`,
     };
   });
-  $("orders-note").textContent = several
-    ? `A point is one of ${orders.length} orders, the mean of its runs. From lowest to highest: ${spread.join(", ")}.`
-    : `All runs share one order (${arrows(orders[0])}), so a point is a run. From lowest to highest: ${spread.join(", ")}.`;
-  draw("plot-orders", traces, {
-    height: 80 + 36 * traces.length, xaxis: { title: text(label) }, yaxis: { autorange: "reversed", showgrid: false },
+  const lengths = spread.length ? ` From lowest to highest: ${spread.join(", ")}.` : "";
+  $("orders-title").textContent = several ? "Spread over task orders" : "Spread over runs";
+  $("orders-note").textContent = (several
+    ? `A point is one of ${orders.length} orders, the mean of its runs.`
+    : `All runs share one order (${arrows(orders[0])}), so a point is a run.`) + lengths;
+  const axis = data.measures[key].cost ? {} : ranged(traces.map((trace) => trace.x));
+  // one point each has no spread, and the means are in another card
+  draw("plot-orders", spread.length ? traces : [], {
+    height: 80 + 36 * traces.length, xaxis: { title: text(label), range: axis.range }, yaxis: { autorange: "reversed", showgrid: false },
   }, $("orders-note").textContent);
+  told("plot-orders", axis.told);
 }
 
 const matrixOf = (run, readout, kind) => run.readouts[readout]?.[kind];
@@ -131,13 +162,15 @@ function drawCurves() {
     const low = rows.map((row, t) => mine.length > 1 ? Math.min(...row) : dataset === ALL ? y[t] : bound("srcc_low", t));
     return {
       x: y.map((_, t) => t + 0.05 * (i - 2)), y, name: `${text(method)} (${text(readout)})`, mode: "lines+markers", line: { color, width: 2 }, marker: { color, symbol, size: 8 },
-      error_y: { type: "data", symmetric: false, array: high.map((h, t) => h - y[t]), arrayminus: low.map((l, t) => y[t] - l), color, thickness: 1, width: 3 },
+      error_y: bars(y, low, high, color, 1, 3), ends: [low, high],
       customdata: mine[0].after.map(text),
       hovertemplate: `${text(method)}, after %{customdata}<br>SRCC %{y:.3f} (${mine.length} run${mine.length === 1 ? "" : "s"})<extra></extra>`,
     };
   });
-  draw("plot-curves", traces, { height: 400, xaxis: taskAxis(runs[0].after), yaxis: { title: "SRCC" } },
+  const axis = ranged(traces.flatMap(({ y, ends }) => [y, ...ends]));
+  draw("plot-curves", traces.map(({ ends, ...trace }) => trace), { height: 400, xaxis: taskAxis(runs[0].after), yaxis: { title: "SRCC", range: axis.range } },
     `SRCC after each task of ${dataset === ALL ? "the data sets learnt so far" : dataset}`);
+  told("plot-curves", axis.told);
 }
 
 function stepName(task, t) { // a joint task by the number of its data sets
@@ -157,8 +190,10 @@ function drawCost() {
       x: [x], y: [y], name: text(method), mode: "markers", marker: { color, symbol, size: 13 },
       hovertemplate: `${text(method)}<br>${text(data.measures[key].label)} ${shown(x, 0)}<br>mSRCC ${shown(y)}<extra></extra>`,
     }));
-  draw("plot-cost", traces, { xaxis: { title: text(data.measures[key].label), rangemode: "tozero" }, yaxis: { title: "mSRCC" } },
+  const axis = ranged(traces.map((trace) => trace.y));
+  draw("plot-cost", traces, { xaxis: { title: text(data.measures[key].label), rangemode: "tozero" }, yaxis: { title: "mSRCC", range: axis.range } },
     `Final mSRCC against ${data.measures[key].label}`);
+  told("plot-cost", axis.told);
 }
 
 function drawAll() {

@@ -140,7 +140,7 @@ def page(
         if lines["synthetic"].any()
         else "",
         "missing": "" if predictions else f'<p class="note">{html.escape(NO_RUNS)}</p>',
-        "legend": html.escape(" ".join([LEGEND, *notes(summary)])).replace("`", ""),
+        "legend": html.escape(" ".join([LEGEND, *notes(summary, str)])).replace("`", ""),
         "overview": table(
             "overview-table", "Means of each method and readout", page_tables.overview(summary)
         ),

@@ -65,15 +65,15 @@ function element(tag, className, ...children) {
   return made;
 }
 
-function card(image) {
-  const shot = element("div", "shot");
-  if (image.picture === null) shot.append("no picture at hand");
+function shot(image) {
+  const place = element("div", "shot");
+  if (image.picture === null) place.append("no picture at hand");
   else {
     const picture = element("img");
     picture.src = data.pictures[image.picture];
     picture.alt = `${image.image} of ${image.dataset}`;
     picture.loading = "lazy";
-    shot.append(picture);
+    place.append(picture);
   }
   const ranks = element("dl");
   for (const [label, key, kind] of [["people", "rank_mos", ""], ["just learnt", "rank_before", "was"], ["at the end", "rank_after", "now"]]) {
@@ -84,13 +84,13 @@ function card(image) {
   const where = `${image.dataset} · split ${image.split}`;
   const text = element("div", "card", element("b", "", image.image), element("p", "", where), ranks);
   text.title = `order ${arrows(image.order)}`;
-  return element("li", "", shot, text);
+  return element("li", "", place, text);
 }
 
 function drawGallery() {
   const [method, dataset] = [$("images-method").value, $("images-dataset").value];
   const shown = data.images.filter((i) => i.method === method && (dataset === ALL || i.dataset === dataset));
-  $("gallery").replaceChildren(...shown.map(card));
+  $("gallery").replaceChildren(...shown.map(shot));
 }
 
 function startGallery() {
@@ -103,6 +103,15 @@ function startGallery() {
   options($("images-dataset"), [[ALL, "all"], ...unique(data.images.map((i) => i.dataset)).map((d) => [d, d])]);
   for (const id of ["images-method", "images-dataset"]) $(id).addEventListener("change", drawGallery);
   drawGallery();
+}
+
+function tellWide() { // a table that goes on beyond its box says so
+  const boxes = [...document.querySelectorAll(".scroll")];
+  const tell = () => { for (const box of boxes) box.previousElementSibling.hidden = box.scrollWidth <= box.clientWidth; };
+  const watch = new ResizeObserver(tell);
+  for (const box of boxes) watch.observe(box);
+  for (const part of document.querySelectorAll("details")) part.addEventListener("toggle", tell);
+  tell();
 }
 
 async function loadPlotly() {
@@ -119,6 +128,7 @@ async function start() {
   for (const button of document.querySelectorAll("thead button"))
     button.addEventListener("click", () => sortTable(button.parentNode));
   startGallery();
+  tellWide();
   setTheme(false);
   $("theme").addEventListener("click", () => {
     document.documentElement.dataset.theme = isDark() ? "light" : "dark";

@@ -49,7 +49,7 @@ function drawHeat(id, values, run, t, label, bounds) {
     type: "heatmap", z, zmin: LOWEST, zmax: 1, colorscale: SCALE, showscale: false, xgap: 2, ygap: 2, hoverongaps: false,
     text: z.map((row, i) => row.map((x, d) => cell(x, i, d))), texttemplate: "%{text}", textfont: { size: 13 },
     hovertext: z.map((row, i) => row.map((x, d) => tip(x, i, d))), hovertemplate: "%{hovertext}<extra></extra>",
-  }], {
+  }].filter(() => values.flat().some((x) => x !== null)), {
     height: 90 + 42 * rows.length, plot_bgcolor: colour("empty"), shapes, xaxis: { side: "top", ...places(columns), range: [-0.5, columns.length - 0.5] },
     yaxis: { ...places(rows), range: [rows.length - 0.5, -0.5], title: "after task" },
   }, `${label} ${t ? `after ${run.after[t]}` : "before training"}: ${run.datasets.map((d, i) => `${d} ${shown(z[t][i])}`).join(", ")}`);
@@ -61,7 +61,7 @@ function drawDatasets(id, run, values, t, label, bounds) {
     const part = (from, to, dash, legend) => {
       const steps = run.after.map((_, i) => i).filter((i) => i >= from && i <= Math.min(to, t) && values[i]?.[d] != null);
       const error = bounds && steps.every((i) => bounds[0][i][d] !== null)
-        ? { type: "data", symmetric: false, array: steps.map((i) => bounds[1][i][d] - values[i][d]), arrayminus: steps.map((i) => values[i][d] - bounds[0][i][d]), color, thickness: 1, width: 3 } : undefined;
+        ? bars(steps.map((i) => values[i][d]), steps.map((i) => bounds[0][i][d]), steps.map((i) => bounds[1][i][d]), color, 1, 3) : undefined;
       return {
         x: steps.map((i) => i + 0.05 * (d - run.datasets.length / 2)), y: steps.map((i) => values[i][d]), name: text(name), legendgroup: name, showlegend: legend || first > t,
         mode: "lines+markers", line: { color, width: 2, dash }, marker: { color, symbol: legend ? symbol : `${symbol}-open`, size: 8 }, error_y: error,
@@ -70,14 +70,16 @@ function drawDatasets(id, run, values, t, label, bounds) {
     };
     return [part(0, first, "dot", false), part(first, run.after.length, "solid", true)];
   });
-  draw(id, traces, { height: 340, xaxis: taskAxis(run.after), yaxis: { title: label } }, `${label} of each data set after each task`);
+  // of all steps, so that the slider does not move the axis
+  const axis = ranged([values, ...(bounds ?? [])].flat(2).filter((x) => x !== null));
+  draw(id, axis.range ? traces : [], { height: 340, xaxis: taskAxis(run.after), yaxis: { title: label, range: axis.range } }, `${label} of each data set after each task`);
+  told(id, axis.told);
 }
 
 function drawGate(run, t) {
   const weights = run.gate?.[Math.max(t, 1) - 1], heads = run.after.slice(1);
-  $("plot-gate").hidden = !weights;
-  $("gate-note").textContent = !weights ? "Not shown: the weights of a gate need the predictions of the run."
-    : "Mean weight that images of a data set (row) give to the head of a task (column) after this step; a row sums to 1. Brighter is more.";
+  card("plot-gate").hidden = !weights;
+  $("gate-note").textContent = "Mean weight that images of a data set (row) give to the head of a task (column) after this step; a row sums to 1. Brighter is more.";
   if (!weights) return;
   draw("plot-gate", [{
     type: "heatmap", z: weights, zmin: LOWEST, zmax: 1, colorscale: SCALE, showscale: false, xgap: 2, ygap: 2,

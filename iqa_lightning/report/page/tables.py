@@ -67,6 +67,7 @@ def table(name: str, caption: str, content: Table) -> str:
         f"<tr>{''.join(map(written, row, columns, range(len(row))))}</tr>" for row in rows
     )
     return (
+        '<p class="wider" hidden>Wider than this window: it scrolls sideways.</p>'
         f'<div class="scroll" role="region" aria-label="{html.escape(caption)}" tabindex="0">'
         f'<table id="{name}">'
         f"<caption>{html.escape(caption)}</caption>"

@@ -12,6 +12,7 @@ from iqa_lightning.report.numbers.forgetting import GROUPS
 from iqa_lightning.report.numbers.ranking import Ranking
 from iqa_lightning.report.numbers.results import RUN
 from iqa_lightning.report.numbers.verdicts import TESTED
+from iqa_lightning.report.text.escaping import markdown_text
 from iqa_lightning.report.text.paper import SYNTHETIC, grid
 from iqa_lightning.report.text.terminal import MEASURES, number
 
@@ -33,7 +34,7 @@ def details_markdown(
         spread: of measures over orders, see `details.spreads`.
     """
     parts = [
-        f"# {name}: beyond the averages",
+        f"# {markdown_text(name)}: beyond the averages",
         "Written by `python -m iqa_lightning.reproduce`, never by hand.",
     ]
     parts += [f"**{SYNTHETIC}**"] if synthetic else []
@@ -90,7 +91,7 @@ def flips_part(flips: pd.DataFrame) -> list[str]:
         [*map(str, key), *(number(float(means.loc[key, n])) for n in names)] for key in means.index
     ]
     known = last.groupby("dataset", sort=False)["noise_known"].mean()
-    unknown = ", ".join(name for name in names if known[name] == 0) or "none"
+    unknown = ", ".join(markdown_text(name) for name in names if known[name] == 0) or "none"
     how = (
         "Share of the pairs ordered right just after learning that are not ordered right after "
         "the last task (lower is "

@@ -1,4 +1,4 @@
-"""Text that stays text: names and sources of users in Markdown and LaTeX."""
+"""Text that stays text: names and sources of users in Markdown, LaTeX, figures and a terminal."""
 
 import re
 
@@ -8,6 +8,7 @@ LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
 
@@ -31,4 +32,31 @@ def latex_text(text: str) -> str:
     >>> latex_text("50 % of a_b & $x$")
     '50 \\\\% of a\\\\_b \\\\& \\\\$x\\\\$'
     """
-    return "".join(LATEX.get(sign, sign) for sign in " ".join(text.split()))
+    line = "".join(LATEX.get(sign, sign) for sign in " ".join(text.split()))
+    # after the end of a row these would be its option
+    return f"{{}}{line}" if line.startswith(("[", "*")) else line
+
+
+def figure_text(text: str) -> str:
+    r"""Text for matplotlib: no dollar begins mathematics, and no legend leaves a name out.
+
+    >>> figure_text("a_b$x$"), figure_text("_ab")
+    ('a_b\\$x\\$', ' _ab')
+    """
+    line = text.replace("$", r"\$")
+    return f" {line}" if line.startswith("_") else line
+
+
+def terminal_text(text: str) -> str:
+    r"""Text for a terminal: what would steer it (colours, the title, the way text runs) is written
+    out.
+
+    >>> terminal_text("a\x1b[31mb\u202ec")
+    'a\\x1b[31mb\\u202ec'
+    """
+    return "".join(
+        sign
+        if sign.isprintable() or sign in "\n\t"
+        else sign.encode("unicode_escape").decode("ascii")
+        for sign in text
+    )

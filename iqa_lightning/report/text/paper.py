@@ -1,7 +1,7 @@
 """A summary as `table.md` and `table.tex`; the same summary gives the same bytes."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -77,7 +77,8 @@ def markdown(
         trials: that were made to choose them.
     """
     lines = summary.lines
-    parts = [f"# {name}", "Written by `python -m iqa_lightning.reproduce`, never by hand."]
+    title = f"# {markdown_text(name)}"
+    parts = [title, "Written by `python -m iqa_lightning.reproduce`, never by hand."]
     parts += [f"**{SYNTHETIC}**"] if lines["synthetic"].any() else []
     parts += [LEGEND, grid(*main_table(summary)), *notes(summary)]
     parts += ["## Cost", COST_NOTE, grid(*cost_table(lines))]
@@ -110,7 +111,10 @@ def chosen_part(name: str, lines: pd.DataFrame, chosen: str, trials: Sequence[Tr
 
 def without_runs(name: str, published: pd.DataFrame, planned: Sequence[Mapping[str, Any]]) -> str:
     """A table of which nothing was run yet: published numbers and runs to make, as Markdown."""
-    parts = [f"# {name}", "Written by `python -m iqa_lightning.reproduce`, never by hand."]
+    parts = [
+        f"# {markdown_text(name)}",
+        "Written by `python -m iqa_lightning.reproduce`, never by hand.",
+    ]
     parts += ["No run of this table is recorded.", "## Published numbers"]
     parts += published_part(judged(NO_LINES, published))
     return "\n\n".join([*parts, *missing_part(planned)]) + "\n"
@@ -142,12 +146,17 @@ COST_NOTE = (
 )
 
 
-def notes(summary: Summary) -> list[str]:
-    """What the reader of the main table has to know: small sets, the correction, configs."""
+def notes(summary: Summary, written: Callable[[str], str] = markdown_text) -> list[str]:
+    """What the reader of the main table has to know: small sets, the correction, configs.
+
+    Args:
+        summary: of the table.
+        written: makes a name text.
+    """
     found = []
     if summary.small:
         sets = ", ".join(
-            f"{name} ({images} images, {contents} contents)"
+            f"{written(name)} ({images} images, {contents} contents)"
             for name, (images, contents) in summary.small.items()
         )
         found.append(

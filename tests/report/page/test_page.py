@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from iqa_lightning.records import RunFolder
-from tests.report.page.pages import EVIL, naive
+from tests.report.page.pages import EVIL, naive, write
 from tests.test_reproduce import ORDER
 
 Open = Callable[..., Any]
@@ -154,6 +154,89 @@ def test_a_phone_scrolls_tables_and_not_the_page(opened: Open) -> None:
         assert plot.locator("svg.main-svg").first.evaluate(
             "svg => svg.getBoundingClientRect().right <= 391"
         )
+
+
+CUT = """() => [...document.querySelectorAll('.plot svg text')].filter(text => {
+    const box = text.getBoundingClientRect(), plot = text.closest('.plot').getBoundingClientRect();
+    return text.textContent.trim() && box.width && (box.left < plot.left - 1 || box.right > plot.right + 1
+        || box.top < plot.top - 1 || box.bottom > plot.bottom + 1);
+}).map(text => `${text.closest('.plot').id}: ${text.textContent}`)"""
+
+EMPTY = """() => [...document.querySelectorAll('figure')].filter(card => card.offsetParent
+    && !card.querySelector('.plot .main-svg')).map(card => card.textContent)"""
+
+OUTSIDE = """() => [...document.querySelectorAll('.plot')].filter(plot => plot.offsetParent).flatMap(plot => {
+    const {xaxis, yaxis} = plot._fullLayout;
+    const beyond = (value, axis) => typeof value === 'number'
+        && (value < Math.min(...axis.range) || value > Math.max(...axis.range));
+    return plot.data.filter(trace => trace.mode?.includes('markers')).flatMap(trace => {
+        const high = trace.error_y?.array ?? [], low = trace.error_y?.arrayminus ?? [];
+        const ends = trace.y.flatMap((y, i) => y === null ? [] : [y, y + (high[i] ?? 0), y - (low[i] ?? 0)]);
+        return [...trace.x.filter(x => beyond(x, xaxis)), ...ends.filter(y => beyond(y, yaxis)),
+            ...[...high, ...low].filter(x => x < 0)].map(value => `${plot.id}: ${value}`);
+    });
+})"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [500, 1280])
+def test_nothing_is_cut_no_card_is_empty_and_wide_tables_say_so(opened: Open, width: int) -> None:
+    page = opened(width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    for details in page.locator("details").all():
+        details.evaluate("part => { part.open = true; }")
+    for measure in ("msrcc", "msi", "forgetting", "fwt", "train_seconds"):
+        page.select_option("#measure", measure)
+        page.wait_for_timeout(200)
+        assert page.evaluate(CUT) == [], measure
+        assert page.evaluate(EMPTY) == [], measure
+        assert page.evaluate(OUTSIDE) == [], measure
+    for box in page.locator(".scroll").all():
+        wide = box.evaluate("box => box.scrollWidth > box.clientWidth")
+        hint = box.evaluate("box => !box.previousElementSibling.hidden")
+        assert hint == wide
+        assert box.evaluate("box => box.previousElementSibling.textContent").startswith("Wider")
+    page.select_option("#measure", "msrcc")
+
+
+@pytest.mark.slow
+def test_a_small_difference_does_not_fill_the_height(opened: Open) -> None:
+    """What an axis shows of 0 to 1 stands below it."""
+    page = opened()
+    page.select_option("#measure", "msrcc")
+    for plot, axis in (("means", "x"), ("orders", "x"), ("curves", "y"), ("datasets", "y")):
+        low, high = page.evaluate(
+            f"document.getElementById('plot-{plot}')._fullLayout.{axis}axis.range"
+        )
+        assert high - low >= 0.1
+        said = page.inner_text(f"#plot-{plot}-axis")
+        part = f"The axis shows {low:.2f} to {high:.2f}."
+        assert said == ("" if low <= 0 and high >= 1 else part)
+    range_of = "values => ranged(values).range"
+    low, high = page.evaluate(range_of, [0.590, 0.597])
+    assert low == pytest.approx(0.5935 - 0.055)
+    assert high == pytest.approx(0.5935 + 0.055)
+    assert page.evaluate(range_of, []) is None
+
+
+@pytest.mark.slow
+def test_one_order_has_no_spread_over_orders(browser: Any, folder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "one"
+    shutil.copytree(folder / "results", home / "results")
+    (home / "published.csv").write_text((folder / "published.csv").read_text())
+    for file in (home / "results").glob("*.csv"):
+        table = pd.read_csv(file)
+        if "order" in table:
+            table[table["order"] == ">".join(ORDER)].to_csv(file, index=False)
+    write(home, [])
+    page = browser.new_page(viewport={"width": 500, "height": 900})
+    page.goto((home / "dashboard.html").as_uri())
+    page.wait_for_selector("html[data-ready]", timeout=30_000)
+    assert page.inner_text("#orders-title") == "Spread over runs"
+    assert "over task orders" not in page.inner_text("main")
+    assert page.evaluate(EMPTY) == []
+    assert page.evaluate(CUT) == []
+    page.close()
 
 
 def colours(page: Any) -> tuple[str, str]:
