@@ -1,7 +1,7 @@
 """A batch of pictures under the eyes of a model: features, scores, verdict, and what to rate."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from iqa_lightning.datasets.ratings import cell
 from iqa_lightning.files import write_bytes
-from iqa_lightning.models.outside import OUTSIDE
+from iqa_lightning.models.outside import OUTSIDE, Outside
 from iqa_lightning.scoring.drift import NEW, Array, Drift, find_drift, most_telling
 from iqa_lightning.scoring.scorer import Scorer
 
@@ -60,17 +60,7 @@ def look(scorer: Scorer, images: Sequence[str], usual: Sequence[str] | None = No
     if usual is not None:
         usual_table, own = scorer.table(usual)
         reference = own[readable(usual_table, "reference")].astype(np.float64)
-    with torch.no_grad():
-        distances = near.distance(torch.from_numpy(kept).to(near.mean.device))
-    drift = find_drift(
-        kept.astype(np.float64),
-        table["outside"].to_numpy(np.float64)[there],
-        learnt,
-        distances.argmin(dim=1).cpu().numpy(),
-        reference,
-        # no picture is above the limit by chance less often than above all validation pictures
-        max((100 - OUTSIDE) / 100, 1 / (1 + len(near.distances))),
-    )
+    drift = drift_of(near, learnt, kept, reference)
     files = [str(name) for name in table["image"][there]]
     everything = whitened(scorer, np.concatenate(list(learnt.values())))
     return Seen(table, usual_table, drift, whitened(scorer, kept), everything, files)
@@ -88,6 +78,30 @@ def readable(table: pd.DataFrame, key: str) -> NDArray[np.bool_]:
             f"{key}: not one of {len(table)} could be read, the first: {table['error'].iloc[0]}"
         )
     return found
+
+
+def drift_of(
+    near: Outside,
+    learnt: Mapping[str, Array],
+    features: NDArray[np.float32],
+    reference: Array | None = None,
+) -> Drift:
+    """What is found of a batch by its features.
+
+    Args:
+        near: distances to what was learnt.
+        learnt: features of each learnt set.
+        features: the same of the batch.
+        reference: the same of usual pictures.
+    """
+    given = torch.from_numpy(features).to(near.mean.device)
+    with torch.no_grad():
+        percentiles, nearest = near(given), near.distance(given).argmin(dim=1)
+    # no picture is above the limit by chance less often than above all validation pictures
+    expected = max((100 - OUTSIDE) / 100, 1 / (1 + len(near.distances)))
+    batch = features.astype(np.float64)
+    own = percentiles.cpu().numpy()
+    return find_drift(batch, own, learnt, nearest.cpu().numpy(), reference, expected)
 
 
 def whitened(scorer: Scorer, features: NDArray[Any]) -> Array:
