@@ -139,7 +139,7 @@ class TrackioLogger(Logger):
 
     @override
     @rank_zero_only
-    def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         warn_on_failure(self.run.config.update)(dict(params))
 
     @override
