@@ -1,10 +1,10 @@
 """Every yaml of every group composes and builds what it names."""
 
-import re
 from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -27,11 +27,23 @@ def yamls(group: str) -> list[str]:
 
 METHODS = yamls("method")
 BUDGETS = [name for name in METHODS if name.endswith(("_cpu", "_demo"))]
-SEVERAL_HEADS = [
-    name
-    for name in METHODS
-    if re.search(r"several_heads|\{gate: ", (CONF / "method" / f"{name}.yaml").read_text())
-]
+
+
+def has_gate(name: str) -> bool:
+    """Whether the yaml of a method, or one that it is made of, chooses a gate; the last one counts."""
+    chosen = False
+    for one in yaml.safe_load((CONF / "method" / f"{name}.yaml").read_text()).get("defaults", []):
+        if isinstance(one, str):
+            base = (Path(name).parent / one.partition("@")[0]).as_posix()
+            chosen = chosen or (one != "_self_" and has_gate(base))
+        else:
+            ((group, value),) = one.items()
+            if group.removeprefix("override ").partition("@")[0] in ("gate", "/method/gate"):
+                chosen = value is not None
+    return chosen
+
+
+SEVERAL_HEADS = [name for name in METHODS if name not in BUDGETS and has_gate(name)]
 
 
 NAMED_BY_HAND = {
@@ -238,7 +250,9 @@ def test_default() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_method(name: str) -> None:
-    build(with_method(name))
+    cfg = with_method(name)
+    assert (cfg.method.get("gate") is not None) == has_gate(name)
+    build(cfg)
 
 
 @pytest.mark.parametrize("name", BUDGETS)

@@ -119,6 +119,35 @@ class TolerantWandbLogger(WandbLogger):
         warn_on_failure(super().finalize)(status)
 
 
+class TrackioLogger(Logger):
+    """Trackio's rows through Lightning's interface; it loses an entry rather than the run.
+
+    Args:
+        run: what `trackio.init` gave; null on all ranks but the first.
+    """
+
+    name, version = "trackio", 0
+
+    def __init__(self, run: Any) -> None:
+        super().__init__()
+        self.run = run
+
+    @override
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        warn_on_failure(self.run.log)(dict(metrics), step=step)
+
+    @override
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        warn_on_failure(self.run.config.update)(dict(params))
+
+    @override
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        warn_on_failure(self.run.finish)()
+
+
 def size_of(file: Path) -> int:
     """Bytes of a file; 0 where there is none yet."""
     return file.stat().st_size if file.is_file() else 0
@@ -138,6 +167,7 @@ def make_loggers(
     group: str,
     wandb: bool = True,
     csv: bool = True,
+    trackio: bool = False,
     offline: bool = True,
     project: str = "iqa_lightning",
     entity: str | None = None,
@@ -145,7 +175,7 @@ def make_loggers(
     """The loggers of a run, which write below its folder.
 
     The id of the wandb run is kept in the folder, so that a resumed run goes on in the same wandb
-    run. Where wandb is missing or cannot start, a warning says so and the run goes on without it.
+    run. Where a tracker is missing or cannot start, a warning says so and the run goes on without.
     """
     loggers: list[Logger] = []
     if csv:
@@ -157,7 +187,30 @@ def make_loggers(
         loggers += wandb_logger(
             folder, name=name, group=group, offline=offline, project=project, entity=entity
         )
+    if trackio:
+        loggers += trackio_logger(project, name, group)
     return loggers
+
+
+def trackio_logger(project: str, name: str, group: str) -> list[Logger]:
+    """The trackio logger, started; none where it fails. A resumed run goes on in its own."""
+    if getattr(rank_zero_only, "rank", 0):
+        return [TrackioLogger(None)]
+    try:
+        import trackio  # noqa: PLC0415  # an extra
+
+        return [
+            TrackioLogger(
+                trackio.init(project, name=name, group=group, resume="allow", embed=False)
+            )
+        ]
+    except Exception as error:  # an import error, no disk, a wrong version
+        warnings.warn(
+            f"no trackio in this run ({error}; pip install 'iqa-lightning[trackio]'); records and "
+            "CSV are not touched by that",
+            stacklevel=2,
+        )
+    return []
 
 
 def wandb_logger(folder: Path, offline: bool, **options: Any) -> list[Logger]:

@@ -5,11 +5,13 @@ cost a run.
 import builtins
 import json
 import math
+import sqlite3
 import struct
 import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -330,3 +332,53 @@ def test_wandb_missing_or_failing_loses_nothing(
     assert json.loads((folder / "summary.json").read_text())["finished"] is True
     assert (folder / "srcc.png").is_file()
     assert len(list(folder.glob("csv/*/metrics.csv"))) == 1
+
+
+@pytest.mark.slow
+def test_trackio_has_what_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from its database, after a resume too."""
+    pytest.importorskip("trackio", reason="an extra: pip install 'iqa-lightning[trackio]'")
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from iqa_lightning.continual.loggers import make_loggers\n"
+        "options = dict(wandb=False, csv=False, trackio=True, project='p')\n"
+        "logger, = make_loggers(Path('.'), 'lwf a-b split1', 'demo', **options)\n"
+        "step = int(sys.argv[1])\n"
+        "logger.log_hyperparams({'seed': 3})\n"
+        "logger.log_metrics({'loss': 1 / (step + 1)}, step=step)\n"
+        "logger.finalize('success')\n"
+    )
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    for step in ("1", "3"):
+        subprocess.run([sys.executable, "-c", script, step], check=True, cwd=ROOT)
+    with closing(sqlite3.connect(tmp_path / "p.db")) as database:
+        rows = database.execute("SELECT run_name, step, metrics FROM metrics").fetchall()
+        (config,) = database.execute("SELECT config FROM configs").fetchone()
+    assert [(name, step, json.loads(row)) for name, step, row in rows] == [
+        ("lwf a-b split1", 1, {"loss": 0.5}),
+        ("lwf a-b split1", 3, {"loss": 0.25}),
+    ]
+    assert json.loads(config)["seed"] == 3
+    assert json.loads(config)["_Group"] == "demo"
+
+
+def test_trackio_missing_or_failing_costs_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "trackio", None)  # `import trackio` fails
+    with pytest.warns(UserWarning, match=r"no trackio in this run.*iqa-lightning\[trackio\]"):
+        made = tracking.make_loggers(tmp_path, "a", "b", wandb=False, csv=True, trackio=True)
+    assert [type(logger).__name__ for logger in made] == ["CSVLogger"]
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise OSError("no space left")
+
+    failing = SimpleNamespace(log=fail, finish=fail, config=SimpleNamespace(update=fail))
+    logger = tracking.TrackioLogger(failing)
+    for entry in (
+        lambda: logger.log_metrics({"loss": 1.0}, step=1),
+        lambda: logger.log_hyperparams({"seed": 1}),
+        lambda: logger.finalize("success"),
+    ):
+        with pytest.warns(RuntimeWarning, match="no space left"):
+            entry()
