@@ -319,5 +319,5 @@ def main(names: list[str]) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
-    if sys.argv[1:] and not sys.argv[1].startswith("configs"):
+    if any(name.startswith(("matrices", "pretraining")) for name in sys.argv[1:]):
         (HERE / "processor.json").write_text(as_json(processor()))
