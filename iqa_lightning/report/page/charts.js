@@ -127,7 +127,7 @@ function drawRanks() {
     };
   });
   draw("plot-ranks", [...joined, ...traces], {
-    height: 90 + found.methods.reduce((sum, method) => sum + Math.max(30, deep(shortName(method))), 0) + 14 * rows, shapes, margin: { l: 12, r: 12, t: 48, b: 4 },
+    height: 90 + found.methods.reduce((sum, method) => sum + Math.max(30, deep(shortName(method))), 0) + 14 * rows, shapes, margin: { l: 12, r: 12, t: 48, b: Math.max(...found.methods.map((method) => deep(shortName(method)))) / 2 },
     xaxis: { side: "top", range: [0.8, count + 0.2], dtick: 1, title: "average rank (1 is best)", showgrid: false, ticks: "outside" },
     yaxis: { visible: false, range: [-1.7 - 0.45 * rows - (count - 1), 0] },
   }, `Average ranks: ${found.methods.map((m, i) => `${m} ${shown(found.ranks[i], 2)}`).join(", ")}`);

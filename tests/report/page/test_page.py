@@ -52,7 +52,7 @@ def pages(browser: Any, folder: Path) -> tuple[Open, list[str]]:
             page.on("pageerror", lambda error: noticed.append(str(error)))
             page.on("request", lambda request: noticed.append(request.url))
             page.goto((folder / "dashboard.html").as_uri())
-            page.wait_for_selector("html[data-ready]", timeout=30_000)
+            page.wait_for_selector("html[data-ready]", timeout=120_000)
         return found[width, scheme]
 
     return open_page, noticed
@@ -237,7 +237,7 @@ def test_one_order_has_no_spread_over_orders_and_long_names_are_whole(
     write(home, [])
     page = browser.new_page(viewport={"width": 500, "height": 900})
     page.goto((home / "dashboard.html").as_uri())
-    page.wait_for_selector("html[data-ready]", timeout=30_000)
+    page.wait_for_selector("html[data-ready]", timeout=120_000)
     assert page.inner_text("#orders-title") == "Spread over runs"
     assert "over task orders" not in page.inner_text("main")
     assert page.evaluate(EMPTY) == []
