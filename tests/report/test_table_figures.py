@@ -162,9 +162,12 @@ def test_a_small_spread_does_not_fill_the_height(monkeypatch: pytest.MonkeyPatch
     titles, limits = [], []
     monkeypatch.setattr(Axes, "set_title", lambda axis, text, **_: titles.append(text))
     kept = Axes.set_ylim
-    monkeypatch.setattr(
-        Axes, "set_ylim", lambda axis, *given: limits.append(given) or kept(axis, *given)
-    )
+
+    def noted(axis: Axes, *given: float, **options: object) -> object:
+        limits.extend([given] if len(given) == 2 else [])
+        return kept(axis, *given, **options)
+
+    monkeypatch.setattr(Axes, "set_ylim", noted)
     table = results().measures
     table["value"] = 0.59 + 0.007 * (table["order"] == ORDERS[0])
     order_spread(table, pd.DataFrame())

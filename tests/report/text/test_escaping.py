@@ -24,7 +24,7 @@ ODD = "a|b_c&d<e=f[g]{h}$i$%j*k"
 
 def test_latex_takes_it_as_text() -> None:
     table = latex_table(ODD, ["method", "x"], [["[a]", "1"], ["*b", "2"], [ODD, "3"]])
-    rows = [line for line in table.splitlines() if line.endswith(r"\\\\")]
+    rows = [line for line in table.splitlines() if line.endswith("\\\\")]
     assert rows[1] == r"{}[a] & 1 \\"
     assert rows[2] == r"{}*b & 2 \\"
     assert rows[3].startswith(r"a\textbar{}b\_c\&d\textless{}e=f[g]\{h\}\$i\$\%j*k & 3")
