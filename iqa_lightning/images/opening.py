@@ -97,8 +97,11 @@ class Rule:
     Args:
         exif_turn: false for a set whose owners showed the pictures as stored.
         max_megapixels: larger pictures are refused, before a pixel is decoded.
-        min_side: pixels of the shorter side below which a picture is refused; ConvNeXt takes no
-            smaller ones, and the maps of the others are a single pixel there.
+        min_side: pixels of the shorter side below which a picture is refused. One number for all
+            backbones, since files are opened before one is chosen, and a set must not lose images
+            with another network: all that read whole images take 32, ConvNeXt nothing smaller, and
+            the maps of the others are a single pixel there. Those that read windows of one size
+            (CLIP) are shown such windows whatever the file's size.
     """
 
     exif_turn: bool = True

@@ -10,10 +10,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+from iqa_lightning.images.opening import Rule
 from iqa_lightning.models import backbones
 from iqa_lightning.models.backbones import Backbone, stage_statistics
 from iqa_lightning.models.bilinear import BilinearBackbone
-from tests.walks import ROOT
+from tests.walks import ROOT, composed, each
 
 TINY = "test_efficientnet"
 YAMLS = sorted(
@@ -268,3 +269,44 @@ def test_who_has_no_statistics_says_so() -> None:
         dbcnn.fixed_encoder().gate_widths("stages")
     with pytest.raises(ValueError, match=r"method\.gate\.features='some'"):
         dbcnn.gate_widths("some")
+
+
+WHOLE = ("tiny", "dbcnn_tiny", "convnext_atto", "efficientnet_lite0", "vit_tiny", "diffusion_tiny")
+WHOLE_LARGE = ("resnet18", "resnet34", "resnet50", "bilinear_resnet34", "grepq", "dbcnn", "vgg16")
+WHOLE_LARGE = (*WHOLE_LARGE, "efficientnet_b7")
+WINDOWS = ("clip_tiny", "clip_lite0", "clip_rn50", "clip_vit_b16", "clip_vit_b32")
+LICENSED = ("stable_diffusion",)
+
+
+def untrained(name: str) -> Backbone:
+    """A backbone of conf/backbone with random weights."""
+    given = composed(f"backbone={name}").backbone
+    keys = {"weights", "pretrained", "image_weights", "scnn_weights"} & given.keys()
+    words = [f"backbone.{key}=null" for key in sorted(keys)]
+    backbone: Backbone = instantiate(composed(f"backbone={name}", *words).backbone)
+    return backbone.eval()
+
+
+def test_every_backbone_is_of_one_kind() -> None:
+    found = {path.stem for path in (ROOT / "conf" / "backbone").glob("*.yaml")}
+    assert found == {*WHOLE, *WHOLE_LARGE, *WINDOWS, *LICENSED}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", each((*WHOLE, *WHOLE_LARGE), WHOLE))
+def test_the_smallest_picture_that_is_opened_is_large_enough(name: str) -> None:
+    """`images.opening.Rule` has one number for all backbones that read whole images."""
+    if name == "diffusion_tiny":
+        pytest.importorskip("diffusers")
+    side = Rule().min_side
+    with torch.no_grad():
+        feature = untrained(name)(torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8))
+    assert len(feature) == 2
+    assert torch.isfinite(feature).all()
+
+
+@pytest.mark.slow
+def test_one_backbone_takes_nothing_smaller() -> None:
+    side = Rule().min_side - 1
+    with pytest.raises(RuntimeError, match="padded input size"), torch.no_grad():
+        untrained("convnext_atto")(torch.zeros(1, 3, side, side, dtype=torch.uint8))

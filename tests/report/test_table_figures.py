@@ -158,6 +158,26 @@ def test_a_curve_below_the_usual_range_is_not_cut_off(monkeypatch: pytest.Monkey
     assert limits
 
 
+def test_a_small_spread_does_not_fill_the_height(monkeypatch: pytest.MonkeyPatch) -> None:
+    titles, limits = [], []
+    monkeypatch.setattr(Axes, "set_title", lambda axis, text, **_: titles.append(text))
+    kept = Axes.set_ylim
+
+    def noted(axis: Axes, *given: float, **options: object) -> object:
+        limits.extend([given] if len(given) == 2 else [])
+        return kept(axis, *given, **options)
+
+    monkeypatch.setattr(Axes, "set_ylim", noted)
+    table = results().measures
+    table["value"] = 0.59 + 0.007 * (table["order"] == ORDERS[0])
+    order_spread(table, pd.DataFrame())
+    for (low, high), title in zip(limits, titles, strict=True):
+        assert high - low == pytest.approx(0.1)
+        assert low < 0.59
+        assert high > 0.597
+        assert title.endswith(f"(axis from {low:.2f} to {high:.2f})")
+
+
 def test_re_indexed_orders_are_drawn_too(monkeypatch: pytest.MonkeyPatch) -> None:
     table, seen = results(), []
     plot = Axes.plot

@@ -39,6 +39,24 @@ function ranged(values) {
   return { range: [low, high], told: low <= 0 && high >= 1 ? "" : `The axis shows ${shown(low, 2)} to ${shown(high, 2)}.` };
 }
 
+// how many letters fit into a share of a chart's width
+const letters = (id, share) => Math.max(10, Math.floor(share * ((card(id).clientWidth || 600) - 40) / 8));
+
+// a name in lines of so many letters, broken where its parts end if that will do
+function wrapped(name, most) {
+  const lines = [""];
+  for (const part of String(name).match(/[^,@+ ]*[,@+ ]|[^,@+ ]+$/g) ?? []) {
+    const pieces = part.match(new RegExp(`.{1,${most}}`, "gu")) ?? [];
+    for (const piece of pieces) {
+      if (lines.at(-1).length + piece.length <= most) lines[lines.length - 1] += piece;
+      else lines.push(piece);
+    }
+  }
+  return lines.filter((line) => line).map(text).join("<br>");
+}
+
+const deep = (label) => 20 + 16 * label.split("<br>").length; // pixels of a row with such a label
+
 const told = (id, text) => { $(`${id}-axis`).textContent = text ?? ""; };
 const card = (id) => $(id).closest("figure");
 
@@ -59,7 +77,7 @@ function draw(id, traces, extra, label) {
 function drawMeans() {
   const key = $("measure").value, { label } = data.measures[key];
   const lines = data.lines.filter((line) => line.measure === key && line.mean !== null);
-  const name = (line) => `${text(line.method)} · ${text(line.readout)}`;
+  const name = (line) => wrapped(`${line.method} · ${line.readout}`, letters("plot-means", 0.4));
   const traces = lines.map((line) => {
     const { color, symbol } = looks(methods, line.method);
     const interval = line.low === null ? "" : ` [${shown(line.low)}, ${shown(line.high)}]`;
@@ -73,7 +91,7 @@ function drawMeans() {
   });
   const yaxis = { autorange: "reversed", showgrid: false };
   const axis = data.measures[key].cost ? {} : ranged(lines.flatMap((line) => [line.mean, line.low, line.high]).filter((x) => x !== null));
-  draw("plot-means", traces, { height: 70 + 36 * lines.length, xaxis: { title: text(label), range: axis.range }, yaxis }, `${label}, mean and interval of each method`);
+  draw("plot-means", traces, { height: 70 + lines.reduce((sum, line) => sum + deep(name(line)), 0), xaxis: { title: text(label), range: axis.range }, yaxis }, `${label}, mean and interval of each method`);
   told("plot-means", axis.told);
   const said = data.measures[key].lower ? "Lower is better." : "Higher is better.";
   for (const span of document.querySelectorAll("[data-direction]")) span.textContent = said;
@@ -99,16 +117,17 @@ function drawRanks() {
     type: "line", x0: found.ranks[i], x1: found.ranks[i], y0: -0.5 - 0.45 * rows, y1: -1.2 - 0.45 * rows - i, layer: "below",
     line: { color: colour("line"), width: 1.5 },
   }));
+  const shortName = (method) => wrapped(method, letters("plot-ranks", 0.4));
   const traces = found.methods.map((method, i) => {
     const { color, symbol } = looks(methods, method), left = found.ranks[i] > (count + 1) / 2;
     return {
       x: [found.ranks[i]], y: [-1.2 - 0.45 * rows - i], mode: "markers+text", showlegend: false, cliponaxis: false,
-      text: [left ? `${text(method)}  ` : `  ${text(method)}`], textposition: left ? "middle left" : "middle right",
+      text: [shortName(method).split("<br>").map((line) => left ? `${line}  ` : `  ${line}`).join("<br>")], textposition: left ? "middle left" : "middle right",
       marker: { color, symbol, size: 10 }, hovertemplate: `${text(method)}: average rank ${shown(found.ranks[i], 2)}<extra></extra>`,
     };
   });
   draw("plot-ranks", [...joined, ...traces], {
-    height: 90 + 30 * count + 14 * rows, shapes, margin: { l: 12, r: 12, t: 48, b: 4 },
+    height: 90 + found.methods.reduce((sum, method) => sum + Math.max(30, deep(shortName(method))), 0) + 14 * rows, shapes, margin: { l: 12, r: 12, t: 48, b: Math.max(...found.methods.map((method) => deep(shortName(method)))) / 2 },
     xaxis: { side: "top", range: [0.8, count + 0.2], dtick: 1, title: "average rank (1 is best)", showgrid: false, ticks: "outside" },
     yaxis: { visible: false, range: [-1.7 - 0.45 * rows - (count - 1), 0] },
   }, `Average ranks: ${found.methods.map((m, i) => `${m} ${shown(found.ranks[i], 2)}`).join(", ")}`);
@@ -127,7 +146,7 @@ function drawOrders() {
     const { color, symbol } = looks(methods, method);
     if (heights.length > 1) spread.push(`${method} ${shown(Math.max(...heights) - Math.min(...heights))}`);
     return {
-      y: heights.map(() => text(method)), x: heights, text: real.map(([name]) => text(name)), mode: "lines+markers", showlegend: false,
+      y: heights.map(() => wrapped(method, letters("plot-orders", 0.4))), x: heights, text: real.map(([name]) => text(name)), mode: "lines+markers", showlegend: false,
       marker: { color, symbol, size: 9, opacity: 0.8 }, line: { width: 2, color: colour("line") },
       hovertemplate: `${text(method)} (${text(data.readouts[method])})<br>%{text}<br>${text(label)} %{x:.3f}<extra></extra>`,
     };
@@ -140,7 +159,7 @@ function drawOrders() {
   const axis = data.measures[key].cost ? {} : ranged(traces.map((trace) => trace.x));
   // one point each has no spread, and the means are in another card
   draw("plot-orders", spread.length ? traces : [], {
-    height: 80 + 36 * traces.length, xaxis: { title: text(label), range: axis.range }, yaxis: { autorange: "reversed", showgrid: false },
+    height: 80 + traces.reduce((sum, trace) => sum + deep(trace.y[0] ?? ""), 0), xaxis: { title: text(label), range: axis.range }, yaxis: { autorange: "reversed", showgrid: false },
   }, $("orders-note").textContent);
   told("plot-orders", axis.told);
 }
@@ -161,7 +180,7 @@ function drawCurves() {
     const high = rows.map((row, t) => mine.length > 1 ? Math.max(...row) : dataset === ALL ? y[t] : bound("srcc_high", t));
     const low = rows.map((row, t) => mine.length > 1 ? Math.min(...row) : dataset === ALL ? y[t] : bound("srcc_low", t));
     return {
-      x: y.map((_, t) => t + 0.05 * (i - 2)), y, name: `${text(method)} (${text(readout)})`, mode: "lines+markers", line: { color, width: 2 }, marker: { color, symbol, size: 8 },
+      x: y.map((_, t) => t + 0.05 * (i - 2)), y, name: wrapped(`${method} (${readout})`, letters("plot-curves", 0.8)), mode: "lines+markers", line: { color, width: 2 }, marker: { color, symbol, size: 8 },
       error_y: bars(y, low, high, color, 1, 3), ends: [low, high],
       customdata: mine[0].after.map(text),
       hovertemplate: `${text(method)}, after %{customdata}<br>SRCC %{y:.3f} (${mine.length} run${mine.length === 1 ? "" : "s"})<extra></extra>`,
@@ -175,7 +194,7 @@ function drawCurves() {
 
 function stepName(task, t) { // a joint task by the number of its data sets
   const sets = task.split("+").length;
-  return t ? `${t} ${sets > 1 ? `joint (${sets})` : text(task)}` : "start";
+  return t ? `${t} ${sets > 1 ? `joint (${sets})` : wrapped(task, 16)}` : "start";
 }
 
 function taskAxis(after) {
@@ -187,7 +206,7 @@ function drawCost() {
     line.method === method && line.readout === data.readouts[method] && line.measure === measure)?.mean ?? null;
   const traces = methods.map((method) => ({ method, x: of(method, key), y: of(method, "msrcc"), ...looks(methods, method) }))
     .filter(({ x, y }) => x !== null && y !== null).map(({ method, x, y, color, symbol }) => ({
-      x: [x], y: [y], name: text(method), mode: "markers", marker: { color, symbol, size: 13 },
+      x: [x], y: [y], name: wrapped(method, letters("plot-cost", 0.8)), mode: "markers", marker: { color, symbol, size: 13 },
       hovertemplate: `${text(method)}<br>${text(data.measures[key].label)} ${shown(x, 0)}<br>mSRCC ${shown(y)}<extra></extra>`,
     }));
   const axis = ranged(traces.map((trace) => trace.y));

@@ -34,12 +34,12 @@ const inked = (words, value) => `<span style="color:${value > 0.45 ? "#000" : "#
 const places = (labels) => ({ tickvals: labels.map((_, i) => i), ticktext: labels, showgrid: false });
 
 function drawHeat(id, values, run, t, label, bounds) {
-  const rows = run.after.map(stepName), columns = run.datasets.map(text);
+  const rows = run.after.map(stepName), columns = run.datasets.map((name) => wrapped(name, 16));
   const z = values.map((row, i) => i <= t ? row : row.map(() => null));
   const cell = (x, i, d) => x === null ? "" : inked(i < run.learnt[d] ? `<i>${shown(x, 2)}</i>` : shown(x, 2), x);
   const tip = (x, i, d) => {
     const [low, high] = bounds ? [bounds[0][i][d], bounds[1][i][d]] : [null, null];
-    return `${columns[d]} after ${i ? text(run.after[i]) : "the start"}: ${shown(x)}${low === null ? "" : ` [${shown(low)}, ${shown(high)}]`}`;
+    return `${text(run.datasets[d])} after ${i ? text(run.after[i]) : "the start"}: ${shown(x)}${low === null ? "" : ` [${shown(low)}, ${shown(high)}]`}`;
   };
   const box = (d, i, color, width, inset) => ({
     type: "rect", x0: d - 0.5 + inset, x1: d + 0.5 - inset, y0: i - 0.5 + inset, y1: i + 0.5 - inset, line: { color, width },
@@ -63,7 +63,7 @@ function drawDatasets(id, run, values, t, label, bounds) {
       const error = bounds && steps.every((i) => bounds[0][i][d] !== null)
         ? bars(steps.map((i) => values[i][d]), steps.map((i) => bounds[0][i][d]), steps.map((i) => bounds[1][i][d]), color, 1, 3) : undefined;
       return {
-        x: steps.map((i) => i + 0.05 * (d - run.datasets.length / 2)), y: steps.map((i) => values[i][d]), name: text(name), legendgroup: name, showlegend: legend || first > t,
+        x: steps.map((i) => i + 0.05 * (d - run.datasets.length / 2)), y: steps.map((i) => values[i][d]), name: wrapped(name, letters(id, 0.8)), legendgroup: name, showlegend: legend || first > t,
         mode: "lines+markers", line: { color, width: 2, dash }, marker: { color, symbol: legend ? symbol : `${symbol}-open`, size: 8 }, error_y: error,
         customdata: steps.map((i) => text(run.after[i])), hovertemplate: `${text(name)}, after %{customdata}: %{y:.3f}<extra></extra>`,
       };
@@ -88,7 +88,7 @@ function drawGate(run, t) {
     hovertemplate: "%{hovertext}<extra></extra>",
   }], {
     height: 90 + 42 * run.datasets.length, plot_bgcolor: colour("empty"), xaxis: { side: "top", ...places(heads.map((head, h) => stepName(head, h + 1))), range: [-0.5, heads.length - 0.5], title: "head of task" },
-    yaxis: { ...places(run.datasets.map(text)), range: [run.datasets.length - 0.5, -0.5], title: "images of" },
+    yaxis: { ...places(run.datasets.map((name) => wrapped(name, 16))), range: [run.datasets.length - 0.5, -0.5], title: "images of" },
   }, "Mean weight of each head on each data set");
 }
 

@@ -377,3 +377,13 @@ def test_a_component_below_its_floor_is_said_to_be_and_never_zero() -> None:
     assert paper.spread(0.0004, 0.0001) == "0.0200"
     assert paper.spread(NAN) == "-"
     assert split_rules.FEWEST_SPLITS == 5
+
+
+def test_a_bootstrap_that_misses_its_value_leads_no_interval_out_of_the_measure() -> None:
+    """The percentiles of a resampled SRCC may both lie below the SRCC of the sample."""
+    runs = pd.DataFrame({"split": [1, 2], "value": 0.999, "low": 0.9, "high": 0.96})
+    low, high = image_interval(runs, 2 / 7)
+    assert low < 0.999 <= high <= 1
+    sets = pd.DataFrame({"value": [0.999] * 2, "low": 0.9, "high": 0.96, "image_variance": 0.0})
+    mean, low, high, _ = mean_of_sets(sets)
+    assert low < mean <= high <= 1

@@ -52,7 +52,7 @@ def pages(browser: Any, folder: Path) -> tuple[Open, list[str]]:
             page.on("pageerror", lambda error: noticed.append(str(error)))
             page.on("request", lambda request: noticed.append(request.url))
             page.goto((folder / "dashboard.html").as_uri())
-            page.wait_for_selector("html[data-ready]", timeout=30_000)
+            page.wait_for_selector("html[data-ready]", timeout=120_000)
         return found[width, scheme]
 
     return open_page, noticed
@@ -156,6 +156,9 @@ def test_a_phone_scrolls_tables_and_not_the_page(opened: Open) -> None:
         )
 
 
+LONG = "sh_cl@backbone=tiny,crop=64,finetune.epochs=30,66af3529"
+ODD = "a<b>|_&=[x]"
+
 CUT = """() => [...document.querySelectorAll('.plot svg text')].filter(text => {
     const box = text.getBoundingClientRect(), plot = text.closest('.plot').getBoundingClientRect();
     return text.textContent.trim() && box.width && (box.left < plot.left - 1 || box.right > plot.right + 1
@@ -220,22 +223,31 @@ def test_a_small_difference_does_not_fill_the_height(opened: Open) -> None:
 
 
 @pytest.mark.slow
-def test_one_order_has_no_spread_over_orders(browser: Any, folder: Path, tmp_path: Path) -> None:
+def test_one_order_has_no_spread_over_orders_and_long_names_are_whole(
+    browser: Any, folder: Path, tmp_path: Path
+) -> None:
     home = tmp_path / "one"
     shutil.copytree(folder / "results", home / "results")
     (home / "published.csv").write_text((folder / "published.csv").read_text())
     for file in (home / "results").glob("*.csv"):
-        table = pd.read_csv(file)
+        table = pd.read_csv(file, keep_default_na=False)
         if "order" in table:
-            table[table["order"] == ">".join(ORDER)].to_csv(file, index=False)
+            table = table[table["order"] == ">".join(ORDER)]
+        table.replace({"sh_cl": LONG, "mh_cl": ODD}).to_csv(file, index=False)
     write(home, [])
     page = browser.new_page(viewport={"width": 500, "height": 900})
     page.goto((home / "dashboard.html").as_uri())
-    page.wait_for_selector("html[data-ready]", timeout=30_000)
+    page.wait_for_selector("html[data-ready]", timeout=120_000)
     assert page.inner_text("#orders-title") == "Spread over runs"
     assert "over task orders" not in page.inner_text("main")
     assert page.evaluate(EMPTY) == []
     assert page.evaluate(CUT) == []
+    assert page.evaluate(OUTSIDE) == []
+    shown = page.inner_text("#plot-means").replace("\n", "")
+    assert LONG in shown
+    assert ODD in shown
+    heading = page.locator("#overview-table tbody th", has_text=LONG)
+    assert heading.evaluate("th => th.getBoundingClientRect().width") < 250
     page.close()
 
 
