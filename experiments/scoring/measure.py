@@ -27,10 +27,12 @@ from PIL import Image
 
 from iqa_lightning import export
 from iqa_lightning.metrics.scale import Scale, learnt_sets, scale_audit
+from iqa_lightning.models.feature_cache import FeatureCache
 from iqa_lightning.models.outside import Outside
 from iqa_lightning.records import RunFolder
 from iqa_lightning.runs.folder import read_config
 from iqa_lightning.scoring.deployed import OUTPUTS
+from iqa_lightning.scoring.feature_readers import AffineReader
 from iqa_lightning.scoring.images import batched, shown, shown_size
 from iqa_lightning.scoring.scorer import Scorer
 from iqa_lightning.scoring.watching import drift_of
@@ -161,7 +163,7 @@ def watch(method: str, runs: Mapping[int, Path]) -> Iterator[Row]:
     changes, so that what is kept of the other sets is what a run without that set would have kept.
     """
     for split, run in runs.items():
-        scorer = Scorer.load(exported(run, ".iqa"), "cpu")
+        scorer = with_kept_features(Scorer.load(exported(run, ".iqa"), "cpu"))
         near, kept = scorer.model.outside, scorer.model.features
         assert near is not None
         learnt = {name: part.double().numpy() for name, part in kept.items()}
@@ -184,6 +186,17 @@ def watch(method: str, runs: Mapping[int, Path]) -> Iterator[Row]:
             reference = parts[usual].astype(np.float64)
             verdict = drift_of(near, learnt, parts[name], reference).verdict
             yield row(f"drifting to {name}", name, usual, verdict)
+
+
+def with_kept_features(scorer: Scorer) -> Scorer:
+    """A scorer that takes the statistics of a network that is never trained from the cache on the
+    disk, where the runs left them.
+    """
+    reader = scorer.model.network
+    if isinstance(reader, AffineReader):
+        read, cache = reader.backbone.statistics, FeatureCache(reader.backbone, "stages", "disk")
+        reader.backbone.statistics = lambda image: cache(image, read)
+    return scorer
 
 
 def decisions(rows: Sequence[Row]) -> Iterator[Row]:
