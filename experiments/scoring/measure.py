@@ -1,9 +1,9 @@
 """What scoring promises, measured on finished runs of open4 and real pictures.
 
-    python experiments/scoring/measure.py runs=outputs method=ridge [only=coverage,watch]
+    python experiments/scoring/measure.py runs=outputs/open4 method=ridge [only=coverage,watch]
 
-writes `results/<measure>.csv`; rows of other methods stay. `runs` is the folder that holds
-`open4/<method>/<order>/split<k>/seed<s>`. The data sets lie where the runs' configurations say.
+writes `results/<measure>.csv`; rows of other methods stay. `runs` is the folder of an experiment,
+which holds `<method>/<order>/split<k>/seed<s>`. The data sets lie where the runs' configurations say.
 """
 
 import csv
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import permutations
 from pathlib import Path
 from statistics import median
@@ -21,14 +22,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from iqa_lightning import export
 from iqa_lightning.metrics.scale import Scale, learnt_sets, scale_audit
+from iqa_lightning.models.feature_cache import FeatureCache
 from iqa_lightning.models.outside import Outside
 from iqa_lightning.records import RunFolder
 from iqa_lightning.runs.folder import read_config
 from iqa_lightning.scoring.deployed import OUTPUTS
+from iqa_lightning.scoring.feature_readers import AffineReader
 from iqa_lightning.scoring.images import batched, shown, shown_size
 from iqa_lightning.scoring.scorer import Scorer
 from iqa_lightning.scoring.watching import drift_of
@@ -45,11 +49,11 @@ def runs_of(folder: Path, method: str) -> dict[int, Path]:
     """Finished runs of a method by split."""
     found = {
         int(path.parent.name.removeprefix("split")): path
-        for path in folder.glob(f"open4/{method}/*/split*/seed0")
+        for path in folder.glob(f"{method}/*/split*/seed0")
         if RunFolder(path).finished
     }
     if not found:
-        raise SystemExit(f"error: {folder}/open4/{method} holds no finished run: train it first")
+        raise SystemExit(f"error: {folder}/{method} holds no finished run: train it first")
     return dict(sorted(found.items()))
 
 
@@ -63,44 +67,54 @@ def test_parts(run: Path) -> dict[str, pd.DataFrame]:
     return {str(name): part for name, part in rows.assign(file=files).groupby("dataset")}
 
 
-def exported(run: Path, suffix: str) -> Path:
+def exported(run: Path, suffix: str, size: tuple[int, int] | None = None) -> Path:
     """A run as one file, in a folder that goes with the process."""
-    path = Path(SCRATCH.name) / f"{'-'.join(run.parts[-4:])}{suffix}"
+    sides = "" if size is None else "-{}x{}".format(*size)
+    path = Path(SCRATCH.name) / f"{'-'.join(run.parts[-4:])}{sides}{suffix}"
     if not path.is_file():
-        export.main({"run": run, "output": path, "size": None})
+        given = None if size is None else list(size)
+        export.main({"run": run, "output": path, "size": given})
     return path
 
 
 SCRATCH = tempfile.TemporaryDirectory()
 
 
-def forms(run: Path) -> dict[str, Callable[[torch.Tensor], tuple[float, ...]]]:
-    """`score`, `low`, `high` of one picture as ONNX and as a program of torch.export say them."""
+Say = Callable[[torch.Tensor], NDArray[np.float64]]
+
+
+@cache
+def forms(run: Path, size: tuple[int, int]) -> dict[str, Say]:
+    """`score`, `low`, `high` of a picture as ONNX and as a program of torch.export say them, each
+    exported for this size, since a graph for any size takes minutes to make.
+    """
     import onnxruntime  # noqa: PLC0415  # an extra
 
-    session = onnxruntime.InferenceSession(exported(run, ".onnx"))
-    program = torch.export.load(exported(run, ".pt2")).module()
+    session = onnxruntime.InferenceSession(exported(run, ".onnx", size))
+    program = torch.export.load(exported(run, ".pt2", size)).module()
     assert OUTPUTS[:3] == ("score", "low", "high")
     return {
-        "onnx": lambda image: tuple(map(float, session.run(None, {"image": image.numpy()})[:3])),
-        "pt2": lambda image: tuple(map(float, program(image)[:3])),
+        "onnx": lambda image: np.array(session.run(None, {"image": image.numpy()})[:3])[:, 0],
+        "pt2": lambda image: torch.stack(program(image)[:3])[:, 0].numpy(),
     }
 
 
 def agreement(method: str, runs: Mapping[int, Path]) -> Iterator[Row]:
-    """Differences of scores, from 0 to 100, to those that the records of the first run give."""
+    """Differences of scores, from 0 to 100, of the first run: of the bundle to the records, of the
+    other forms to the bundle.
+    """
     split, run = next(iter(runs.items()))
     scale = Scale.from_tensors(*RunFolder(run).read_scale())
     scorer = Scorer.load(exported(run, ".iqa"), "cpu")
-    others = forms(run)
     for dataset, rows in test_parts(run).items():
         table = scorer(rows["file"].tolist())
-        recorded = scale.score(rows)
-        found = {"bundle": np.abs(table["score"].to_numpy() - recorded)[:, None]}
-        given = table[["score", "low", "high"]].to_numpy()
-        images = [shown(file, scorer.model.view)[None] for file in rows["file"]]
-        for form, say in others.items():
-            found[form] = np.abs(np.array([say(image) for image in images]) - given)
+        found = {"bundle": np.abs(table["score"].to_numpy() - scale.score(rows))[:, None]}
+        others: dict[str, list[NDArray[np.float64]]] = {"onnx": [], "pt2": []}
+        for row in table.to_dict("records"):
+            image = shown(row["image"], scorer.model.view)[None]
+            for form, say in forms(run, tuple(image.shape[-2:])).items():
+                others[form].append(say(image) - [row["score"], row["low"], row["high"]])
+        found |= {form: np.abs(np.array(rest)) for form, rest in others.items()}
         for form, differences in found.items():
             yield {
                 "method": method,
@@ -149,7 +163,7 @@ def watch(method: str, runs: Mapping[int, Path]) -> Iterator[Row]:
     changes, so that what is kept of the other sets is what a run without that set would have kept.
     """
     for split, run in runs.items():
-        scorer = Scorer.load(run, "cpu")
+        scorer = with_kept_features(Scorer.load(exported(run, ".iqa"), "cpu"))
         near, kept = scorer.model.outside, scorer.model.features
         assert near is not None
         learnt = {name: part.double().numpy() for name, part in kept.items()}
@@ -172,6 +186,17 @@ def watch(method: str, runs: Mapping[int, Path]) -> Iterator[Row]:
             reference = parts[usual].astype(np.float64)
             verdict = drift_of(near, learnt, parts[name], reference).verdict
             yield row(f"drifting to {name}", name, usual, verdict)
+
+
+def with_kept_features(scorer: Scorer) -> Scorer:
+    """A scorer that takes the statistics of a network that is never trained from the cache on the
+    disk, where the runs left them.
+    """
+    reader = scorer.model.network
+    if isinstance(reader, AffineReader):
+        read, cache = reader.backbone.statistics, FeatureCache(reader.backbone, "stages", "disk")
+        reader.backbone.statistics = lambda image: cache(image, read)
+    return scorer
 
 
 def decisions(rows: Sequence[Row]) -> Iterator[Row]:

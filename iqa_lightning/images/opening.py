@@ -154,6 +154,26 @@ class Rule:
             }
             return [decision for decision in DECISIONS if held[decision]]
 
+    def decode(self, image: Image.Image, name: str) -> Image.Image:
+        """What `load` gives of the file that this picture was opened from, in whose place it stands.
+
+        Args:
+            image: opened by Pillow, decoded or not.
+            name: what it is called in messages.
+
+        Raises:
+            ValueError: it is too large or too small, or its pixels are of more than 16 bits.
+        """
+        try:
+            self._check(image, int(self.max_megapixels * 1e6))
+        except _RefusedError as error:
+            raise ValueError(f"{name} {error}") from error
+        return self._decoded(image)
+
+    def decoded_size(self, image: Image.Image) -> tuple[int, int]:
+        """Height and width of what `decode` gives."""
+        return self._size(image)
+
     @contextmanager
     def _opened(self, path: Path, name: str) -> Iterator[Image.Image]:
         """The file with its header read and checked; whatever goes wrong is a ValueError."""

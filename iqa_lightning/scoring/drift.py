@@ -177,22 +177,28 @@ def mmd(
     width = np.median(squares[np.triu_indices(len(both), 1)]) or 1.0
     kernel = np.exp(-squares / width)
     np.fill_diagonal(kernel, 0.0)
-    found = discrepancy(kernel, np.arange(len(both)) < len(one))
-    drawn = [
-        discrepancy(kernel, rng.permutation(len(both)) < len(one)) for _ in range(permutations)
-    ]
-    p = (1 + sum(value >= found for value in drawn)) / (1 + permutations)
-    return found, float(p)
+    first = np.arange(len(both)) < len(one)
+    found = float(discrepancy(kernel, first))
+    drawn = np.array([rng.permutation(len(both)) < len(one) for _ in range(permutations)])
+    more = (discrepancy(kernel, drawn) >= found).sum() if permutations else 0
+    return found, float((1 + more) / (1 + permutations))
 
 
-def discrepancy(kernel: Array, first: NDArray[np.bool_]) -> float:
-    """Unbiased squared discrepancy of two samples from a kernel with zeros on its diagonal."""
-    m, n = int(first.sum()), int((~first).sum())
-    weight = np.where(first, 1.0, 0.0)
-    to_first = kernel @ weight
-    within, across = weight @ to_first, (1 - weight) @ to_first
+def discrepancy(kernel: Array, first: NDArray[np.bool_]) -> Array:
+    """Unbiased squared discrepancies of two samples from a kernel with zeros on its diagonal.
+
+    Args:
+        kernel: (pictures, pictures), symmetric.
+        first: (..., pictures) which of them are of the first sample, for each discrepancy.
+    """
+    m = first.sum(axis=-1)
+    n = len(kernel) - m
+    weight = first.astype(np.float64)
+    to_first = weight @ kernel
+    within, across = (weight * to_first).sum(axis=-1), ((1 - weight) * to_first).sum(axis=-1)
     rest = kernel.sum() - within - 2 * across
-    return float(within / (m * (m - 1)) + rest / (n * (n - 1)) - 2 * across / (m * n))
+    found: Array = within / (m * (m - 1)) + rest / (n * (n - 1)) - 2 * across / (m * n)
+    return found
 
 
 def tell_apart(one: Array, two: Array, rng: np.random.Generator) -> tuple[float, float]:

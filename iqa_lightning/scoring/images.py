@@ -110,7 +110,7 @@ def size_of(image: Any) -> tuple[int, int]:
     if isinstance(image, str | Path):
         return RULE.size(Path(image))
     if isinstance(image, Image.Image):
-        return image.height, image.width
+        return RULE.decoded_size(image)
     if isinstance(image, np.ndarray):
         check_pixels(image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3, image)
         return int(image.shape[0]), int(image.shape[1])
@@ -136,7 +136,7 @@ def check_pixels(fits: bool, image: Any) -> None:
 
 @as_a_row()
 def open_any(image: Any) -> Image.Image:
-    """An image as 8-bit RGB; a file by the rule by which training opens it.
+    """An image as 8-bit RGB, by the rule by which training opens files.
 
     Raises:
         ValueError: it is not readable.
@@ -144,11 +144,7 @@ def open_any(image: Any) -> Image.Image:
     if isinstance(image, str | Path):
         return RULE.load(Path(image))
     if isinstance(image, Image.Image):
-        if image.mode not in ("RGB", "L"):
-            raise ValueError(
-                f"a PIL image of mode {image.mode}: give its file, or image.convert('RGB')"
-            )
-        return image.convert("RGB")
+        return RULE.decode(image, "a PIL image")
     size_of(image)
     if isinstance(image, Tensor):
         image = image.permute(1, 2, 0).cpu().numpy()

@@ -77,6 +77,28 @@ def test_a_picture_is_the_same_in_every_form(scorer: Scorer, files: list[str]) -
     assert scorer([])["score"].tolist() == []
 
 
+def test_an_opened_picture_is_what_its_file_is(
+    scorer: Scorer, files: list[str], tmp_path: Path
+) -> None:
+    image = Image.open(files[0])
+    turned = Image.Exif()
+    turned[274] = 6
+    image.save(tmp_path / "turned.jpg", exif=turned)
+    clear = image.convert("RGBA")
+    clear.putalpha(90)
+    clear.save(tmp_path / "clear.png")
+    image.quantize(16).save(tmp_path / "palette.png")
+    deep = np.asarray(image.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    saved = sorted(map(str, tmp_path.iterdir()))
+    by_file, opened = scorer(saved), scorer([Image.open(file) for file in saved])
+    assert (by_file["error"] == "").all()
+    assert by_file["score"].nunique() == 4
+    assert opened["score"].tolist() == by_file["score"].tolist()
+    small = scorer(image.resize((8, 8)))
+    assert "a PIL image is too small (8 x 8 pixels" in small["error"][0]
+
+
 def test_the_unit_of_a_data_set(scorer: Scorer, places: list[Path], files: list[str]) -> None:
     table = scorer(files[:8], scale="native", task="a")
     mos = pd.read_csv(places[0] / "ratings.csv").set_index("image")["mos"]
