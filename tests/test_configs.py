@@ -187,7 +187,7 @@ def test_a_generator_by_name_and_by_choice_is_the_same(budget: str) -> None:
 
 @pytest.mark.parametrize("name", yamls("logger"))
 def test_logger(name: str, tmp_path: Path) -> None:
-    words = ["logger.wandb=false"] if name == "wandb" else []
+    words = [f"logger.{name}=false"] if name in ("wandb", "trackio") else []
     loggers = instantiate(
         composed(f"logger={name}", *words).logger, folder=tmp_path, name="run", group="test"
     )

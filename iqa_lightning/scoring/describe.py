@@ -48,7 +48,7 @@ def reader_of(
         common["gate"], parts["gate"] = describe_gate(config["method"]["gate"]), gate
     elif gate is not None and gate.features == "stages":
         common["watches"] = "statistics"
-    kind = next((kind for kind in DESCRIBED if isinstance(method, kind)), None)
+    kind = kind_of(type(method))
     if kind is None:
         raise ValueError(
             f"method {type(method).__name__} cannot be exported: no reader of iqa_lightning.scoring "
@@ -59,6 +59,19 @@ def reader_of(
     reader = build_reader(description)
     fill(reader, parts | more)
     return description, reader
+
+
+def kind_of(method: type[ContinualMethod]) -> type[ContinualMethod] | None:
+    """The kind of method whose reader computes the scores of this one; none where it, or a class
+    between the two, scores in a way of its own.
+    """
+    kind = next((kind for kind in DESCRIBED if issubclass(method, kind)), None)
+    readable = [*DESCRIBED, MultiHead, TSNRidge]
+    for name in ("all_heads", "feature", "head_scores", "score_feature"):
+        known = [getattr(one, name, None) for one in readable]
+        if getattr(method, name, None) not in known:
+            return None
+    return kind
 
 
 def fill(reader: Reader, parts: Parts) -> None:

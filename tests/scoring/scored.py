@@ -53,7 +53,12 @@ def compare(run: Path, folders: list[Path], tmp: Path) -> None:
         assert ((table["low"] <= table["score"]) & (table["score"] <= table["high"])).all()
     bundle = tmp / "model.iqa"
     words = {"run": run, "output": bundle, "size": None}
-    assert export.main(words) == 0
+    try:
+        assert export.main(words) == 0
+    except ValueError as refusal:  # scored by its run folder alone; whose, test_describe.py says
+        if "cannot be exported" not in str(refusal) or bundle.exists():
+            raise
+        return
     again = Scorer.load(bundle, "cpu")
     pd.testing.assert_frame_equal(again(files[0]), tables[0], check_exact=True)
     assert again.card == scorer.card
