@@ -49,6 +49,7 @@ def test_what_a_run_had_gives_what_it_recorded(tmp_path: Path) -> None:
         [
             *("--experiments", str(table.parent), "--table", "small"),
             *("--output", str(tmp_path / "runs"), "--results", str(tmp_path / "results")),
+            *("--part", "val", "test"),
         ]
     )
 

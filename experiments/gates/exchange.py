@@ -7,13 +7,13 @@ Gates are fitted on the training images of each task, as in a run, and read feat
 as it starts. Of `tsn_ridge` each part of a score is taken alone, and in sums, all with deviation 1
 over the task's training images. What is reported is of the state after the last task.
 
-results/splits.csv: one row a run, parts, gate and part of the data (`val`, `test`), with the mean
+results/splits.csv: one row a run, parts, gate and part of the data, with the mean
 SRCC over the sets; results/summary.csv: mean and 95 % interval over splits, and the difference to
 the same heads under `lda` by the corrected resampled t-test.
 """
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -62,6 +62,9 @@ SUMS = {
 }
 """Weights of the parts `trained`, `own`, `frozen`."""
 
+REPORTED = ("test",)
+"""Parts of the data; `--part val` instead, to choose by."""
+
 Values = NDArray[np.float64]
 Place = tuple[str, str]  # a data set and one of its parts
 
@@ -98,7 +101,9 @@ class GateFeatures:
         return [whole] if kind == "stages" else list(whole.split(self.network.stage_widths, dim=1))
 
 
-def gate_weights(run: Run, features: GateFeatures) -> dict[str, dict[Place, Values]]:
+def gate_weights(
+    run: Run, features: GateFeatures, parts: Sequence[str]
+) -> dict[str, dict[Place, Values]]:
     """Weights of the heads by gate and part, rows in the order of `batches`."""
     tasks, found = list(map(str, run.order)), {}
     for name, words in GATES.items():
@@ -109,7 +114,7 @@ def gate_weights(run: Run, features: GateFeatures) -> dict[str, dict[Place, Valu
             gate.fit(t, features.read((task, "train"), kind))
         found[name] = {
             place: gate(features.read(place, kind), len(tasks)).double().numpy()
-            for place in product(tasks, ("val", "test"))
+            for place in product(tasks, parts)
         }
     return found
 
@@ -119,12 +124,14 @@ def words_with_gate(run: Run) -> list[str]:
     return ["method=tsn_iqa", *(word for word in run.words if word.startswith("seed="))]
 
 
-def recorded_scores(run: Run, folder: RunFolder, stream: TaskStream) -> dict[Place, Values]:
+def recorded_scores(
+    run: Run, folder: RunFolder, stream: TaskStream, parts: Sequence[str]
+) -> dict[Place, Values]:
     """Scores of all heads after the last task, from the records, rows in the order of `batches`."""
     frame = list(folder.predictions().values())[-1].set_index(["dataset", "split"])
     columns = [f"score/{task}" for task in run.order]
     found = {}
-    for place in product(map(str, run.order), ("val", "test")):
+    for place in product(map(str, run.order), parts):
         part, rows = stream.data[place[0]].part(place[1]), frame.loc[place]
         order = [i for batch in SizeSampler(part.sizes, MAX_PIXELS) for i in batch]
         mos = np.concatenate([mos for _, mos in batches(stream, place)])
@@ -134,7 +141,7 @@ def recorded_scores(run: Run, folder: RunFolder, stream: TaskStream) -> dict[Pla
 
 
 def scores_of_parts(
-    run: Run, folder: RunFolder, stream: TaskStream
+    run: Run, folder: RunFolder, stream: TaskStream, parts: Sequence[str]
 ) -> dict[str, dict[Place, Values]]:
     """Scores of all heads of a TSN-Ridge by each of `SUMS`."""
     method = build_method(OmegaConf.create(run.config), stream)
@@ -146,16 +153,16 @@ def scores_of_parts(
     method.eval()
     tasks = range(1, len(run.order) + 1)
     found: dict[str, dict[Place, Values]] = {name: {} for name in SUMS}
-    for place in product(map(str, run.order), ("val", "test")):
+    for place in product(map(str, run.order), parts):
         rows = []
         for image, _ in batches(stream, place):
             with torch.no_grad():
                 frozen = method.frozen_statistics(image)
                 pairs = method.statistics_of(image, list(tasks), None)
-                parts = [
+                pieces = [
                     torch.stack(method.parts_of(k, *pair, frozen)) for k, pair in enumerate(pairs)
                 ]
-            scores = torch.stack(parts, dim=2)  # part, image, head
+            scores = torch.stack(pieces, dim=2)  # part, image, head
             rows.append((scores - method.centre[:, None]) / method.spread[:, None])
         whole = torch.cat(rows, dim=1).numpy()
         for name, weights in SUMS.items():
@@ -181,20 +188,20 @@ def mean_srcc(
     return float(np.mean(values))
 
 
-def exchanged(run: Run, folder: RunFolder) -> list[dict[str, object]]:
+def exchanged(run: Run, folder: RunFolder, parts: Sequence[str]) -> list[dict[str, object]]:
     """All rows of a run."""
     cfg = OmegaConf.create(run.config)
     stream = build_stream(cfg)
     stream.setup()
     network = instantiate(cfg.backbone).eval()
     with unlocked_test_set(), torch.no_grad():
-        weights = gate_weights(run, GateFeatures(network, stream))
-        heads = {"as run": recorded_scores(run, folder, stream)}
+        weights = gate_weights(run, GateFeatures(network, stream), parts)
+        heads = {"as run": recorded_scores(run, folder, stream, parts)}
         if run.method.startswith("tsn_ridge"):
-            heads |= scores_of_parts(run, folder, stream)
+            heads |= scores_of_parts(run, folder, stream, parts)
         mos = {
             place: np.concatenate([one for _, one in batches(stream, place)])
-            for place in product(map(str, run.order), ("val", "test"))
+            for place in product(map(str, run.order), parts)
         }
     return [
         {
@@ -207,7 +214,7 @@ def exchanged(run: Run, folder: RunFolder) -> list[dict[str, object]]:
         }
         for name, scores in heads.items()
         for gate in (*GATES, "oracle")
-        for part in ("val", "test")
+        for part in parts
     ]
 
 
@@ -244,6 +251,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--output", default="outputs", type=Path)
     parser.add_argument("--override", action="append", default=[])
     parser.add_argument("--methods", nargs="*")
+    parser.add_argument("--part", nargs="*", default=REPORTED)
     parser.add_argument("--results", default=HERE / "results", type=Path)
     given = parser.parse_args(words)
     torch.set_num_threads(1)
@@ -260,7 +268,7 @@ def main(words: list[str] | None = None) -> None:
                 name.startswith("score/") for name in list(folder.predictions().values())[-1]
             ):
                 continue
-            found += exchanged(run, folder)
+            found += exchanged(run, folder, given.part)
             print(f"{run}: done", flush=True)
     rows = pd.DataFrame(found)
     given.results.mkdir(exist_ok=True)
