@@ -210,7 +210,9 @@ def check_kinds(config: str) -> None:
     Raises:
         ValueError: naming the key and what stands there.
     """
-    parser, words, values, added = OverridesParser.create(), typed(), {}, {}
+    parser, words = OverridesParser.create(), typed()
+    values: dict[str, tuple[str, Any]] = {}
+    added: dict[str, tuple[str, Any]] = {}
     choices = HydraConfig.get().runtime.choices
     for override in parser.parse_overrides(words):
         key = str(override.key_or_group)
