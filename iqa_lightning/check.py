@@ -92,7 +92,6 @@ def check(cfg: DictConfig) -> int:
             raise ValueError(
                 f"group_file={data.group_file} does not exist; `check write_groups=<file>` writes one"
             )
-    check_there(datasets.values())
     audits = [audit_dataset(key, data, progress) for key, data in datasets.items()]
     for audit in audits:
         if audit.facts:
@@ -114,15 +113,6 @@ def check(cfg: DictConfig) -> int:
         )
     say(f"written: {folder / 'report.json'}")
     return sum(finding.severity == "error" for finding in found)
-
-
-def check_there(datasets: Iterable[IQADataModule]) -> None:
-    """Refuse to check where not one data set has its folder; a report says of some that they are
-    missing.
-    """
-    alone = list(datasets)
-    if alone and not any(data.root.is_dir() for data in alone):
-        alone[0].check_root()
 
 
 def plan(cfg: DictConfig) -> None:
