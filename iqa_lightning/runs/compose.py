@@ -266,7 +266,7 @@ class Changes:
     """
 
     groups: dict[str, tuple[str | None, str | None]]
-    values: dict[str, tuple[Any, Any]]
+    values: dict[str, tuple[str, Any]]
 
 
 def changes_of_experiment(config: str = "train") -> Changes:
@@ -415,3 +415,15 @@ def epoch_size(pairs: Mapping[str, Any]) -> str:
         if pairs.get(key):
             return text.format(pairs[key])
     return "all training images an epoch"
+
+
+def to_dict(cfg: DictConfig, names: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The config with all references resolved, as plain dictionaries; an order by name is spelt out
+    where the `names` of the run are given.
+    """
+    content: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # it is a dict
+    if names:
+        from iqa_lightning.runs.folder import spelt_order  # noqa: PLC0415
+
+        content["stream"]["order"] = spelt_order(content["stream"])
+    return content
