@@ -211,8 +211,8 @@ def check_kinds(config: str) -> None:
         ValueError: naming the key and what stands there.
     """
     parser, words = OverridesParser.create(), typed()
-    values: dict[str, tuple[str, Any]] = {}
-    added: dict[str, tuple[str, Any]] = {}
+    values: dict[str, tuple[Any, Any]] = {}
+    added: dict[str, tuple[Any, Any]] = {}
     choices = HydraConfig.get().runtime.choices
     for override in parser.parse_overrides(words):
         key = str(override.key_or_group)
@@ -266,7 +266,7 @@ class Changes:
     """
 
     groups: dict[str, tuple[str | None, str | None]]
-    values: dict[str, tuple[str, Any]]
+    values: dict[str, tuple[Any, Any]]
 
 
 def changes_of_experiment(config: str = "train") -> Changes:
