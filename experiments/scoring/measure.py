@@ -1,6 +1,6 @@
 """What scoring promises, measured on finished runs of open4 and real pictures.
 
-    python experiments/scoring/measure.py runs=outputs/open4 method=ridge [only=coverage,watch]
+    python experiments/scoring/measure.py runs=outputs/open4 method=ridge [only=coverage,watch] [splits=1,2]
 
 writes `results/<measure>.csv`; rows of other methods stay. `runs` is the folder of an experiment,
 which holds `<method>/<order>/split<k>/seed<s>`. The data sets lie where the runs' configurations say.
@@ -308,6 +308,8 @@ def main(words: Sequence[str]) -> None:
     given = dict(word.split("=", 1) for word in words)
     folder, method = Path(given["runs"]), given["method"]
     runs = runs_of(folder, method)
+    if "splits" in given:
+        runs = {split: runs[split] for split in map(int, given["splits"].split(","))}
     torch.set_num_threads(1)
     for name in given.get("only", ",".join(MEASURES)).split(","):
         rows = pd.DataFrame(MEASURES[name](method, runs))
