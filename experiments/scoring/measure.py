@@ -1,13 +1,11 @@
 """What scoring promises, measured on finished runs of open4 and real pictures.
 
-    python experiments/scoring/measure.py runs=outputs/open4 method=ridge [only=coverage,watch]
+    python experiments/scoring/measure.py runs=outputs/open4 method=ridge [only=coverage,watch] [splits=1,2]
 
 writes `results/<measure>.csv`; rows of other methods stay. `runs` is the folder of an experiment,
 which holds `<method>/<order>/split<k>/seed<s>`. The data sets lie where the runs' configurations say.
 """
 
-import csv
-import os
 import subprocess
 import sys
 import tempfile
@@ -143,9 +141,8 @@ def coverage(method: str, runs: Mapping[int, Path]) -> Iterator[Row]:
                    "covered": covered, "share": share}  # fmt: skip
 
 
-def pooled_coverage(rows: Sequence[Row]) -> Iterator[Row]:
+def pooled_coverage(table: pd.DataFrame) -> Iterator[Row]:
     """The same over all splits, by data set and of all together."""
-    table = pd.DataFrame(rows)
     for dataset in [*sorted(table["dataset"].unique()), "all"]:
         own = table if dataset == "all" else table[table["dataset"] == dataset]
         images, covered = int(own["images"].sum()), int(own["covered"].sum())
@@ -199,11 +196,9 @@ def with_kept_features(scorer: Scorer) -> Scorer:
     return scorer
 
 
-def decisions(rows: Sequence[Row]) -> Iterator[Row]:
+def decisions(table: pd.DataFrame) -> Iterator[Row]:
     """How often each known answer is given."""
-    table = pd.DataFrame(rows)
-    table["known"] = table["known"].str.split(" to ").str[0]
-    for known, own in table.groupby("known"):
+    for known, own in table.groupby(table["known"].str.split(" to ").str[0]):
         yield {"method": own["method"].iloc[0], "splits": own["split"].nunique(), "known": known,
                "decisions": len(own), "right": int(own["right"].sum()),
                "percent": 100 * own["right"].mean()}  # fmt: skip
@@ -263,16 +258,26 @@ def start(method: str, runs: Mapping[int, Path]) -> Iterator[Row]:
                "least s": min(seconds), "most s": max(seconds)}  # fmt: skip
 
 
+LAUNCH = """
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(status, used.ru_utime + used.ru_stime, used.ru_maxrss)
+"""
+"""A small process between: the peak of a child begins with that of the process that starts it."""
+
+
 def scored(bundle: Path, file: str) -> tuple[float, float, float]:
     """Seconds by the clock and of the processor, and peak memory (GB), of one `score`."""
     command = [sys.executable, "-m", "iqa_lightning.score", f"run={bundle}", f"images=[{file}]"]
     command += [f"output={SCRATCH.name}/scores.csv", "device=cpu"]
     begun = perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603  # ours
-    _, status, usage = os.wait4(process.pid, 0)
+    launched = [sys.executable, "-c", LAUNCH, *command]
+    said = subprocess.run(launched, check=True, capture_output=True, text=True).stdout  # noqa: S603  # ours
     seconds = perf_counter() - begun
-    assert os.waitstatus_to_exitcode(status) == 0
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e9
+    status, processor, peak = map(float, said.split())
+    assert status == 0
+    return seconds, processor, peak * 1024 / 1e9
 
 
 MEASURES: dict[str, Callable[[str, Mapping[int, Path]], Iterator[Row]]] = {
@@ -287,30 +292,34 @@ POOLED = {"coverage": pooled_coverage, "watch": decisions}
 """What follows from the rows of a measure, written as `<measure>_pooled`."""
 
 
-def write(name: str, rows: Sequence[Row]) -> None:
-    """Put the rows of a method in the place of its old ones."""
-    file = RESULTS / f"{name}.csv"
-    new = pd.DataFrame(rows)
+def write(name: str, rows: pd.DataFrame) -> None:
+    """Put the rows of a method of an experiment in the place of its old ones."""
+    file, own = RESULTS / f"{name}.csv", ["experiment", "method"]
     if file.is_file():
         old = pd.read_csv(file, keep_default_na=False)
-        new = pd.concat([old[~old["method"].isin(new["method"])], new])
+        rest = ~pd.MultiIndex.from_frame(old[own]).isin(pd.MultiIndex.from_frame(rows[own]))
+        rows = pd.concat([old[rest], rows])
     RESULTS.mkdir(exist_ok=True)
-    new.to_csv(file, index=False, float_format="%.6g", quoting=csv.QUOTE_MINIMAL)
+    rows.to_csv(file, index=False, float_format="%.6g")
 
 
 def main(words: Sequence[str]) -> None:
     """Measure, print, write."""
     given = dict(word.split("=", 1) for word in words)
-    method = given["method"]
-    runs = runs_of(Path(given["runs"]), method)
+    folder, method = Path(given["runs"]), given["method"]
+    runs = runs_of(folder, method)
+    if "splits" in given:
+        runs = {split: runs[split] for split in map(int, given["splits"].split(","))}
     torch.set_num_threads(1)
     for name in given.get("only", ",".join(MEASURES)).split(","):
-        rows = list(MEASURES[name](method, runs))
-        write(name, rows)
+        rows = pd.DataFrame(MEASURES[name](method, runs))
+        tables = {name: rows}
         if name in POOLED:
-            rows = list(POOLED[name](rows))
-            write(f"{name}_pooled", rows)
-        print(f"{name}\n{pd.DataFrame(rows).to_string(index=False)}\n", flush=True)
+            tables[f"{name}_pooled"] = pd.DataFrame(POOLED[name](rows))
+        for title, table in tables.items():
+            table.insert(0, "experiment", folder.name)
+            write(title, table)
+        print(f"{name}\n{table.to_string(index=False)}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -95,8 +95,12 @@ def drift_of(
         reference: the same of usual pictures.
     """
     given = torch.from_numpy(features).to(near.mean.device)
+    # files keep sets by name, `near` in the order in which they were learnt
+    means = torch.from_numpy(np.stack([part.mean(axis=0) for part in learnt.values()]))
     with torch.no_grad():
         percentiles, nearest = near(given), near.distance(given).argmin(dim=1)
+        places = near.distance(means.to(given)).argmin(dim=1).tolist()
+    learnt = {name: learnt[name] for _, name in sorted(zip(places, learnt, strict=True))}
     # no picture is above the limit by chance less often than above all validation pictures
     expected = max((100 - OUTSIDE) / 100, 1 / (1 + len(near.distances)))
     batch = features.astype(np.float64)

@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from iqa_lightning import watch
+from iqa_lightning.models.outside import Outside
 from iqa_lightning.records import RunFolder
+from iqa_lightning.scoring.watching import drift_of
 from iqa_lightning.scoring.words import read_words
 
 pytestmark = pytest.mark.slow
@@ -62,3 +65,16 @@ def test_held_out_pictures_are_in_range_and_stripes_are_new(
     assert len(table) == 5
     assert all((strange / name).is_file() for name in table["image"])
     assert page.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_sets_are_told_by_name_in_whatever_order_they_were_learnt() -> None:
+    rng = np.random.default_rng(0)
+    centres = {"zebra": 0.0, "ape": 4.0, "mole": -4.0}
+    learnt = {name: rng.normal(centre, 1, (60, 6)) for name, centre in centres.items()}
+    near = Outside.fit({name: torch.from_numpy(part).float() for name, part in learnt.items()})
+    by_name = dict(sorted(learnt.items()))
+    for name, centre in centres.items():
+        batch = rng.normal(centre, 1, (40, 6)).astype(np.float32)
+        usual = rng.normal(next(c for c in centres.values() if c != centre), 1, (40, 6))
+        assert drift_of(near, by_name, batch, usual).nearest[name] > 0.9
+        assert drift_of(near, by_name, batch, usual + 40).verdict == f"drifting to {name}"
