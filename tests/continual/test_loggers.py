@@ -5,6 +5,7 @@ cost a run.
 import builtins
 import json
 import math
+import signal
 import sqlite3
 import struct
 import subprocess
@@ -262,12 +263,20 @@ RUN = "wandb.sdk.wandb_run.Run"
 def test_a_row_is_in_the_file_though_the_process_is_killed(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; "
-        "from iqa_lightning.continual.loggers import make_loggers; "
-        "(logger,) = make_loggers(Path(sys.argv[1]), 'n', 'g', csv=False); "
+        "from iqa_lightning.continual import loggers; "
+        "loggers.TIMEOUT = 200; "  # a busy machine starts wandb late, which is not shown here
+        "(logger,) = loggers.make_loggers(Path(sys.argv[1]), 'n', 'g', csv=False); "
         "logger.log_metrics({'x': 7}, step=3); logger.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     for _ in range(2):
-        subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, cwd=ROOT)
+        ended = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)],
+            check=False,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
     found = Tracked(tmp_path)
     assert len(found.files) == 2
     assert [(row["x"], row["_step"]) for row in found.history()] == [(7, 0), (7, 1)]
