@@ -13,6 +13,7 @@ from PIL import Image
 from iqa_lightning.check import build, check, check_caches
 from iqa_lightning.datasets.csv import CSVData
 from iqa_lightning.images.cache import build_cache, find_caches
+from iqa_lightning.runs.start import check_ranges
 from tests.audit.test_audit import photograph, write_photographs
 from tests.images.test_cache import SOURCE
 from tests.walks import ROOT, call
@@ -23,6 +24,7 @@ def checked(*words: str) -> int:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("check", list(words), return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
+    check_ranges(cfg)
     return check(cfg)
 
 

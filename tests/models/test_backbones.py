@@ -293,6 +293,7 @@ def test_every_backbone_is_of_one_kind() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the S-CNN starts at random")
 @pytest.mark.parametrize("name", each((*WHOLE, *WHOLE_LARGE), WHOLE))
 def test_the_smallest_picture_that_is_opened_is_large_enough(name: str) -> None:
     """`images.opening.Rule` has one number for all backbones that read whole images."""

@@ -167,8 +167,12 @@ def test_where_pictures_are_looked_for(places: list[Path], tmp_path: Path) -> No
 
 
 def test_words() -> None:
-    assert value_of("[a,'b c']") == ["a", "b c"]
-    assert [value_of(text) for text in ("null", "7", "1.5", "x=1")] == [None, 7, 1.5, "x=1"]
+    assert value_of("images", "[a,'b c']", None) == ["a", "b c"]
+    assert [value_of("run", text, None) for text in ("null", "7", "x=1")] == [None, "7", "x=1"]
+    assert value_of("batch", "7", 16) == 7
+    for wrong in ("0", "-1", "1.5", "many", "\u0667"):
+        with pytest.raises(ValueError, match=r"batch is '.*'; it is a whole number above 0"):
+            value_of("batch", wrong, 16)
     with pytest.raises(ValueError, match="imges is not known; did you mean images"):
         read_words("score", ["imges=x"])
     with pytest.raises(ValueError, match="'folder' is no key=value"):
