@@ -225,7 +225,7 @@ SBATCH = """#!/bin/sh
 cp "$1" "$STARTED_BY_TEST/job.sh"
 export SLURM_JOB_ID=77 SLURM_JOB_NAME=iqa SLURM_NTASKS=1 SLURM_NTASKS_PER_NODE=1 SLURM_NNODES=1 SLURM_PROCID=0
 export SLURM_LOCALID=0 SLURM_NODEID=0 SLURM_JOB_NODELIST=localhost
-sh "$1" > "$STARTED_BY_TEST/job.log" 2>&1 &
+sh "$STARTED_BY_TEST/job.sh" > "$STARTED_BY_TEST/job.log" 2>&1 &  # submitit moves its own away
 echo "Submitted batch job 77"
 """
 SRUN = """#!/bin/sh
