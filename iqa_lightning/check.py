@@ -149,13 +149,13 @@ def check_caches(cfg: DictConfig) -> int:
     Raises:
         ValueError: an unknown word, or what is configured cannot be built.
     """
+    if cfg.cache not in CACHE_WORDS:
+        raise ValueError(f"cache is {cfg.cache!r}; it is {', '.join(CACHE_WORDS)} or null")
     from rich.console import Console  # noqa: PLC0415  # stays out of --help
 
     from iqa_lightning.images.cache import default_folder, find_caches, remove_caches, verify_cache  # noqa: PLC0415  # PIL
     from iqa_lightning.models.feature_cache import remove_features  # noqa: PLC0415  # torch
 
-    if cfg.cache not in CACHE_WORDS:
-        raise ValueError(f"cache is {cfg.cache!r}; it is {', '.join(CACHE_WORDS)} or null")
     say = saying(Console())
     folder = default_folder() if cfg.cache_dir is None else Path(cfg.cache_dir).expanduser()
     chosen = cfg.get("data") is not None or cfg.get("stream") is not None
