@@ -88,7 +88,8 @@ def check(cfg: DictConfig) -> int:
     for data in datasets.values():
         if data.group_file is not None and not data.group_file.is_file():
             raise ValueError(
-                f"group_file={data.group_file} does not exist; `check write_groups=<file>` writes one"
+                f"group_file={data.group_file} does not exist; "
+                "`check write_groups=<file>` writes one"
             )
     audits = [audit_dataset(key, data, progress) for key, data in datasets.items()]
     for audit in audits:

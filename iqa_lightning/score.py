@@ -34,7 +34,8 @@ def main(values: dict[str, Any]) -> int:
 
     if values["task"] is not None and values["scale"] != "native":
         raise ValueError(
-            f"task={values['task']} is read with scale=native alone: add scale=native, or leave it out"
+            f"task={values['task']} is read with scale=native alone: add scale=native, or leave it "
+            "out"
         )
     output = check_output(str(values["output"]))
     report = (

@@ -56,7 +56,7 @@ class _State:
 
 
 def install(place: str = LEAVE) -> None:
-    """Handle these signals in this process, unless its parent lets it ignore them (`nohup`, `&`)."""
+    """Handle these signals in this process, unless its parent lets it ignore them (`nohup`)."""
     _State.place, _State.received, _State.installed = place, None, True
     take_over()
 

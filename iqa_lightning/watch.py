@@ -1,4 +1,4 @@
-"""Say whether new pictures are like what was learnt: `iqa-lightning watch run=<run> images=<folder>`.
+"""Whether new pictures are like what was learnt: `iqa-lightning watch run=<run> images=<folder>`.
 
 In range, drifting to a learnt data set, or new; for what is new the pictures worth rating
 (`label=todo.csv`) and the command that learns them. See docs/how-to/score-your-pictures.md.

@@ -240,7 +240,9 @@ def plain(cell: str) -> str:
 
 
 def known_in(line: str, delimiter: str) -> tuple[set[str], int]:
-    """The columns of ours that a line names, and its cells; none where quotation marks stay open."""
+    """The columns of ours that a line names, and its cells; none where quotation marks stay
+    open.
+    """
     try:
         row = next(parted([line], delimiter), [])
     except csv.Error:

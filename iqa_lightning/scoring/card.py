@@ -133,4 +133,5 @@ def interval_text(intervals: Mapping[str, Any]) -> str:
     text = f"Intervals of {100 * intervals['level']:.0f} % on the scale from 0 to 100: "
     each = f"by the head with most weight {', '.join(own)}; else " if own else ""
     pooled = f"pooled over all sets +-{radius['pooled']:.1f}"
-    return f"{text}{each}{pooled} (a head has its own from {intervals['enough']} validation images on)."
+    enough = f"a head has its own from {intervals['enough']} validation images on"
+    return f"{text}{each}{pooled} ({enough})."

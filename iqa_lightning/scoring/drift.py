@@ -70,10 +70,10 @@ def find_drift(
 ) -> Drift:
     """Compare a batch with what was learnt.
 
-    `new`: it is like no learnt data set and no mixture of them, and more of its pictures lie outside
-    than chance would have, or it is farther from all than half the way between two learnt sets. `in range`: it is like the
-    reference or, without one, like a learnt set or their mixture. Else it drifts, to the set that it
-    is most like.
+    `new`: it is like no learnt data set and no mixture of them, and more of its pictures lie
+    outside than chance would have, or it is farther from all than half the way between two learnt
+    sets. `in range`: it is like the reference or, without one, like a learnt set or their mixture.
+    Else it drifts, to the set that it is most like.
 
     Args:
         batch: (pictures, width) features.

@@ -15,7 +15,7 @@ from iqa_lightning.scoring.reader import Reader
 
 
 class CosineReader(Reader):
-    """Linear heads on the unit-norm feature of one network (`methods.finetune` and all after it)."""
+    """Linear heads on the unit-norm feature of one network (`methods.finetune` and what follows)."""
 
     def __init__(self, normalize: bool = True, **options: Any) -> None:
         super().__init__(**options)
@@ -28,8 +28,8 @@ class CosineReader(Reader):
 
 
 class NormsReader(Reader):
-    """Norms, or low-rank updates, and a linear head for each task (`methods.tsn_iqa`), and the two closed-form parts of
-    `methods.tsn_ridge` where `weights` are given.
+    """Norms, or low-rank updates, and a linear head for each task (`methods.tsn_iqa`), and the two
+    closed-form parts of `methods.tsn_ridge` where `weights` are given.
     """
 
     def __init__(

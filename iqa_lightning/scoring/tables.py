@@ -51,7 +51,8 @@ def check_output(path: str, suffixes: tuple[str, ...] = SUFFIXES, key: str = "ou
             return place
     except OSError as error:
         raise ValueError(
-            f"{key}={path}: nothing can be written in {folder} ({error.strerror}); choose another place"
+            f"{key}={path}: nothing can be written in {folder} ({error.strerror}); choose another "
+            "place"
         ) from error
 
 
