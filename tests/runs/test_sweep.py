@@ -198,7 +198,7 @@ TWO_RANKS = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "ray"])
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("ray", marks=pytest.mark.exhaustive)])
 def test_two_ranks_in_a_run_under_a_launcher(
     launcher: str, words: list[str], mark: str, tmp_path: Path
 ) -> None:
