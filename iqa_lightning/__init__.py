@@ -12,6 +12,6 @@ def __getattr__(name: str) -> Any:
     """`Scorer`, imported when it is asked for: importing the package stays cheap."""
     if name != "Scorer":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from iqa_lightning.scoring.scorer import Scorer  # noqa: PLC0415
+    from iqa_lightning.scoring.scorer import Scorer  # noqa: PLC0415  # torch
 
     return Scorer

@@ -238,7 +238,7 @@ def print_report(
 ) -> None:
     """Print the report."""
     from rich.table import Table  # noqa: PLC0415  # stays out of --help
-    from rich.text import Text  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415  # stays out of --help
 
     from iqa_lightning.images.opening import DECISIONS  # noqa: PLC0415  # PIL
 

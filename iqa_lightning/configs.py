@@ -70,7 +70,7 @@ def is_free(key: str) -> bool:
 
 def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config with a user's folders by name and without their places."""
-    from iqa_lightning.stream.folders import named_folders  # noqa: PLC0415
+    from iqa_lightning.stream.folders import named_folders  # noqa: PLC0415  # numpy
 
     stream = config.get("stream")
     if not isinstance(stream, Mapping) or not stream.get("folders"):
@@ -110,7 +110,7 @@ def read_yaml(file: Path) -> Any:
     Raises:
         ValueError: it is larger than `LARGEST_YAML`, or holds itself.
     """
-    import yaml  # noqa: PLC0415
+    import yaml  # noqa: PLC0415  # stays out of --help
     from omegaconf import OmegaConf  # noqa: PLC0415
 
     if file.stat().st_size > LARGEST_YAML:
